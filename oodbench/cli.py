@@ -1,0 +1,305 @@
+"""The command line. Nothing heavy is imported until a command needs it: `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oodbench import __version__
+from oodbench.errors import OodbenchError
+
+Paths = tuple[Path, ...]
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class Commands(click.Group):
+    """Errors of the user as one sentence, Ctrl-C as one sentence, no tracebacks for either."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OodbenchError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted. What is finished is kept: the same command goes on from here.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Out-of-distribution detection with deep generative models, measured."""
+
+
+def plugin_option(command: Any) -> Any:
+    return click.option(
+        "--plugin", "plugins", multiple=True, type=FILE, help="File that registers scorers, statistics or models."
+    )(command)
+
+
+def suite_options(command: Any) -> Any:
+    """What ``plan`` and ``run`` share."""
+    options = (
+        click.option("--suite", "-s", default="paper", show_default=True, help="Name of a suite, or path to its YAML."),
+        click.option("--limit", type=click.IntRange(1), help="Use the first N images of each set."),
+        click.option("--only", multiple=True, help="Restrict to a model, scorer or image set; may be repeated."),
+        click.option("--seed", type=click.IntRange(0), help="In place of the suite's seed."),
+        plugin_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _load_plugins(plugins: Iterable[Path]) -> None:
+    from oodbench.registry import broken_plugins, load_plugin, scorers
+
+    for path in plugins:
+        load_plugin(path)
+    len(scorers)  # loads the installed plugins too
+    for name, why in broken_plugins.items():
+        click.echo(f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True)
+
+
+@main.command()
+@suite_options
+@click.option("--out", type=FOLDER, help="Folder for rows, leaderboard and figures [default: runs/<suite>].")
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core; one on an accelerator].")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
+def run(
+    suite: str,
+    limit: int | None,
+    only: tuple[str, ...],
+    seed: int | None,
+    plugins: Paths,
+    out: Path | None,
+    workers: int | None,
+    device: str,
+) -> None:
+    """Run a suite: measure what is missing, evaluate, write rows, leaderboard and figures.
+
+    Never uses the network. Can be interrupted and goes on where it stopped.
+    """
+    from oodbench.execute import default_workers
+    from oodbench.runner import Options, adapted, run_suite
+    from oodbench.suite import load_suite
+
+    _check_device(device)
+    _load_plugins(plugins)
+    chosen = adapted(load_suite(suite), limit, seed, plugins)
+    folder = out or Path("runs") / chosen.name
+    rows = run_suite(
+        chosen, Options(default_workers(device) if workers is None else workers, device, plugins), folder, only
+    )
+    _print_summary(rows)
+    click.echo(f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}   figures: {folder / 'figures'}")
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    kind = device.split(":")[0]
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(kind):
+        here = ", ".join(["cpu", *(name for name, there in available.items() if there)])
+        raise OodbenchError(f"the device {device!r} is not available here; available: {here}")
+
+
+def _print_summary(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title="AUROC, larger score = more OOD; ▼ worse than chance", title_justify="left")
+    for head in ("model", "in-dist", "OOD", "scorer", "AUROC [95 % interval]"):
+        shown.add_column(head, overflow="fold")
+    tried = [row for row in rows if row["status"] != "skipped"]
+    for row in sorted(
+        tried, key=lambda r: (r["in_dist"], r["model"], r["ood"], r["baseline"], r["scorer"], r["group_size"])
+    ):
+        name = row["scorer"] + f", groups of {row['group_size']}" * (row["group_size"] > 1) + " *" * row["baseline"]
+        shown.add_row(row["model"], row["in_dist"], row["ood"], name, _auroc_text(row))
+    Console(width=None if sys.stdout.isatty() else 160).print(shown, "* model-free baseline")
+    for row in rows:
+        if row["status"] == "skipped":
+            click.echo(f"skipped: {_skip_text(row['in_dist'], row['ood'], row['model'], row['scorer'], row['reason'])}")
+
+
+def _auroc_text(row: dict[str, Any]) -> str:
+    if row["status"] == "failed":
+        return f"FAILED: {row['reason']}"
+    interval = f" [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]" if row["auroc_low"] is not None else ""
+    return f"{row['auroc']:.3f}{interval}" + " ▼" * (row["auroc"] < 0.5)
+
+
+def _skip_text(in_dist: str, ood: str, model: str, scorer: str, reason: str) -> str:
+    who = ", ".join(filter(None, (model, scorer)))
+    return f"{in_dist} → {ood}{f' ({who})' if who else ''}: {reason}"
+
+
+@main.command()
+@suite_options
+def plan(suite: str, limit: int | None, only: tuple[str, ...], seed: int | None, plugins: Paths) -> None:
+    """Print what a run would measure and evaluate, and every skip with its reason."""
+    from oodbench.plan import make_plan
+    from oodbench.runner import adapted
+    from oodbench.shards import open_images
+    from oodbench.suite import load_suite
+
+    _load_plugins(plugins)
+    made = make_plan(adapted(load_suite(suite), limit, seed, plugins), only)
+    for image_pass in made.passes:
+        images = open_images(image_pass.images)
+        click.echo(f"measure  {image_pass.name} on {images.identifier} ({len(images):,} images)")
+    for trial in made.trials:
+        group = f", groups of {trial.group_size}" if trial.group_size > 1 else ""
+        names = open_images(trial.test).identifier, open_images(trial.ood).identifier
+        click.echo(f"evaluate {trial.scorer}{group} with {trial.model}: {names[0]} → {names[1]}")
+    for skip in made.skips:
+        click.echo(f"skip     {_skip_text(skip.in_dist, skip.ood, skip.model, skip.scorer, skip.reason)}")
+    click.echo(f"{len(made.passes)} passes, {len(made.trials)} trials, {len(made.skips)} skips")
+
+
+@main.command()
+@click.argument("folder", type=FOLDER, default=Path("leaderboards/paper"))
+@click.option("--check", is_flag=True, help="Change nothing; fail where a page differs from its rows.")
+def report(folder: Path, check: bool) -> None:
+    """Rebuild the leaderboard pages in FOLDER from its rows."""
+    from oodbench.report import check_report, write_report
+
+    if not check:
+        for path in write_report(folder):
+            click.echo(str(path))
+        return
+    faults = check_report(folder)
+    if faults:
+        raise OodbenchError("\n".join(faults))
+    click.echo(f"{folder}: every page is what its rows give")
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["models", "data", "scorers", "statistics", "suites"]))
+@plugin_option
+def list_(what: str, plugins: Paths) -> None:
+    """List what can be named."""
+    from oodbench import listing
+
+    _load_plugins(plugins)
+    _print_table(*getattr(listing, what)())
+
+
+def _print_table(heads: list[str], lines: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE, pad_edge=False)
+    for number, head in enumerate(heads):
+        shown.add_column(head, overflow="fold", no_wrap=not number)
+    for line in lines:
+        shown.add_row(*line)
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+
+
+@main.command()
+@click.argument("name")
+@plugin_option
+def show(name: str, plugins: Paths) -> None:
+    """All that is known of a model, image set, scorer, statistic or suite."""
+    from oodbench import listing
+
+    _load_plugins(plugins)
+    click.echo(listing.show(name))
+
+
+@main.command()
+@click.argument("file", type=FILE)
+def check(file: Path) -> None:
+    """Run the contract tests on the scorers and models that FILE registers."""
+    from oodbench.testing import check_plugin
+
+    faults, checked = check_plugin(file)
+    for name in checked:
+        own = [fault for fault in faults if fault.startswith(f"{name}: ")]
+        click.echo("\n".join(own) if own else f"{name}: all contract tests passed")
+    if faults or not checked:
+        raise OodbenchError(
+            f"{len(faults)} contract tests failed" if faults else f"{file} registers no scorer and no model"
+        )
+
+
+@main.command()
+@click.argument("card")
+@click.option("--out", type=FOLDER, help="Folder of the trained card [default: ./<card>].")
+@click.option("--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu.")
+@click.option("--threads", type=click.IntRange(1), help="Threads on a CPU.")
+def train(card: str, out: Path | None, device: str, threads: int | None) -> None:
+    """Train the model of CARD by its recipe; CARD is a name in the zoo or a folder with a card.yaml.
+
+    Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
+    """
+    from oodbench.models.cards import load_card
+    from oodbench.models.train import train as fit
+
+    loaded = load_card(card)
+    record = fit(loaded, out or Path(loaded.name), device, threads, " ".join(["oodbench", *sys.argv[1:]]))
+    click.echo(
+        f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
+    )
+
+
+@main.group()
+def data() -> None:
+    """Image sets: what is here, and how to get the rest."""
+
+
+@data.command("list")
+def data_list() -> None:
+    """For each set: what is here, how many, licence, citation, how to get the rest."""
+    from oodbench import listing
+
+    _print_table(*listing.data())
+
+
+@data.command()
+@click.argument("names", nargs=-1, required=True)
+def fetch(names: tuple[str, ...]) -> None:
+    """Download image sets, resuming and verifying, into the cache."""
+    from oodbench.data.catalog import data_card
+    from oodbench.data.fetch import fetch as fetch_set
+    from oodbench.progress import progress_bars
+
+    cards = [data_card(name) for name in names]
+    for card in cards:
+        with progress_bars("bytes") as bars:
+            for images in fetch_set(card, lambda name, size: bars.add(name, name, size), bars.advance):
+                click.echo(f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…")
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Check the files that are here against their hashes, and decode every split anew."""
+    from oodbench.data.catalog import catalog, data_card
+    from oodbench.data.fetch import verify as verify_set
+
+    faults = 0
+    for card in [data_card(name) for name in names] or catalog().values():
+        try:
+            for finding in verify_set(card):
+                click.echo(finding)
+        except OodbenchError as error:
+            faults += 1
+            click.echo(f"{card.name}: {error}", err=True)
+    if faults:
+        raise OodbenchError(f"{faults} image sets are damaged")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The image sets that oodbench knows by name: licence, citation, official sizes, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import yaml
+
+from oodbench.errors import UnknownNameError
+from oodbench.paths import PACKAGE
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """One entry of ``catalog.yaml``; the file's head says what each field means."""
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    counts: dict[str, int]
+    torchvision: str = ""
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folder: dict[str, str] = field(default_factory=dict)
+    planar_npz: dict[str, str] = field(default_factory=dict)
+    npz: dict[str, list[str]] = field(default_factory=dict)
+    files: list[dict[str, str]] = field(default_factory=list)
+    generated: str = ""
+    how: str = ""
+    base_view: str = ""
+    transposed: bool = False
+    inverted: bool = False
+
+    def how_to_get(self) -> str:
+        """One sentence: the command or the steps that bring the full set here."""
+        return f"`oodbench data fetch {self.name}`" if self.files else self.how
+
+
+@cache
+def catalog() -> dict[str, DataCard]:
+    """All data cards by name."""
+    entries = yaml.safe_load((PACKAGE / "data" / "catalog.yaml").read_text("utf-8"))
+    return {name: DataCard(name=name, **entry) for name, entry in entries.items()}
+
+
+def data_card(name: str) -> DataCard:
+    """The card called ``name``; :class:`UnknownNameError` offers the nearest ones."""
+    if name not in catalog():
+        raise UnknownNameError("image set", name, catalog(), "`oodbench list data` shows all.")
+    return catalog()[name]

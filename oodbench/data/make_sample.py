@@ -1,0 +1,41 @@
+"""Makes the sample that travels in the package: ``python -m oodbench.data.make_sample FOLDER``, from the full sets."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.data.images import ImageSet, load_images
+from oodbench.paths import write_whole
+
+SAMPLED = ("fashionmnist/test[:2000]", "fashionmnist/ref[:1000]", "mnist/test[:2000]", "mnist/ref[:1000]",
+           "cifar10/test[:2000]", "cifar10/ref[:1000]", "svhn/test[:2000]")  # fmt: skip
+
+
+def write_sample(images: ImageSet, folder: Path) -> Path:
+    """Store an image set losslessly: an ``.npz`` whose ``images`` are LZMA-compressed."""
+    path = folder / f"{images.name}_{images.split}.npz"
+
+    def write(file: object) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:  # type: ignore[call-overload]
+            member = zipfile.ZipInfo("images.npy", (1980, 1, 1, 0, 0, 0))  # no clock: the same bytes each time
+            member.compress_type = zipfile.ZIP_LZMA
+            with archive.open(member, "w") as out:
+                np.lib.format.write_array(out, np.ascontiguousarray(images.images))
+
+    write_whole(path, write)
+    return path
+
+
+def main(folder: str) -> None:
+    for identifier in SAMPLED:
+        images = load_images(identifier)
+        path = write_sample(images, Path(folder))
+        print(f"{path} {images.identifier} {images.sha256} {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,126 @@
+"""What ``oodbench list`` and ``oodbench show`` print."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from oodbench.data import sources
+from oodbench.data.catalog import DataCard, catalog
+from oodbench.data.images import split_indices
+from oodbench.errors import DataError, ModelError, UnknownNameError
+from oodbench.models.cards import Card, zoo
+from oodbench.models.describe import describe
+from oodbench.registry import models as user_models
+from oodbench.registry import scorers as all_scorers
+from oodbench.registry import statistics as all_statistics
+from oodbench.suite import load_suite, suite_names
+
+Listing = tuple[list[str], list[list[str]]]
+
+
+def models() -> Listing:
+    """Name, training set, parameters, fit and kind of likelihood of each model."""
+    lines = []
+    for name in [*zoo(), *user_models]:
+        model = describe(name)
+        try:
+            record = model.trained() if isinstance(model, Card) else {}
+            state = f"{record['ref_bits_per_dim']:.3f}" if record else "–"
+        except ModelError:
+            record, state = {}, "not trained"
+        parameters = f"{record['parameters']:,}" if record else "–"
+        lines.append([name, model.trained_on, "×".join(map(str, model.shape)), parameters, state, model.likelihood])
+    return ["model", "trained on", "shape", "parameters", "ref bits/dim", "likelihood"], lines
+
+
+def data() -> Listing:
+    """What is here of each image set, its terms, and how to get the rest."""
+    lines = []
+    for card in catalog().values():
+        rest = "" if card.generated or _whole(card) else card.how_to_get()
+        lines.append([card.name, _here(card), card.licence, card.citation, rest])
+    return ["set", "here", "licence", "citation", "to get the rest"], lines
+
+
+def _here(card: DataCard) -> str:
+    if card.generated:
+        return "generated at the model's shape"
+    found = []
+    for split in ("train", "test"):
+        try:
+            source = sources.find(card, split)
+        except DataError as error:
+            found.append(f"{split}: {error}")
+            continue
+        if source:
+            found.append(f"{split} {source.n:,} of {card.counts.get(split, source.n):,} ({source.where})")
+        elif split == "train" and (ref := sources.find(card, "ref")):
+            found.append(f"ref {ref.n:,} of {len(split_indices(card.counts['train'])['ref']):,} ({ref.where})")
+    return "; ".join(found) or "nothing"
+
+
+def _whole(card: DataCard) -> bool:
+    try:
+        found = {split: sources.find(card, split) for split in card.counts}
+    except DataError:
+        return False
+    return bool(found) and all(source and source.n >= card.counts[split] for split, source in found.items())
+
+
+def scorers() -> Listing:
+    """What each scorer computes, from which statistics, and what it tunes on."""
+    lines = [
+        [s.name, s.summary, ", ".join(s.all_needs), s.tunes_on, s.cite]
+        for s in sorted(all_scorers.values(), key=lambda s: (s.baseline, s.name))
+    ]
+    return ["scorer", "score (larger = more OOD)", "needs", "tunes on", "reference"], lines
+
+
+def statistics() -> Listing:
+    """Unit, pass and version of each statistic."""
+    lines = [
+        [name, entry.statistics[name], entry.name, entry.version, "image" if entry.model_free else "model and image"]
+        for name, entry in all_statistics.items()
+    ]
+    return ["statistic", "unit", "pass", "version", "depends on"], lines
+
+
+def suites() -> Listing:
+    """The suites that come with oodbench."""
+    loaded = [load_suite(name) for name in suite_names()]
+    return ["suite", "title", "models"], [[s.name, s.title, ", ".join(s.models)] for s in loaded]
+
+
+def show(name: str) -> str:
+    """All that is known of a named thing, as YAML."""
+    known = {*zoo(), *user_models, *catalog(), *all_scorers, *all_statistics, *suite_names()}
+    if name in user_models or name in zoo():
+        model = describe(name)
+        if not isinstance(model, Card):
+            return (
+                f"model {name}: shape {model.shape}, trained on {model.trained_on or 'not stated'}, {model.likelihood}"
+            )
+        fields = model.model_dump(exclude={"folder"})
+        return _yaml(fields | {"trained": model.trained() if model.weights.exists() else "not trained"})
+    if name in catalog():
+        card = catalog()[name]
+        return _yaml({"name": name, "title": card.title, "licence": card.licence, "citation": card.citation,
+                      "official counts": card.counts, "here": _here(card), "to get it": card.how_to_get()})  # fmt: skip
+    if name in suite_names():
+        return _yaml(load_suite(name).model_dump())
+    if name in all_scorers:
+        entry = all_scorers[name]
+        return _yaml({"scorer": name, "score": entry.summary, "needs": list(entry.needs), "fit needs": list(entry.fit_needs),
+                      "tunes on": entry.tunes_on, "baseline": entry.baseline, "reference": entry.cite})  # fmt: skip
+    if name in all_statistics:
+        found = all_statistics[name]
+        unit = found.statistics[name]
+        return _yaml({"statistic": name, "unit": unit, "pass": found.identity, "model-free": found.model_free})
+    raise UnknownNameError("model, image set, scorer, statistic or suite", name, known)
+
+
+def _yaml(fields: dict[str, object]) -> str:
+    plain = json.loads(json.dumps(fields))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110).rstrip()

@@ -1,0 +1,124 @@
+"""Cards: pretrained models as data. A card is a folder with ``card.yaml`` (written by a person: family, configuration,
+training set, recipe) and, once trained, ``weights.safetensors``, ``trained.json`` (written by ``oodbench train``: hashes,
+seed, command, result) and ``log.csv``. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from oodbench.errors import ModelError, UnknownNameError
+from oodbench.paths import PACKAGE
+from oodbench.yaml_files import load_yaml
+
+ZOO = PACKAGE / "models" / "zoo"
+
+
+class Recipe(BaseModel):
+    """How ``oodbench train`` makes the weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int = 0
+    steps: int = Field(gt=0)
+    """Optimiser steps; the learning rate warms up linearly, then falls to zero along a cosine."""
+    batch_size: int = Field(64, gt=0)
+    learning_rate: float = Field(gt=0)
+    warmup: int = 100
+    gradient_clip: float = 50.0
+    """Largest global gradient norm of the loss in bits/dim."""
+    weight_decay: float = 0.0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    mutation: float = Field(0.0, ge=0, le=1)
+    """Probability µ that a pixel-channel is replaced by a uniform draw: a background model's noise (Ren et al. 2019)."""
+    validate_every: int = 500
+    patience: int = 10
+    """Validations without a better `ref` bits/dim before training stops early."""
+
+
+class Card(BaseModel):
+    """A model of the zoo, or of a user's folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    family: str
+    config: dict[str, Any]
+    trained_on: str
+    """Name of the image set; its ``train`` split fits the weights, its ``ref`` split stops the training."""
+    likelihood: str
+    """`exact`, or the name of the bound that ``log_prob`` returns."""
+    licence: str = "Apache-2.0"
+    background: str | None = None
+    ensemble: list[str] = []
+    reported: dict[str, str] = {}
+    """Published numbers to compare with, each with its source."""
+    recipe: Recipe | None = None
+    folder: Path
+
+    @property
+    def exact(self) -> bool:
+        return self.likelihood == "exact"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.config["shape"]
+        return channels, height, width
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    def trained(self) -> dict[str, Any]:
+        """What ``oodbench train`` recorded; :class:`ModelError` where the model was never trained."""
+        path = self.folder / "trained.json"
+        if not path.exists() or not self.weights.exists():
+            raise ModelError(f"{self.name} has no weights; make them: `oodbench train {self.name}`")
+        return dict(json.loads(path.read_text("utf-8")))
+
+    def read_weights(self) -> bytes:
+        """The weights file, whose SHA-256 must be the recorded one."""
+        expected, content = self.trained()["weights_sha256"], self.weights.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise ModelError(
+                f"{self.weights} has SHA-256 {found[:12]}…, its card says {expected[:12]}…: {wrong_file(content)}"
+            )
+        return content
+
+    def identity(self) -> str:
+        """SHA-256 over family, configuration and the weights as they are on disk: what a cached column belongs to."""
+        weights = hashlib.sha256(self.read_weights()).hexdigest()
+        return hashlib.sha256(json.dumps([self.family, self.config, weights], sort_keys=True).encode()).hexdigest()
+
+
+def wrong_file(content: bytes) -> str:
+    """What a file that should hold weights seems to be, and what to do."""
+    if content[:1] == b"<":
+        return "it is an HTML page, saved in place of the weights; download it again"
+    if content[:2] in (b"PK", b"\x80\x02"):
+        return "it is a pickled PyTorch file, which is never opened here; convert it to safetensors"
+    return "it is cut short, damaged or another version; get it again"
+
+
+def zoo() -> list[str]:
+    """Names of the cards in the package."""
+    return sorted(path.parent.name for path in ZOO.glob("*/card.yaml"))
+
+
+def load_card(reference: str) -> Card:
+    """The card called ``reference`` in the zoo, or the one at a path (a card folder or its ``card.yaml``)."""
+    if reference in zoo():
+        folder = ZOO / reference
+    elif Path(reference).name == "card.yaml" and Path(reference).is_file():
+        folder = Path(reference).parent
+    elif (Path(reference) / "card.yaml").is_file():
+        folder = Path(reference)
+    else:
+        raise UnknownNameError("model", reference, zoo(), "A path to a folder with a card.yaml works too.")
+    return load_yaml(folder / "card.yaml", Card, folder=folder)

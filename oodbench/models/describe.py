@@ -1,0 +1,65 @@
+"""What the plan needs to know of a model, be it a card or a user's own class."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oodbench.errors import ModelError
+from oodbench.models.cards import Card, load_card
+from oodbench.registry import models
+
+
+class UserModel:
+    """A model registered by a plugin, with the attributes that a :class:`Card` has."""
+
+    background = None
+
+    def __init__(self, name: str):
+        self.name = name
+        try:
+            self.model = models[name]()
+        except Exception as error:
+            raise ModelError(f"the model {name!r} cannot be made: {type(error).__name__}: {error}") from error
+        if not callable(getattr(self.model, "log_prob", None)):
+            raise ModelError(f"the model {name!r} has no method log_prob(images)")
+        if len(getattr(self.model, "shape", ())) != 3:
+            raise ModelError(f"the model {name!r} needs an attribute shape = (C, H, W) of the images that it takes")
+        self.shape: tuple[int, int, int] = tuple(self.model.shape)
+        self.trained_on: str = getattr(self.model, "trained_on", "")
+        self.likelihood: str = getattr(self.model, "likelihood", "not stated")
+
+    @property
+    def exact(self) -> bool:
+        return self.likelihood == "exact"
+
+    def identity(self) -> str:
+        """SHA-256 over the source file that defines the model, and over its weights: state dict, or arrays it holds."""
+        digest = hashlib.sha256(Path(inspect.getsourcefile(models[self.name]) or "").read_bytes())
+        state = self.model.state_dict() if hasattr(self.model, "state_dict") else vars(self.model)
+        for key, value in sorted(state.items()):
+            if hasattr(value, "__array__"):
+                array = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+                digest.update(f"{key} {array.shape} {array.dtype}".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
+
+
+@cache
+def describe(reference: str) -> Card | UserModel:
+    """The model called ``reference``: a plugin's, one of the zoo, or a card at a path."""
+    return UserModel(reference) if reference in models else load_card(reference)
+
+
+def background_of(reference: str) -> str | None:
+    """Reference of the model's background model; a sibling of a card at a path."""
+    model: Any = describe(reference)
+    if model.background is None or not isinstance(model, Card) or reference == model.name:
+        return model.background
+    sibling = model.folder.parent / model.background
+    return str(sibling) if sibling.is_dir() else model.background

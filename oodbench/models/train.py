@@ -1,0 +1,154 @@
+"""Training a card's model with Lightning: progress, checkpoints, resume, early stop, and a record of what was done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from oodbench.data.images import ImageSet, load_images
+from oodbench.errors import ModelError
+from oodbench.models.cards import Card, Recipe
+from oodbench.models.load import build
+from oodbench.paths import write_whole
+
+REF_IMAGES = 1000
+"""Images of `ref` that each validation looks at."""
+
+
+def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """Replace each pixel-channel, with probability ``rate``, by a uniform draw from the 256 levels.
+
+    The perturbation under which a background model of the likelihood ratio is trained (Ren et al., NeurIPS 2019,
+    arXiv:1906.02845); a replaced pixel keeps its value with probability 1/256.
+    """
+    options: dict[str, Any] = {"device": images.device, "generator": generator}
+    chosen = torch.rand(images.shape, **options) < rate
+    noise = torch.randint(0, 256, images.shape, dtype=torch.uint8, **options)
+    return torch.where(chosen, noise, images)
+
+
+class Fit(pl.LightningModule):
+    """Minimises the model's ``loss`` in bits a dimension."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe):
+        super().__init__()
+        self.model, self.recipe = model, recipe
+
+    def _bits_per_dim(self, images: Tensor) -> Tensor:
+        return self.model.loss(images).mean() / (images[0].numel() * math.log(2))
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        images = mutate(batch[0], self.recipe.mutation) if self.recipe.mutation else batch[0]
+        loss = self._bits_per_dim(images)
+        self.log("train_bits_per_dim", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], index: int) -> None:
+        self.log("ref_bits_per_dim", self._bits_per_dim(batch[0]), prog_bar=True, batch_size=len(batch[0]))
+
+    def configure_optimizers(self) -> Any:
+        recipe = self.recipe
+        optimiser = torch.optim.AdamW(self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, recipe.warmup))
+            return warm * 0.5 * (1 + math.cos(math.pi * min(step / recipe.steps, 1.0)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _loader(images: np.ndarray, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(torch.from_numpy(np.array(images))), batch_size, shuffle=shuffle, drop_last=shuffle)
+
+
+def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
+    """The first images of `ref`, mutated once and for all where the training images are mutated afresh."""
+    images = np.array(ref.images[:REF_IMAGES])
+    if not recipe.mutation:
+        return images
+    return mutate(torch.from_numpy(images), recipe.mutation, torch.Generator().manual_seed(recipe.seed)).numpy()
+
+
+def train(card: Card, out: Path, device: str = "auto", threads: int | None = None, command: str = "") -> dict[str, Any]:
+    """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
+
+    An interrupted training goes on from its last validation when called again with the same ``out``.
+
+    Returns
+    -------
+    the record that is also written to ``trained.json``
+    """
+    recipe = card.recipe
+    if recipe is None:
+        raise ModelError(f"{card.name}'s card has no recipe to train by")
+    if threads:
+        torch.set_num_threads(threads)
+    pl.seed_everything(recipe.seed, verbose=False)
+    images = load_images(f"{card.trained_on}/train", shape=card.shape)
+    ref = load_images(f"{card.trained_on}/ref", shape=card.shape)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints = out / "checkpoints"
+    last = checkpoints / "last.ckpt"
+
+    best = ModelCheckpoint(
+        checkpoints, "best", monitor="ref_bits_per_dim", save_last=True, enable_version_counter=False
+    )
+    trainer = pl.Trainer(
+        accelerator=device,
+        devices=1,
+        max_steps=recipe.steps,
+        precision=recipe.precision,
+        gradient_clip_val=recipe.gradient_clip,
+        val_check_interval=recipe.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=min(50, recipe.validate_every),
+        logger=CSVLogger(out, name="", version="lightning"),
+        callbacks=[best, EarlyStopping("ref_bits_per_dim", patience=recipe.patience), TQDMProgressBar(refresh_rate=20)],
+        enable_model_summary=False,
+    )
+    fit = Fit(build(card).to(memory_format=torch.channels_last), recipe)
+    trainer.fit(
+        fit,
+        _loader(images.images, recipe.batch_size, shuffle=True),
+        _loader(_validation_images(ref, recipe), recipe.batch_size),
+        ckpt_path=last if last.exists() else None,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {key.removeprefix("model."): tensor.contiguous() for key, tensor in state.items()}
+    content = save_safetensors(weights)
+    record = {
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "parameters": sum(parameter.numel() for parameter in fit.model.parameters()),
+        "ref_bits_per_dim": round(float(best.best_model_score), 4),
+        "steps": trainer.global_step,
+        "train": {"set": images.identifier, "sha256": images.sha256},
+        "ref": {"set": ref.first(REF_IMAGES).identifier, "sha256": ref.first(REF_IMAGES).sha256},
+        "recipe": recipe.model_dump(),
+        "command": command,
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()} {trainer.accelerator.__class__.__name__}, {torch.get_num_threads()} threads",
+    }
+    write_whole(out / "weights.safetensors", lambda file: file.write(content))
+    shutil.copyfile(out / "lightning" / "metrics.csv", out / "log.csv")
+    if card.folder.resolve() != out.resolve():
+        shutil.copyfile(card.folder / "card.yaml", out / "card.yaml")
+    write_whole(out / "trained.json", lambda file: file.write((json.dumps(record, indent=1) + "\n").encode()))
+    return record

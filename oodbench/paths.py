@@ -1,0 +1,52 @@
+"""Where oodbench keeps and finds things on this machine, and how it writes whole files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from oodbench.errors import StoreError
+
+PACKAGE = Path(__file__).parent
+
+
+def home() -> Path:
+    """The cache: ``$OODBENCH_HOME``, else ``$XDG_CACHE_HOME/oodbench``, else ``~/.cache/oodbench``."""
+    if "OODBENCH_HOME" in os.environ:
+        return Path(os.environ["OODBENCH_HOME"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "oodbench"
+
+
+def data_folder() -> Path | None:
+    """The user's folder of ``.npz`` files and raw data sets, ``$OODBENCH_DATA``, where it is set."""
+    return Path(os.environ["OODBENCH_DATA"]).expanduser() if os.environ.get("OODBENCH_DATA") else None
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call ``write(file)`` so that ``path`` holds all of it or is as before: temporary file, fsync, rename.
+
+    Raises
+    ------
+    StoreError : the folder cannot be written, or the disk is full; nothing is left behind
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}. Free some space or permit writing there, "
+            "or set OODBENCH_HOME (the cache) or --out (the results) to another folder; what is finished is kept."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

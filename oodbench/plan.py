@@ -1,0 +1,170 @@
+"""The plan: what a suite comes to on this machine, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from oodbench.data.images import parse_identifier
+from oodbench.errors import DataError, ModelError, UnknownNameError
+from oodbench.models.describe import background_of, describe
+from oodbench.registry import scorers, statistics
+from oodbench.shards import ImagePass, ImageRef, open_images
+from oodbench.suite import Suite
+from oodbench.types import split_need
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row to be: a scorer's judgement of one OOD set against one in-dist set."""
+
+    model: str
+    scorer: str
+    group_size: int
+    test: ImageRef
+    ood: ImageRef
+    ref: ImageRef | None
+    """In-dist reference images, for scorers that fit."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A trial, or all of a pair's, that cannot be, with the reason as a sentence."""
+
+    in_dist: str
+    ood: str
+    reason: str
+    model: str = ""
+    scorer: str = ""
+
+
+@dataclass
+class Plan:
+    """Passes to make, trials to evaluate, and every skip with its reason."""
+
+    suite: Suite
+    passes: list[ImagePass] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+
+
+def make_plan(suite: Suite, only: Iterable[str] = ()) -> Plan:
+    """Resolve a suite against the registries and the images that are here.
+
+    Parameters
+    ----------
+    only : keep the trials in which each of these names occurs (a model, scorer or image set)
+
+    Raises
+    ------
+    UnknownNameError : a model, scorer or image set that does not exist anywhere
+    """
+    only = list(only)
+    _check_names(suite, only)
+    plan = Plan(suite)
+    for pair in suite.pairs:
+        models = [reference for reference in suite.models if describe(reference).trained_on == pair.in_dist]
+        for ood in pair.ood:
+            if not models and _wanted(only, pair.in_dist, ood):
+                reason = f"no model of the suite {suite.name!r} is trained on {pair.in_dist}"
+                plan.skips.append(Skip(pair.in_dist, ood, reason))
+            for model in models:
+                _plan_pair(plan, model, pair.in_dist, ood, only)
+    plan.passes = list(dict.fromkeys(p for trial in plan.trials for p in trial_passes(trial)))
+    return plan
+
+
+def _check_names(suite: Suite, only: list[str]) -> None:
+    for reference in suite.models:
+        describe(reference)
+    for name in [*suite.scorers, *suite.group_sizes]:
+        scorers[name]
+    sets = {parse_identifier(name)[0] for pair in suite.pairs for name in (pair.in_dist, *pair.ood)}
+    known = {*suite.models, *suite.scorers, *sets}
+    for name in only:
+        if name not in known:
+            raise UnknownNameError("model, scorer or image set of this suite", name, known)
+
+
+def _wanted(only: list[str], *names: str) -> bool:
+    given = {*names, *(parse_identifier(name)[0] for name in names[-2:])}
+    return all(name in given for name in only)
+
+
+def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: list[str]) -> None:
+    suite, shape = plan.suite, describe(model).shape
+    chosen = [name for name in suite.scorers if _wanted(only, model, name, in_dist, ood)]
+    if not chosen:
+        return
+    test = ImageRef(f"{in_dist}/test", shape, suite.limit)
+    other, ref = ImageRef(ood, shape, suite.limit), ImageRef(f"{in_dist}/ref", shape, suite.limit)
+    reason = _no_weights(model) or _unusable(test, other)
+    if reason:
+        plan.skips.append(Skip(in_dist, ood, reason, model))
+        return
+    no_ref = _unavailable(ref)
+    for name in chosen:
+        scorer = scorers[name]
+        reason = (no_ref if scorer.fit else None) or _lacks_background(model, scorer.all_needs)
+        if reason:
+            plan.skips.append(Skip(in_dist, ood, reason, model, name))
+            continue
+        for size in [1, *suite.group_sizes.get(name, [])]:
+            plan.trials.append(Trial(model, name, size, test, other, ref if scorer.fit else None))
+
+
+def _no_weights(model: str) -> str | None:
+    try:
+        describe(model).identity()
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _unavailable(ref: ImageRef) -> str | None:
+    """Why a known set cannot be opened here, or None; unknown names are errors, not skips."""
+    try:
+        open_images(ref)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _unusable(test: ImageRef, ood: ImageRef) -> str | None:
+    reason = _unavailable(test) or _unavailable(ood)
+    if reason:
+        return reason
+    if np.array_equal(open_images(test).images, open_images(ood).images):
+        return f"{open_images(ood).identifier} holds the same images as the in-dist set"
+    return None
+
+
+def _lacks_background(model: str, needs: Iterable[str]) -> str | None:
+    asked = [need for need in needs if split_need(need)[1]]
+    if not asked:
+        return None
+    background = background_of(model)
+    if background is None:
+        return f"{model} has no background model, which {asked[0]} asks for"
+    return _no_weights(background)
+
+
+def trial_passes(trial: Trial) -> list[ImagePass]:
+    """The passes whose columns a trial reads."""
+    scorer = scorers[trial.scorer]
+    wanted = [(need, refs) for need in scorer.needs for refs in (trial.test, trial.ood)]
+    wanted += [(need, trial.ref) for need in scorer.fit_needs if trial.ref is not None]
+    wanted += [("log_prob", trial.test), ("log_prob", trial.ood)]  # bits a dimension stand in every row
+    return [pass_of(trial.model, need, refs) for need, refs in wanted]
+
+
+def pass_of(model: str, need: str, images: ImageRef) -> ImagePass:
+    """The pass that gives ``need`` of ``model`` on an image set."""
+    statistic, of_background = split_need(need)
+    entry = statistics[statistic]
+    first = next(iter(entry.statistics))
+    if entry.model_free:
+        return ImagePass(first, None, images)
+    return ImagePass(first, background_of(model) if of_background else model, images)

@@ -1,0 +1,89 @@
+"""Figures of a run: likelihood histograms and ROC curves, from cached columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from oodbench.errors import OodbenchError
+from oodbench.evaluate import TrialTask, trial_scores
+from oodbench.metrics import area_under_roc
+from oodbench.metrics.ranking import counts
+from oodbench.models.base import bits_per_dim
+from oodbench.models.describe import describe
+from oodbench.paths import write_whole
+from oodbench.plan import pass_of
+from oodbench.registry import scorers
+from oodbench.report.leaderboard import figure_stem
+from oodbench.shards import ImageRef, open_images, read_columns
+
+COLOURS = sns.color_palette("colorblind")
+SETTINGS: dict[str, Any] = {"figure.dpi": 130, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+
+
+def draw_figures(folder: Path, tasks: Iterable[TrialTask]) -> None:
+    """Draw the two figures of each model and OOD set among the tasks."""
+    pairs: dict[tuple[str, ImageRef, ImageRef], list[TrialTask]] = {}
+    for task in tasks:
+        pairs.setdefault((task.trial.model, task.trial.test, task.trial.ood), []).append(task)
+    with sns.axes_style("whitegrid"), plt.rc_context(SETTINGS):
+        for (model, _, ood), own in pairs.items():
+            stem = figure_stem(describe(model).name, open_images(ood).identifier)
+            _save(folder / f"{stem}-likelihood.png", likelihood_histogram(own[0]))
+            _save(folder / f"{stem}-roc.png", roc_curves(own))
+
+
+def _save(path: Path, figure: Figure) -> None:
+    write_whole(path, lambda file: figure.savefig(file, format="png", bbox_inches="tight", metadata={"Software": None}))
+    plt.close(figure)
+
+
+def likelihood_histogram(task: TrialTask) -> Figure:
+    """Histograms of log p(x) over the in-dist and the OOD test images, as in the paper's Figure 2."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    for ref, colour in zip((task.trial.test, task.trial.ood), COLOURS):
+        images = open_images(ref)
+        try:
+            log_prob = read_columns(pass_of(task.trial.model, "log_prob", ref), task.seed, task.device)["log_prob"]
+        except OodbenchError:
+            continue
+        finite = log_prob[np.isfinite(log_prob)]
+        mean = bits_per_dim(finite, images.shape).mean() if len(finite) else np.nan
+        label = f"{images.identifier} (n = {len(images):,}), {mean:.2f} bits/dim"
+        sns.histplot(finite, ax=axes, color=colour, label=label, stat="density", element="step", bins=60, alpha=0.35)
+    axes.set(xlabel="log p(x) / nats", ylabel="density")
+    axes.set_title(f"{describe(task.trial.model).name}, seed {task.seed}", loc="left")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+    return figure
+
+
+def roc_curves(tasks: list[TrialTask]) -> Figure:
+    """ROC curves of all scorers on one pair: solid with a model, dashed without, single images only."""
+    figure, axes = plt.subplots(figsize=(4.6, 4.6))
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    singles = sorted((task for task in tasks if task.trial.group_size == 1), key=lambda task: task.trial.scorer)
+    for task, colour in zip(singles, COLOURS * len(singles)):
+        scorer = scorers[task.trial.scorer]
+        try:
+            scores_in, scores_ood = trial_scores(task)
+            curve = counts(scores_in, scores_ood)
+        except Exception:
+            continue
+        label = f"{scorer.name} ({area_under_roc(scores_in, scores_ood):.3f})"
+        rates = [np.concatenate([[0], count / count[-1]]) for count in (curve.flagged, curve.caught)]
+        axes.plot(*rates, color=colour, label=label, linestyle="--" if scorer.baseline else "-")
+    test, ood = (open_images(ref).identifier for ref in (tasks[0].trial.test, tasks[0].trial.ood))
+    axes.set(xlabel="in-dist images flagged", ylabel="OOD images caught", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_title(f"{describe(tasks[0].trial.model).name}\n{test} against {ood}", loc="left", fontsize=10)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,160 @@
+"""The story: plan → measure what is missing → evaluate → rows → leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oodbench.errors import StoreError
+from oodbench.evaluate import TrialTask, cost_rows, evaluate, failed, skip_row, trial_key
+from oodbench.execute import default_workers, map_tasks
+from oodbench.plan import Plan, make_plan, trial_passes
+from oodbench.progress import progress_bars
+from oodbench.registry import load_plugin, registered_by
+from oodbench.report import write_report
+from oodbench.shards import SHARD, ImagePass, measure_shard, open_images, shard_tasks
+from oodbench.store import ColumnStore, Row, read_rows, write_rows
+from oodbench.suite import Suite, load_suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what."""
+
+    workers: int = 1
+    device: str = "cpu"
+    plugins: tuple[Path, ...] = ()
+
+
+def run(
+    suite: str, out: str | Path | None = None, *, limit: int | None = None, only: Iterable[str] = (),
+    plugins: Iterable[str | Path] = (), workers: int | None = None, device: str = "cpu", seed: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Run a suite; what is in the cache is not measured again, so an interrupted run goes on where it stopped.
+
+    Parameters
+    ----------
+    suite : name of a suite (``oodbench list suites``) or path to a ``.yaml``
+    out : folder of rows, leaderboard and figures, by default ``runs/<suite>``
+    limit : use the first N images of each set
+    only : names of models, scorers or image sets to restrict the run to
+    plugins : files that register scorers, statistics or models
+    workers : processes, by default one a core (one in all on an accelerator)
+    device : ``cpu``, ``cuda``, …
+    seed : in place of the suite's
+
+    Returns
+    -------
+    one row a trial, as in ``rows.jsonl``
+    """
+    import pandas as pd
+
+    paths = tuple(Path(plugin) for plugin in plugins)
+    for path in paths:
+        load_plugin(path)
+    options = Options(default_workers(device) if workers is None else workers, device, paths)
+    rows = run_suite(adapted(load_suite(suite), limit, seed, paths), options, out, only)
+    return pd.json_normalize(rows)
+
+
+def adapted(suite: Suite, limit: int | None, seed: int | None, plugins: Iterable[Path]) -> Suite:
+    """The suite with a limit or a seed from the command line, and with the scorers and models of plugin files added."""
+    changes: dict[str, object] = {name: value for name, value in (("limit", limit), ("seed", seed)) if value is not None}
+    added = [registered_by(path) for path in plugins]
+    changes["scorers"] = list(dict.fromkeys([*suite.scorers, *(name for names, _ in added for name in names)]))
+    changes["models"] = list(dict.fromkeys([*suite.models, *(name for _, names in added for name in names)]))
+    return suite.model_copy(update=changes)
+
+
+def run_suite(suite: Suite, options: Options, out: str | Path | None = None, only: Iterable[str] = ()) -> list[Row]:
+    """Run a suite as a value into ``out``; the rows that other trials of the suite already have there are kept."""
+    folder = Path(out) if out is not None else Path("runs") / suite.name
+    plan, whole = make_plan(suite, only), make_plan(suite)
+    rows_file = folder / "rows.jsonl"
+    existing = {row["key"]: row for row in read_rows(rows_file) if row["status"] == "ok"}
+    tasks = {trial_key(task): task for task in trial_tasks(whole, options)}
+    wanted = {trial_key(task): task for task in trial_tasks(plan, options)}
+    kept = {key: existing[key] for key in tasks if key in existing}
+
+    new = {key: task for key, task in wanted.items() if key not in kept}
+    failures = measure_missing(needed_passes(new.values()), suite.seed, options)
+    rows = [
+        *kept.values(),
+        *evaluate_all(list(new.values()), failures, options),
+        *(skip_row(suite.name, skip) for skip in whole.skips),
+    ]
+    write_rows(rows_file, rows)
+    if new or not (folder / "costs.jsonl").exists():
+        measured = [p for p in needed_passes(tasks.values()) if is_measured(p, suite.seed, options)]
+        write_rows(folder / "costs.jsonl", cost_rows(measured, suite.seed, options.device))
+        from oodbench.report.figures import (
+            draw_figures,
+        )  # here, since matplotlib takes a second that a finished run saves
+
+        draw_figures(folder / "figures", [task for key, task in tasks.items() if key in kept or key in new])
+    write_report(folder)
+    return read_rows(rows_file)
+
+
+def trial_tasks(plan: Plan, options: Options) -> list[TrialTask]:
+    """The plan's trials with all that their rows depend on."""
+    return [
+        TrialTask(plan.suite.name, trial, plan.suite.seed, plan.suite.bootstrap, options.device)
+        for trial in plan.trials
+    ]
+
+
+def needed_passes(tasks: Iterable[TrialTask]) -> list[ImagePass]:
+    """The passes that trials read, each once, in order."""
+    return list(dict.fromkeys(p for task in tasks for p in trial_passes(task.trial)))
+
+
+def is_measured(image_pass: ImagePass, seed: int, options: Options) -> bool:
+    """Whether all shards of a pass are in the cache."""
+    store = ColumnStore()
+    return all(task.key in store for task in shard_tasks(image_pass, seed, options.device))
+
+
+def measure_missing(passes: Sequence[ImagePass], seed: int, options: Options) -> dict[ImagePass, str]:
+    """Measure the shards that the cache lacks; returns why passes failed, if any did.
+
+    Raises
+    ------
+    StoreError : the cache cannot be written
+    """
+    store = ColumnStore()
+    missing = {t: p for p in passes for t in shard_tasks(p, seed, options.device) if t.key not in store}
+    failures: dict[ImagePass, str] = {}
+    with progress_bars("images") as bars:
+        for image_pass in dict.fromkeys(missing.values()):
+            images = open_images(image_pass.images)
+            todo = sum(min(SHARD, len(images) - t.start) for t, p in missing.items() if p == image_pass)
+            bars.add(image_pass, f"{image_pass.name} on {images.identifier}", todo)
+        for task, result in map_tasks(measure_shard, list(missing), options.workers, options.plugins):
+            if isinstance(result, StoreError):
+                raise result
+            if isinstance(result, Exception):
+                failures[missing[task]] = f"{missing[task].name} failed: {result or type(result).__name__}"
+            else:
+                bars.advance(missing[task], result)
+    return failures
+
+
+def evaluate_all(tasks: Sequence[TrialTask], failures: dict[ImagePass, str], options: Options) -> list[Row]:
+    """The rows of trials; those whose passes failed are FAILED rows with the reason."""
+    reasons = {task: [failures[p] for p in trial_passes(task.trial) if p in failures] for task in tasks}
+    rows = [failed(task, "; ".join(dict.fromkeys(why))) for task, why in reasons.items() if why]
+    sound = [task for task in tasks if not reasons[task]]
+    with progress_bars("trials") as bars:
+        bars.add("trials", "metrics and their intervals", len(sound))
+        for _, result in map_tasks(evaluate, sound, options.workers, options.plugins):
+            if isinstance(result, Exception):
+                raise result
+            rows.append(result)
+            bars.advance("trials", 1)
+    return rows

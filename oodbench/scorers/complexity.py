@@ -1,0 +1,21 @@
+"""Input complexity: likelihood corrected by the length of a lossless code, both in nats."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oodbench.registry import register_scorer
+
+SERRA = "Serrà et al., ICLR 2020, arXiv:1909.11480"
+
+
+@register_scorer("input-complexity-png", cite=SERRA)
+def input_complexity_png(log_prob: np.ndarray, code_length_png: np.ndarray) -> np.ndarray:
+    """Nats that the model spends beyond PNG, ``−log p(x) − L(x)``."""
+    return -log_prob - code_length_png
+
+
+@register_scorer("input-complexity-jp2", cite=SERRA)
+def input_complexity_jp2(log_prob: np.ndarray, code_length_jp2: np.ndarray) -> np.ndarray:
+    """Nats that the model spends beyond lossless JPEG 2000, ``−log p(x) − L(x)``."""
+    return -log_prob - code_length_jp2

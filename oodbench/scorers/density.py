@@ -1,0 +1,28 @@
+"""Scorers that look at the model's log-likelihood alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oodbench.registry import register_scorer
+
+
+@register_scorer("likelihood", cite="Bishop, IEE Proc. 1994; Nalisnick et al., ICLR 2019, arXiv:1810.09136")
+def likelihood(log_prob: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood, ``−log p(x)``, in nats."""
+    return -log_prob
+
+
+@register_scorer("typicality", cite="Nalisnick et al., 2019, arXiv:1906.02994")
+class Typicality:
+    """Distance of ``−log p(x)`` from the entropy estimated on reference images, ``|−log p(x) − H|``, in nats.
+
+    ``H`` is the mean of ``−log p`` over ``ref`` (held out, where the paper resubstitutes the training set: an over-fit
+    model's training likelihoods are too high). For a group of M images ``log p`` is the group's mean.
+    """
+
+    def fit(self, log_prob: np.ndarray) -> float:
+        return float(-log_prob.mean())
+
+    def score(self, entropy: float, log_prob: np.ndarray) -> np.ndarray:
+        return np.abs(-log_prob - entropy)

@@ -1,0 +1,134 @@
+"""Passes over image sets, a shard at a time: the only stage that is cached, and the only costly one that is parallel."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from oodbench.data.images import ImageSet, content_hash, load_images
+from oodbench.data.views import Shape
+from oodbench.errors import OodbenchError
+from oodbench.models.describe import describe
+from oodbench.registry import statistics
+from oodbench.statistics.measure import as_column, run_pass
+from oodbench.store import SECONDS, ColumnStore, key_of
+
+SHARD = 500
+"""Images a shard: the unit of caching, of loss and of parallel work."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image set by name, as a task carries it to a worker."""
+
+    reference: str
+    shape: Shape
+    limit: int | None = None
+
+
+@lru_cache(maxsize=64)
+def open_images(ref: ImageRef) -> ImageSet:
+    """The image set of a reference; opened once a process."""
+    return load_images(ref.reference, shape=ref.shape).first(ref.limit)
+
+
+@dataclass(frozen=True)
+class ImagePass:
+    """One walk of a model (None: model-free) over an image set."""
+
+    statistic: str
+    """A statistic that the pass gives; names the pass."""
+    model: str | None
+    images: ImageRef
+
+    @property
+    def name(self) -> str:
+        """``pass`` or ``pass of model``."""
+        name = statistics[self.statistic].name
+        return f"{name} of {describe(self.model).name}" if self.model else name
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Measure one pass on one shard and store it under ``key``."""
+
+    statistic: str
+    model: str | None
+    images: ImageRef
+    start: int
+    key: str
+    seed: int
+    device: str
+
+
+def shard_starts(n: int) -> range:
+    """First index of each shard of ``n`` images."""
+    return range(0, n, SHARD)
+
+
+@lru_cache(maxsize=64)
+def shard_hashes(ref: ImageRef) -> tuple[str, ...]:
+    """Content hash of each shard of an image set."""
+    images = open_images(ref).images
+    return tuple(content_hash(images[start : start + SHARD]) for start in shard_starts(len(images)))
+
+
+def measure_shard(task: ShardTask) -> int:
+    """Measure a shard into the store; returns the number of images."""
+    images = open_images(task.images).images[task.start : task.start + SHARD]
+    entry = statistics[task.statistic]
+    began = time.perf_counter()
+    if entry.model_free:
+        columns = dict(entry.compute(images))
+    else:
+        assert task.model is not None
+        columns = run_pass(entry, _model(task.model, task.seed, task.device), images)
+    ColumnStore().put(
+        task.key,
+        {name: as_column(entry, name, values, images) for name, values in columns.items()},
+        time.perf_counter() - began,
+    )
+    return len(images)
+
+
+@lru_cache(maxsize=4)
+def _model(reference: str, seed: int, device: str) -> Any:
+    from oodbench.models.load import load_model
+
+    return load_model(reference, seed, device)
+
+
+@lru_cache(maxsize=64)
+def model_identity(model: str) -> str:
+    """Content hash of a model; read once a process."""
+    return describe(model).identity()
+
+
+def shard_tasks(image_pass: ImagePass, seed: int, device: str) -> list[ShardTask]:
+    """The shards of a pass, each under a key made of content: statistic, weights, noise seed, device and pixels."""
+    who = [model_identity(image_pass.model), seed, device.split(":")[0]] if image_pass.model else []
+    entry = statistics[image_pass.statistic].identity
+    starts = shard_starts(len(open_images(image_pass.images)))
+    return [
+        ShardTask(
+            image_pass.statistic, image_pass.model, image_pass.images, start, key_of(entry, who, images), seed, device
+        )
+        for start, images in zip(starts, shard_hashes(image_pass.images), strict=True)
+    ]
+
+
+def read_columns(image_pass: ImagePass, seed: int, device: str) -> dict[str, np.ndarray]:
+    """All columns of a finished pass, from the store, with the seconds that each shard took."""
+    store, shards = ColumnStore(), []
+    for task in shard_tasks(image_pass, seed, device):
+        shard = store.get(task.key)
+        if shard is None:
+            raise OodbenchError(
+                f"the columns of {image_pass.name} on {open_images(image_pass.images).identifier} are not in the cache; run again"
+            )
+        shards.append({**shard, SECONDS: np.atleast_1d(shard[SECONDS])})
+    return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}

@@ -1,0 +1,14 @@
+"""Model-free moments of an image's pixels, in units of the full scale (255 = 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oodbench.registry import register_statistics
+
+
+@register_statistics({"pixel_mean": "[0,1]", "pixel_variance": "[0,1]²"}, version="1", model_free=True)
+def moments(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean and variance over all pixels and channels of one image."""
+    pixels = images.reshape(len(images), -1) / 255.0
+    return {"pixel_mean": pixels.mean(1), "pixel_variance": pixels.var(1)}

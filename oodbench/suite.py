@@ -1,0 +1,70 @@
+"""Suites: what to compare, as a small YAML file in configs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from oodbench.errors import UnknownNameError
+from oodbench.paths import PACKAGE
+from oodbench.yaml_files import load_yaml
+
+
+class Pair(BaseModel):
+    """An in-dist set and the OOD sets to tell from it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    in_dist: str
+    """Name of the image set, as in the models' ``trained_on``."""
+    ood: list[str] = Field(min_length=1)
+    """Image sets, ``name[/split][[:limit]][@view]``."""
+
+
+class Suite(BaseModel):
+    """A benchmark as a value."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    title: str
+    about: str = ""
+    models: list[str] = Field(min_length=1)
+    """Names in the zoo, paths to cards, or models that a plugin registers."""
+    pairs: list[Pair] = Field(min_length=1)
+    scorers: list[str] = Field(min_length=1)
+    group_sizes: dict[str, list[int]] = {}
+    """Scorer → sizes M of the groups that it judges as one, besides single images."""
+    limit: int | None = Field(None, gt=0)
+    """Images of each set that are used, from its beginning; all for none."""
+    seed: int = Field(0, ge=0)
+    """Of dequantisation noise, group membership and bootstrap."""
+    bootstrap: int = Field(1000, ge=0)
+    """Replicates for the intervals of AUPR and FPR."""
+
+
+def suites_folder() -> Path:
+    """``configs/`` in the installed package, or beside it in a checkout."""
+    return PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that come with oodbench."""
+    return sorted(path.stem for path in suites_folder().glob("*.yaml"))
+
+
+def load_suite(reference: str) -> Suite:
+    """The suite called ``reference``, or the one in a YAML file at that path.
+
+    Raises
+    ------
+    UnknownNameError : no such suite
+    SuiteError : faults in the file, each with its line and field
+    """
+    path = Path(reference)
+    if path.suffix in (".yaml", ".yml"):
+        return load_yaml(path, Suite)
+    if reference not in suite_names():
+        raise UnknownNameError("suite", reference, suite_names(), "A path to a .yaml file works too.")
+    return load_yaml(suites_folder() / f"{reference}.yaml", Suite)

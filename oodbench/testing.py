@@ -1,0 +1,175 @@
+"""Contract tests for scorers and models, for plugin authors and for our own test suite.
+
+Each check returns sentences, one a broken promise, with the likely cause; an empty list means that all hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oodbench.data.images import ImageSet, load_images
+from oodbench.errors import OodbenchError
+from oodbench.models.describe import describe
+from oodbench.models.load import load_model
+from oodbench.registry import load_plugin, registered_by, scorers
+from oodbench.statistics.measure import measure
+from oodbench.types import Columns, Scorer, split_need
+
+TOLERANCE = 1e-5
+"""Relative difference up to which two evaluations of the same image count as equal."""
+
+
+class UniformModel:
+    """Every image of ``bins`` levels equally likely: exactly ``log₂ bins`` bits a dimension, 8 for 256 levels."""
+
+    likelihood = "exact"
+
+    def __init__(self, shape: tuple[int, int, int] = (1, 28, 28), bins: int = 256):
+        self.shape, self.bins = shape, bins
+
+    def log_prob(self, images: Tensor) -> Tensor:
+        return torch.full((len(images),), -math.prod(self.shape) * math.log(self.bins), dtype=torch.float64)
+
+
+class PixelHistogram:
+    """Independent pixels with one histogram of levels: the simplest exact model that learns anything.
+
+    ``log p(x) = Σ_d log h(x_d)``, with one count added to each level.
+    """
+
+    likelihood = "exact"
+
+    def __init__(self, images: np.ndarray, bins: int = 256):
+        self.shape: tuple[int, ...] = images.shape[1:]
+        counts = np.bincount(images.reshape(-1), minlength=bins) + 1
+        self.log_histogram = torch.from_numpy(np.log(counts / counts.sum()))
+
+    def log_prob(self, images: Tensor) -> Tensor:
+        return self.log_histogram[images.long()].flatten(1).sum(1)
+
+
+def probe_images(shape: tuple[int, int, int], n: int = 64) -> ImageSet:
+    """Real images of a model's shape, from the bundled sample or the full set."""
+    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).first(n)
+
+
+def check_model(model: Any, name: str = "model") -> list[str]:
+    """Probe a density model's contract on real images and on noise."""
+    shape = getattr(model, "shape", ())
+    if len(shape) != 3 or not callable(getattr(model, "log_prob", None)):
+        return [f"{name}: needs an attribute shape = (C, H, W) and a method log_prob(images)"]
+    images = torch.from_numpy(np.array(probe_images(tuple(shape)).images))
+    try:
+        whole = torch.as_tensor(model.log_prob(images.clone()))
+    except Exception as error:
+        return [f"{name}: log_prob of 64 uint8 images of shape {tuple(shape)} raises {type(error).__name__}: {error}"]
+    if whole.shape != (len(images),):
+        what = "one number for the whole batch" if not whole.shape else f"shape {tuple(whole.shape)}"
+        return [f"{name}: log_prob returns {what} for 64 images; it must be one number an image, shape (64,)"]
+    return [f"{name}: {fault}" for fault in _model_faults(model, images, whole)]
+
+
+def _model_faults(model: Any, images: Tensor, whole: Tensor) -> Iterator[str]:
+    if whole.dtype != torch.float64:
+        yield f"log_prob returns {whole.dtype}; sum in float64: float32 loses tenths of a nat at thousands of nats"
+    if getattr(model, "training", False):
+        yield "it is in training mode; call .eval(), else dropout and batch normalisation change scores"
+    if not torch.isfinite(whole).all():
+        yield f"{int((~torch.isfinite(whole)).sum())} of 64 log-probabilities are NaN or infinite"
+        return
+    if not _same(model.log_prob(images.clone()), whole):
+        yield "scoring the same images again gives other numbers; draw noise from (seed, image bytes), not afresh"
+    kept = images.clone()
+    model.log_prob(images)
+    if not torch.equal(images, kept):
+        yield "log_prob changes its input; work on a copy"
+        images = kept
+    for size in (1, 7):
+        parts = [torch.as_tensor(model.log_prob(part.clone())) for part in images.split(size)]
+        if not _same(torch.cat([part.reshape(-1) for part in parts]), whole):
+            yield f"batches of {size} and of 64 disagree; something is shared across the batch, or set by the first one"
+    if not _same(torch.as_tensor(model.log_prob(images.flip(0).clone())).flip(0), whole):
+        yield "the order of images in a batch changes their scores"
+    if (whole > 0).any():
+        yield (
+            "some log-probabilities are above 0, but a discrete image's probability is at most 1; "
+            "the D·log 256 of dequantised data may be missing"
+        )
+    noise = torch.from_numpy(np.random.RandomState(0).randint(0, 256, images.shape).astype(np.uint8))
+    if torch.as_tensor(model.log_prob(noise)).mean() > whole.mean() + TOLERANCE * whole.mean().abs():
+        yield "uniform noise is more likely than real images; log_prob may have the wrong sign"
+
+
+def _same(one: Any, other: Tensor) -> bool:
+    return torch.allclose(torch.as_tensor(one), other, rtol=TOLERANCE, atol=0.0)
+
+
+def probe_columns(scorer: Scorer, model: str = "glow-fashionmnist", n: int = 40) -> tuple[Columns, Columns]:
+    """Real columns for a scorer, of ``ref`` and of ``test`` images, measured with a model of the zoo."""
+    background = getattr(describe(model), "background", None)
+    loaded = {False: load_model(model), True: load_model(background) if background else None}
+
+    def columns(split: str) -> Columns:
+        images = load_images(f"{describe(model).trained_on}/{split}", like=loaded[False]).first(n)
+        found = {}
+        for need in scorer.all_needs:
+            statistic, of_background = split_need(need)
+            column = measure(loaded[of_background], images, statistic)[statistic]
+            column.flags.writeable = False
+            found[need] = column
+        return found
+
+    return columns("ref"), columns("test")
+
+
+def check_scorer(scorer: Scorer, columns: tuple[Columns, Columns] | None = None) -> list[str]:
+    """Probe a scorer's contract; ``columns`` (reference, test) are measured on real images when not given."""
+    reference, test = probe_columns(scorer) if columns is None else columns
+    try:
+        score = scorer.fitted(reference)
+        whole = score(test)
+    except Exception as error:
+        cause = "; columns are read-only: copy one before changing it" if "read-only" in str(error) else ""
+        return [f"{scorer.name}: raises {type(error).__name__}: {error}{cause}"]
+    n = len(next(iter(test.values())))
+    if whole.shape != (n,):
+        return [f"{scorer.name}: returns shape {whole.shape} for {n} images; it must be one score an image, shape ({n},)"]
+    return [f"{scorer.name}: {fault}" for fault in _scorer_faults(scorer, score, whole, reference, test)]
+
+
+def _scorer_faults(
+    scorer: Scorer, score: Callable[[Columns], np.ndarray], whole: np.ndarray, reference: Columns, test: Columns
+) -> Iterator[str]:
+    if not np.issubdtype(whole.dtype, np.floating):
+        yield f"returns {whole.dtype}; scores are ranked, so return real numbers, not labels"
+    if not np.isfinite(whole).all():
+        yield f"{int((~np.isfinite(whole)).sum())} scores are NaN or infinite on finite columns"
+        return
+    half = {name: column[: len(whole) // 2] for name, column in test.items()}
+    if not np.allclose(score(half), whole[: len(whole) // 2], rtol=TOLERANCE):
+        yield "an image's score depends on the other test images; normalise with the reference columns in `fit`"
+    turned = {name: column[::-1] for name, column in test.items()}
+    if not np.allclose(score(turned)[::-1], whole, rtol=TOLERANCE):
+        yield "the order of the images changes their scores"
+    if not np.allclose(scorer.fitted(reference)(test), whole, rtol=TOLERANCE):
+        yield "fitting again on the same reference gives other scores; seed whatever is random"
+
+
+def check_plugin(path: Path) -> tuple[list[str], list[str]]:
+    """Run the contract tests on all that a plugin file registers: (faults, names checked)."""
+    load_plugin(path)
+    scorer_names, model_names = registered_by(path)
+    faults: list[str] = []
+    for name in (*scorer_names, *model_names):
+        try:
+            faults += check_scorer(scorers[name]) if name in scorer_names else check_model(load_model(name), name)
+        except OodbenchError as error:
+            faults.append(f"{name}: {error}")
+    return faults, [*scorer_names, *model_names]

@@ -1,0 +1,83 @@
+"""The values that pass between stages. Nothing here computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Columns = Mapping[str, np.ndarray]
+"""Statistic name → per-image numbers, float64 ``(N,)`` or ``(N, K)``."""
+
+BACKGROUND = "background_"
+"""Prefix that asks a statistic of the model's background model instead."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One walk over the images, giving one or more statistics at once.
+
+    Attributes
+    ----------
+    name : of the pass
+    statistics : name → unit of what it gives; a model without a capability may give fewer
+    compute : ``(model, images) -> {statistic: (B,)}`` with torch tensors, or ``(images) -> …`` on uint8 numpy arrays
+        when ``model_free``
+    version : changes whenever the numbers do; holds the codec's version, for instance
+    """
+
+    name: str
+    statistics: Mapping[str, str]
+    compute: Callable[..., Mapping[str, Any]]
+    version: str
+    model_free: bool = False
+
+    @property
+    def identity(self) -> str:
+        """``name:version``, part of every cache key and row."""
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Arithmetic from columns to an OOD score (larger = more OOD).
+
+    Attributes
+    ----------
+    needs : statistics that ``score`` takes, by its argument names
+    fit_needs : statistics of the in-dist reference images that ``fit`` takes
+    fit : reference columns → state, None for scorers without one
+    score : columns (after the state, where there is one) → ``(N,)``
+    baseline : model-free, to be ranked apart
+    tunes_on : what data it looks at beside the test images
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    fit_needs: tuple[str, ...]
+    fit: Callable[..., Any] | None
+    score: Callable[..., np.ndarray]
+    cite: str = ""
+    summary: str = ""
+    baseline: bool = False
+    tunes_on: Literal["none", "in-dist ref", "validation OOD"] = "none"
+    origin: str = ""
+
+    def fitted(self, reference: Columns) -> Callable[[Columns], np.ndarray]:
+        """The scorer after fitting on in-dist reference columns: ``columns -> (N,)``, larger = more OOD."""
+        if self.fit is None:
+            return lambda columns: np.asarray(self.score(*(columns[name] for name in self.needs)))
+        state = self.fit(*(reference[name] for name in self.fit_needs))
+        return lambda columns: np.asarray(self.score(state, *(columns[name] for name in self.needs)))
+
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        """Every statistic that it reads, of reference or of test images."""
+        return tuple(dict.fromkeys(self.needs + self.fit_needs))
+
+
+def split_need(need: str) -> tuple[str, bool]:
+    """A scorer's argument name as (statistic, whether it is asked of the background model)."""
+    return need.removeprefix(BACKGROUND), need.startswith(BACKGROUND)

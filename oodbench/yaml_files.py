@@ -1,0 +1,101 @@
+"""Reading YAML strictly: duplicate keys are refused, ``1e-3`` is a number, and every fault names file, line and field."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from oodbench.errors import SuiteError, did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and reads YAML 1.2 floats."""
+
+
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
+    """Read and validate a YAML file; ``extra`` are fields that the file does not hold.
+
+    Raises
+    ------
+    SuiteError : all faults at once, a line each: ``file:line: field: what is wrong``
+    """
+    try:
+        text = path.read_text("utf-8")
+        root = yaml.compose(text, Loader=StrictLoader)
+        loaded = yaml.load(text, Loader=StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise SuiteError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(loaded, dict):
+        raise SuiteError(f"{path}: expected `field: value` lines, found {type(loaded).__name__}")
+    try:
+        return model(**{**loaded, **extra})
+    except ValidationError as error:
+        raise SuiteError("\n".join(_sentence(path, root, model, fault) for fault in error.errors())) from error
+
+
+def _sentence(path: Path, root: yaml.Node, model: type[BaseModel], fault: Any) -> str:
+    location = [part for part in fault["loc"] if not (isinstance(part, str) and "[" in part)]
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = f"no such field{did_you_mean(str(location[-1]), _fields(model, location[:-1]))}"
+    dotted = ".".join(map(str, location))
+    return f"{path}:{_line(root, location)}: {dotted}: {message}" if dotted else f"{path}: {message}"
+
+
+def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
+    """Field names valid at a nested location."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        models = [a for a in nested if issubclass(a, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)
+
+
+def _line(node: yaml.Node, location: list[Any]) -> int:
+    """The line where a field stands, or the nearest enclosing one."""
+    line = node.start_mark.line
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == str(part)]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+    return line + 1
