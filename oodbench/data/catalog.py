@@ -24,6 +24,7 @@ class DataCard:
     torchvision: str = ""
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     folder: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
     planar_npz: dict[str, str] = field(default_factory=dict)
     npz: dict[str, list[str]] = field(default_factory=dict)
     files: list[dict[str, str]] = field(default_factory=list)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def _candidates(card: DataCard, split: str) -> Iterable[Source | None]:
         if split in card.planar_npz:
             yield _planar(root, card.planar_npz[split])
         if split in card.folder:
-            yield image_folder(root / card.folder[split], card.base_view)
+            yield image_folder(root / card.folder[split], card.base_view, card.broken)
     yield _npz(SAMPLE, f"{card.name}_{split}.npz")
 
 
@@ -135,12 +135,14 @@ def _planar(root: Path, pattern: str) -> Source | None:
     return Source(files[0].parent.name, files, sum(len(np.load(f, allow_pickle=False)["data"]) for f in files), decode)
 
 
-def image_folder(folder: Path, view: str = "") -> Source | None:
+def image_folder(folder: Path, view: str = "", broken: Collection[str] = ()) -> Source | None:
     """All image files below a folder in sorted order; grey when every one is, else RGB.
 
-    Images of unequal sizes need a ``view`` that makes them equal.
+    Images of unequal sizes need a ``view`` that makes them equal. Files named in ``broken``, known to be unreadable in
+    the original, are left out.
     """
-    files = tuple(sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES))
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = tuple(sorted(file for file in found if file.name not in broken))
     if not files:
         return None
     return Source(str(folder), files, len(files), lambda: _stack(map(_open, files), view, str(folder)))

@@ -1,0 +1,260 @@
+"""Image sets: identity, splits, views, sources, and sentences for what is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import struct
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import oodbench as ob
+from oodbench.data import sources
+from oodbench.data.catalog import catalog, data_card
+from oodbench.data.fetch import fetch
+from oodbench.data.images import parse_identifier, split_indices
+from oodbench.data.make_sample import write_sample
+from oodbench.data.views import apply_view, luma, view_between
+from oodbench.errors import DataError, MissingDataError, UnknownNameError
+
+SAMPLE_HASHES = {
+    "fashionmnist/test[:2000]": "664828cf500c6725",
+    "fashionmnist/ref[:1000]": "1fee418b718d466a",
+    "mnist/test[:2000]": "de7b3b5bee3c364a",
+    "mnist/ref[:1000]": "80c757ec850d5feb",
+    "cifar10/test[:2000]": "38b0954b965d9e67",
+    "cifar10/ref[:1000]": "36c4f2432eca33d5",
+    "svhn/test[:2000]": "3b62f04750bbc2e8",
+}
+
+
+@pytest.mark.parametrize("identifier", SAMPLE_HASHES)
+def test_the_sample_is_what_it_says(identifier):
+    images = ob.load_images(identifier.split("[")[0])
+    assert images.identifier == identifier
+    assert images.sha256[:16] == SAMPLE_HASHES[identifier]
+
+
+def test_the_sample_is_cut_from_the_full_sets(shared_data, home):
+    for identifier in ("fashionmnist/test", "mnist/ref", "cifar10/test", "svhn/test"):
+        full = ob.load_images(identifier)
+        sample = next(h for name, h in SAMPLE_HASHES.items() if name.startswith(identifier))
+        assert len(full) > 2000
+        assert full.first(1000 if "ref" in identifier else 2000).sha256[:16] == sample
+
+
+def test_sample_files_are_written_without_a_clock(tmp_path, home):
+    images = ob.load_images("mnist/test[:50]")
+    path = write_sample(images, tmp_path)
+    once = path.read_bytes()
+    assert write_sample(images, tmp_path).read_bytes() == once
+    assert np.array_equal(np.load(path)["images"], images.images)
+
+
+def test_ref_is_a_fixed_tenth_that_training_never_sees():
+    whole = split_indices(60_000)
+    assert len(whole["ref"]) == 6000
+    assert not set(whole["ref"]) & set(whole["train"])
+    assert whole["ref"][:4].tolist() == [3196, 59096, 40146, 39646]
+    part = split_indices(60_000, here=20_000)
+    assert part["ref"].tolist() == [i for i in whole["ref"] if i < 20_000]
+    assert part["train"].tolist() == [i for i in whole["train"] if i < 20_000]
+
+
+def test_views_follow_the_stated_rule():
+    assert view_between((1, 28, 28), (1, 28, 28)) == ""
+    assert view_between((1, 28, 28), (3, 32, 32)) == "pad32,rgb"
+    assert view_between((3, 32, 32), (1, 28, 28)) == "crop28,grey"
+    assert view_between((3, 64, 64), (3, 32, 32)) == "resize32-bilinear-aa"
+    assert view_between((3, 218, 178), (3, 32, 32)) == "square,resize32-bilinear-aa"
+    with pytest.raises(DataError, match="2 channels"):
+        view_between((2, 28, 28), (3, 28, 28))
+
+
+def test_views_do_what_they_say(random):
+    grey = random.integers(0, 256, (3, 1, 28, 28)).astype(np.uint8)
+    padded = apply_view(grey, "pad32,rgb")
+    assert padded.shape == (3, 3, 32, 32)
+    assert np.array_equal(padded[:, 1, 2:30, 2:30], grey[:, 0])
+    assert padded[:, :, :2].sum() == 0
+    assert np.array_equal(apply_view(padded, "crop28,grey"), grey)
+    colour = random.integers(0, 256, (2, 3, 32, 32)).astype(np.uint8)
+    pillow = np.asarray(Image.fromarray(colour[0].transpose(1, 2, 0)).convert("L"))
+    assert np.array_equal(luma(colour)[0, 0], pillow)
+    assert apply_view(colour, "resize16-bilinear-aa").shape == (2, 3, 16, 16)
+    assert not np.array_equal(apply_view(colour, "resize16-bilinear"), apply_view(colour, "resize16-bilinear-aa"))
+    assert apply_view(colour[:, :, :, :20], "square").shape == (2, 3, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [("blur3", "no view operation"), ("resize32", "must name its filter"), ("crop64", "cannot crop"), ("pad16", "cannot pad")],
+)
+def test_bad_views_are_named(view, message):
+    with pytest.raises(DataError, match=message):
+        ob.load_images(f"cifar10/test[:10]@{view}")
+
+
+def test_identifiers_parse():
+    assert parse_identifier("svhn") == ("svhn", "test", None, None)
+    assert parse_identifier("svhn/ref[:9]@grey,crop28") == ("svhn", "ref", 9, "grey,crop28")
+    with pytest.raises(DataError, match="write name/split"):
+        parse_identifier("svhn[9]")
+
+
+def test_view_and_limit_are_part_of_the_identity():
+    images = ob.load_images("mnist/test[:20]", shape=(3, 32, 32))
+    assert images.identifier == "mnist/test[:20]@pad32,rgb"
+    assert images.sha256 != ob.load_images("mnist/test[:20]").sha256
+    assert not images.images.flags.writeable
+
+
+def test_generated_sets_take_the_model_s_shape():
+    noise = ob.load_images("noise", shape=(1, 28, 28))
+    assert noise.images.shape == (2000, 1, 28, 28)
+    assert abs(noise.images.mean() - 127.5) < 1
+    grey = ob.load_images("constant", shape=(1, 28, 28)).images
+    assert sorted(grey[:, 0, 0, 0]) == list(range(256))
+    colour = ob.load_images("constant", shape=(3, 32, 32)).images
+    assert np.array_equal(colour.min((2, 3)), colour.max((2, 3)))
+
+
+def test_unknown_and_missing_sets_say_what_to_do(home):
+    with pytest.raises(UnknownNameError, match="did you mean 'cifar10' or 'cifar100'"):
+        ob.load_images("cifar")
+    with pytest.raises(MissingDataError, match="oodbench data fetch kmnist"):
+        ob.load_images("kmnist")
+    with pytest.raises(MissingDataError, match="img_align_celeba.zip"):
+        ob.load_images("celeba/test")
+
+
+def test_a_user_s_folder_of_arrays(tmp_path, home, monkeypatch, random):
+    images = random.integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
+    np.savez(tmp_path / "mine_test.npz", images=images)
+    np.savez(tmp_path / "svhn_test10k.npz", images=np.repeat(images, 100, 0))
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    assert np.array_equal(ob.load_images("mine/test").images, images.transpose(0, 3, 1, 2))
+    assert ob.load_images("svhn").identifier == "svhn/test[:3000]"  # more images than the sample has
+
+
+def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
+    pixels = random.integers(0, 256, (4, 28, 28)).astype(np.uint8)
+    np.save(tmp_path / "a.npy", pixels)
+    (tmp_path / "pictures").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{number}.png")
+    from_file, from_folder = ob.load_images(str(tmp_path / "a.npy")), ob.load_images(str(tmp_path / "pictures"))
+    assert np.array_equal(from_file.images, from_folder.images)
+    Image.fromarray(pixels[0][:20]).save(tmp_path / "pictures" / "9.png")
+    with pytest.raises(DataError, match="unequal shapes"):
+        ob.load_images(str(tmp_path / "pictures"))
+    assert ob.load_images(f"{tmp_path / 'pictures'}@square,resize16-box-aa").images.shape == (5, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"PK\x03\x04 cut short", "cannot be read as images"), (b"<!DOCTYPE html>", "cannot be read as images"), (b"", "cannot be read")],
+)
+def test_broken_files_are_named(tmp_path, home, content, message):
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as raised:
+        ob.load_images(str(path))
+    assert str(path) in str(raised.value)
+
+
+def test_a_truncated_archive_is_named(tmp_path, home):
+    buffer = io.BytesIO()
+    np.savez(buffer, images=np.zeros((50, 28, 28), np.uint8))
+    damaged = bytearray(buffer.getvalue())
+    damaged[5000] ^= 1
+    (tmp_path / "x.npz").write_bytes(damaged)
+    with pytest.raises(DataError, match="Bad CRC"):
+        ob.load_images(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [(np.zeros((3, 28, 28)), "float64 values"), (np.zeros((3, 5), np.uint8), "has shape"), (np.zeros((0, 28, 28), np.uint8), "no images")],
+)
+def test_arrays_that_are_no_images_are_named(tmp_path, home, array, message):
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(DataError, match=message):
+        ob.load_images(str(tmp_path / "x.npy"))
+
+
+def test_pickled_arrays_are_never_opened(tmp_path, home):
+    np.savez(tmp_path / "x.npz", images=np.array([object()], dtype=object))
+    with pytest.raises(DataError, match="cannot be read as images"):
+        ob.load_images(str(tmp_path / "x.npz"))
+
+
+def test_a_changed_file_is_decoded_anew(tmp_path, home):
+    for value in (1, 2):
+        np.save(tmp_path / "x.npy", np.full((5 * value, 28, 28), value, np.uint8))
+        assert ob.load_images(str(tmp_path / "x.npy")).images.max() == value
+
+
+def test_planar_imagenet_archives(tmp_path, home, monkeypatch, random):
+    rows = random.integers(0, 256, (6, 3072)).astype(np.uint8)
+    (tmp_path / "Imagenet32_val_npz").mkdir()
+    np.savez(tmp_path / "Imagenet32_val_npz" / "val_data.npz", data=rows)
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    assert np.array_equal(ob.load_images("imagenet32").images.reshape(6, -1), rows)
+
+
+def test_image_folders_of_known_sets(tmp_path, home, monkeypatch):
+    folder = home / "raw" / "notMNIST_small" / "A"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.full((28, 28), 7, np.uint8)).save(folder / "a.png")
+    assert ob.load_images("notmnist").identifier == "notmnist/test[:1]"
+    (folder / "b.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"b\.png is not a readable image"):
+        ob.load_images("notmnist")
+
+
+def test_every_card_has_its_terms_and_a_way_to_get_it():
+    for card in catalog().values():
+        assert card.title
+        assert card.licence
+        assert card.citation
+        assert card.generated or card.how_to_get()
+
+
+def test_torchvision_files_are_used_when_whole(home, monkeypatch):
+    """The MNIST class over raw files of its format, where ``oodbench data fetch`` leaves them."""
+    from torchvision.datasets import MNIST
+
+    pixels = np.arange(2 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(2, 28, 28)
+    images = struct.pack(">IIII", 0x803, 2, 28, 28) + pixels.tobytes()
+    labels = struct.pack(">II", 0x801, 2) + b"\0\1"
+    files = []
+    for file in data_card("mnist").files:
+        path = home / "raw" / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(labels if "labels" in path.name else images, mtime=0))
+        files.append({**file, "md5": hashlib.md5(path.read_bytes()).hexdigest()})
+    monkeypatch.setattr(MNIST, "resources", [(file["path"].split("/")[-1], file["md5"]) for file in files])
+    source = sources._torchvision(replace(data_card("mnist"), files=files), "test", home / "raw")
+    assert source is not None
+    assert np.array_equal(source.decode()[:, 0], pixels)
+    (home / "raw" / files[0]["path"]).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="MD5"):
+        source.decode()
+
+
+def test_sets_without_files_say_how_to_get_them():
+    with pytest.raises(DataError, match="cannot be fetched by a program"):
+        fetch(data_card("celeba"), lambda name, size: None, lambda name, n: None)
+
+
+def test_sample_members_hold_images_only():
+    for path in sources.SAMPLE.glob("*.npz"):
+        with zipfile.ZipFile(path) as archive:
+            assert archive.namelist() == ["images.npy"]
+
