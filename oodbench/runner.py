@@ -14,7 +14,7 @@ from oodbench.plan import Plan, make_plan, trial_passes
 from oodbench.progress import progress_bars
 from oodbench.registry import load_plugin, registered_by
 from oodbench.report import write_report
-from oodbench.shards import SHARD, ImagePass, measure_shard, open_images, shard_tasks
+from oodbench.shards import SHARD, ImagePass, forget, measure_shard, open_images, shard_tasks
 from oodbench.store import ColumnStore, Row, read_rows, write_rows
 from oodbench.suite import Suite, load_suite
 
@@ -64,7 +64,9 @@ def run(
 
 def adapted(suite: Suite, limit: int | None, seed: int | None, plugins: Iterable[Path]) -> Suite:
     """The suite with a limit or a seed from the command line, and with the scorers and models of plugin files added."""
-    changes: dict[str, object] = {name: value for name, value in (("limit", limit), ("seed", seed)) if value is not None}
+    changes: dict[str, object] = {
+        name: value for name, value in (("limit", limit), ("seed", seed)) if value is not None
+    }
     added = [registered_by(path) for path in plugins]
     changes["scorers"] = list(dict.fromkeys([*suite.scorers, *(name for names, _ in added for name in names)]))
     changes["models"] = list(dict.fromkeys([*suite.models, *(name for _, names in added for name in names)]))
@@ -73,6 +75,7 @@ def adapted(suite: Suite, limit: int | None, seed: int | None, plugins: Iterable
 
 def run_suite(suite: Suite, options: Options, out: str | Path | None = None, only: Iterable[str] = ()) -> list[Row]:
     """Run a suite as a value into ``out``; the rows that other trials of the suite already have there are kept."""
+    forget()
     folder = Path(out) if out is not None else Path("runs") / suite.name
     plan, whole = make_plan(suite, only), make_plan(suite)
     rows_file = folder / "rows.jsonl"
@@ -83,20 +86,16 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
 
     new = {key: task for key, task in wanted.items() if key not in kept}
     failures = measure_missing(needed_passes(new.values()), suite.seed, options)
-    rows = [
-        *kept.values(),
-        *evaluate_all(list(new.values()), failures, options),
-        *(skip_row(suite.name, skip) for skip in whole.skips),
-    ]
-    write_rows(rows_file, rows)
+    rows = [*kept.values(), *evaluate_all(list(new.values()), failures, options)]
+    write_rows(rows_file, [*rows, *(skip_row(suite.name, skip) for skip in whole.skips)])
     if new or not (folder / "costs.jsonl").exists():
         measured = [p for p in needed_passes(tasks.values()) if is_measured(p, suite.seed, options)]
         write_rows(folder / "costs.jsonl", cost_rows(measured, suite.seed, options.device))
         from oodbench.report.figures import (
-            draw_figures,
-        )  # here, since matplotlib takes a second that a finished run saves
+            draw_figures,  # here, since matplotlib takes a second that a finished run saves
+        )
 
-        draw_figures(folder / "figures", [task for key, task in tasks.items() if key in kept or key in new])
+        draw_figures(folder / "figures", [tasks[row["key"]] for row in rows if row["status"] == "ok"])
     write_report(folder)
     return read_rows(rows_file)
 

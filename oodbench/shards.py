@@ -108,6 +108,12 @@ def model_identity(model: str) -> str:
     return describe(model).identity()
 
 
+def forget() -> None:
+    """Drop what this process remembers of images and models, which may have changed on disk since."""
+    for remembered in (open_images, shard_hashes, model_identity, _model, describe):
+        remembered.cache_clear()
+
+
 def shard_tasks(image_pass: ImagePass, seed: int, device: str) -> list[ShardTask]:
     """The shards of a pass, each under a key made of content: statistic, weights, noise seed, device and pixels."""
     who = [model_identity(image_pass.model), seed, device.split(":")[0]] if image_pass.model else []

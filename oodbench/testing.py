@@ -140,7 +140,9 @@ def check_scorer(scorer: Scorer, columns: tuple[Columns, Columns] | None = None)
         return [f"{scorer.name}: raises {type(error).__name__}: {error}{cause}"]
     n = len(next(iter(test.values())))
     if whole.shape != (n,):
-        return [f"{scorer.name}: returns shape {whole.shape} for {n} images; it must be one score an image, shape ({n},)"]
+        return [
+            f"{scorer.name}: returns shape {whole.shape} for {n} images; it must be one score an image, shape ({n},)"
+        ]
     return [f"{scorer.name}: {fault}" for fault in _scorer_faults(scorer, score, whole, reference, test)]
 
 

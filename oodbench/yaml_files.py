@@ -63,7 +63,7 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
         raise SuiteError("\n".join(_sentence(path, root, model, fault) for fault in error.errors())) from error
 
 
-def _sentence(path: Path, root: yaml.Node, model: type[BaseModel], fault: Any) -> str:
+def _sentence(path: Path, root: yaml.Node | None, model: type[BaseModel], fault: Any) -> str:
     location = [part for part in fault["loc"] if not (isinstance(part, str) and "[" in part)]
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
@@ -86,9 +86,9 @@ def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
     return list(model.model_fields)
 
 
-def _line(node: yaml.Node, location: list[Any]) -> int:
+def _line(node: yaml.Node | None, location: list[Any]) -> int:
     """The line where a field stands, or the nearest enclosing one."""
-    line = node.start_mark.line
+    line = node.start_mark.line if node else 0
     for part in location:
         if isinstance(node, yaml.MappingNode):
             found = [(key, value) for key, value in node.value if key.value == str(part)]

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from oodbench.shards import forget
+
 SHARED = os.environ.pop("OODBENCH_DATA", None)
 """A folder of full data sets, where there is one; only tests that ask for it see it."""
 
@@ -35,11 +37,8 @@ def _no_network(monkeypatch):
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     """An empty cache for one test."""
-    from oodbench import shards
-
     monkeypatch.setenv("OODBENCH_HOME", str(tmp_path / "home"))
-    for cached in (shards.open_images, shards.shard_hashes, shards.model_identity, shards._model):
-        cached.cache_clear()
+    forget()
     return tmp_path / "home"
 
 

@@ -93,7 +93,12 @@ def test_views_do_what_they_say(random):
 
 @pytest.mark.parametrize(
     ("view", "message"),
-    [("blur3", "no view operation"), ("resize32", "must name its filter"), ("crop64", "cannot crop"), ("pad16", "cannot pad")],
+    [
+        ("blur3", "no view operation"),
+        ("resize32", "must name its filter"),
+        ("crop64", "cannot crop"),
+        ("pad16", "cannot pad"),
+    ],
 )
 def test_bad_views_are_named(view, message):
     with pytest.raises(DataError, match=message):
@@ -129,7 +134,7 @@ def test_unknown_and_missing_sets_say_what_to_do(home):
         ob.load_images("cifar")
     with pytest.raises(MissingDataError, match="oodbench data fetch kmnist"):
         ob.load_images("kmnist")
-    with pytest.raises(MissingDataError, match="img_align_celeba.zip"):
+    with pytest.raises(MissingDataError, match=r"img_align_celeba\.zip"):
         ob.load_images("celeba/test")
 
 
@@ -158,7 +163,11 @@ def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"PK\x03\x04 cut short", "cannot be read as images"), (b"<!DOCTYPE html>", "cannot be read as images"), (b"", "cannot be read")],
+    [
+        (b"PK\x03\x04 cut short", "cannot be read as images"),
+        (b"<!DOCTYPE html>", "cannot be read as images"),
+        (b"", "cannot be read"),
+    ],
 )
 def test_broken_files_are_named(tmp_path, home, content, message):
     path = tmp_path / "x.npz"
@@ -180,7 +189,11 @@ def test_a_truncated_archive_is_named(tmp_path, home):
 
 @pytest.mark.parametrize(
     ("array", "message"),
-    [(np.zeros((3, 28, 28)), "float64 values"), (np.zeros((3, 5), np.uint8), "has shape"), (np.zeros((0, 28, 28), np.uint8), "no images")],
+    [
+        (np.zeros((3, 28, 28)), "float64 values"),
+        (np.zeros((3, 5), np.uint8), "has shape"),
+        (np.zeros((0, 28, 28), np.uint8), "no images"),
+    ],
 )
 def test_arrays_that_are_no_images_are_named(tmp_path, home, array, message):
     np.save(tmp_path / "x.npy", array)
@@ -257,4 +270,3 @@ def test_sample_members_hold_images_only():
     for path in sources.SAMPLE.glob("*.npz"):
         with zipfile.ZipFile(path) as archive:
             assert archive.namelist() == ["images.npy"]
-

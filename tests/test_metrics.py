@@ -41,7 +41,9 @@ def test_scikit_learn_agrees(random):
         labels, scores = np.r_[np.zeros(len(scores_in)), np.ones(len(scores_ood))], np.r_[scores_in, scores_ood]
         assert area_under_roc(scores_in, scores_ood) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
         assert aupr(scores_in, scores_ood) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-        assert aupr(scores_in, scores_ood, "in") == pytest.approx(average_precision_score(1 - labels, -scores), abs=1e-12)
+        assert aupr(scores_in, scores_ood, "in") == pytest.approx(
+            average_precision_score(1 - labels, -scores), abs=1e-12
+        )
         for tpr in (0.8, 0.95):
             flagged, caught, _ = roc_curve(labels, scores, drop_intermediate=False)
             assert fpr_at_tpr(scores_in, scores_ood, tpr) == pytest.approx(flagged[np.argmax(caught >= tpr)])
@@ -84,7 +86,9 @@ def test_delong_variance_equals_its_definition(random):
     assert delong_variance(scores_in, scores_ood) == pytest.approx(slow, rel=1e-12)
 
 
-@pytest.mark.parametrize(("scores_in", "scores_ood", "value"), [([0, 1, 2], [3, 4, 5], 1.0), ([3, 4, 5], [0, 1, 2], 0.0)])
+@pytest.mark.parametrize(
+    ("scores_in", "scores_ood", "value"), [([0, 1, 2], [3, 4, 5], 1.0), ([3, 4, 5], [0, 1, 2], 0.0)]
+)
 def test_interval_has_width_at_zero_and_one(scores_in, scores_ood, value):
     estimate = auroc(np.array(scores_in), np.array(scores_ood))
     assert estimate.value == value

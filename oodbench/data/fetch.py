@@ -7,6 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from oodbench.data import sources
@@ -92,9 +93,7 @@ def fetch(
         path, name = home() / "raw" / file["path"], Path(file["path"]).name
         if path.exists() and hashlib.md5(path.read_bytes()).hexdigest() == file["md5"]:
             continue
-        download(
-            file["url"], path, file["md5"], lambda n, name=name: progress(name, n), lambda n, name=name: start(name, n)
-        )  # type: ignore[misc]
+        download(file["url"], path, file["md5"], partial(progress, name), partial(start, name))
     return [load_images(f"{card.name}/{split}") for split in card.splits]
 
 

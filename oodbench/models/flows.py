@@ -7,12 +7,19 @@ and undoes itself with :meth:`inverse`. A composition adds log-determinants; not
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oodbench.errors import ModelError
+
+
+class Bijection(Protocol):
+    """What the layers below have in common, for the type checker."""
+
+    def inverse(self, y: Tensor) -> Tensor: ...
 
 
 def sum_per_image(x: Tensor) -> Tensor:

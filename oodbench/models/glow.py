@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from oodbench.errors import ModelError
 from oodbench.models.dequantise import keyed_uniform
-from oodbench.models.flows import ActNorm, Coupling, InvertibleConv, Squeeze, gaussian_log_prob, zero_conv
+from oodbench.models.flows import ActNorm, Bijection, Coupling, InvertibleConv, Squeeze, gaussian_log_prob, zero_conv
 
 
 class Step(nn.Module):
@@ -31,7 +32,7 @@ class Step(nn.Module):
 
     def inverse(self, y: Tensor) -> Tensor:
         for layer in reversed(self.layers):
-            y = layer.inverse(y)
+            y = cast(Bijection, layer).inverse(y)
         return y
 
 
@@ -68,7 +69,7 @@ class Glow(nn.Module):
             )
         self.shape, self.bins, self.seed = tuple(shape), bins, seed
         self.squeeze = Squeeze()
-        self.scales = nn.ModuleList()
+        self.scales = nn.ModuleList()  # of nn.ModuleList of Step
         self.split_priors = nn.ModuleList()
         self.latent_shapes: list[tuple[int, int, int]] = []
         for scale in range(scales):
@@ -101,7 +102,7 @@ class Glow(nn.Module):
         log_prob_z = torch.zeros_like(log_det)
         for scale, steps in enumerate(self.scales):
             y, _ = self.squeeze(y)
-            for step in steps:
+            for step in steps.children():
                 y, change = step(y)
                 log_det = log_det + change
             if scale < len(self.scales) - 1:
@@ -167,7 +168,7 @@ class Glow(nn.Module):
         for scale in reversed(range(len(self.scales))):
             if scale < len(self.scales) - 1:
                 y = torch.cat([y, factored_out(scale, y)], 1)
-            for step in reversed(self.scales[scale]):
-                y = step.inverse(y)
+            for step in reversed(list(self.scales[scale].children())):
+                y = cast(Bijection, step).inverse(y)
             y = self.squeeze.inverse(y)
         return ((y + 0.5) * self.bins).floor().clamp(0, self.bins - 1).to(torch.uint8)

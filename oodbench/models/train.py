@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
@@ -46,7 +47,8 @@ class Fit(pl.LightningModule):
 
     def __init__(self, model: nn.Module, recipe: Recipe):
         super().__init__()
-        self.model, self.recipe = model, recipe
+        self.model: Any = model
+        self.recipe = recipe
 
     def _bits_per_dim(self, images: Tensor) -> Tensor:
         return self.model.loss(images).mean() / (images[0].numel() * math.log(2))
@@ -84,6 +86,12 @@ def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
     return mutate(torch.from_numpy(images), recipe.mutation, torch.Generator().manual_seed(recipe.seed)).numpy()
 
 
+def _joined_logs(folder: Path) -> str:
+    """The metrics of all sittings of an interrupted training, in the order of steps."""
+    logs = [pd.read_csv(path) for path in sorted(folder.glob("version_*/metrics.csv"))]
+    return str(pd.concat(logs).drop_duplicates("step", keep="last").sort_values("step").to_csv(index=False))
+
+
 def train(card: Card, out: Path, device: str = "auto", threads: int | None = None, command: str = "") -> dict[str, Any]:
     """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
 
@@ -118,7 +126,7 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=min(50, recipe.validate_every),
-        logger=CSVLogger(out, name="", version="lightning"),
+        logger=CSVLogger(out, name="lightning"),
         callbacks=[best, EarlyStopping("ref_bits_per_dim", patience=recipe.patience), TQDMProgressBar(refresh_rate=20)],
         enable_model_summary=False,
     )
@@ -147,7 +155,7 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
         "machine": f"{platform.machine()} {trainer.accelerator.__class__.__name__}, {torch.get_num_threads()} threads",
     }
     write_whole(out / "weights.safetensors", lambda file: file.write(content))
-    shutil.copyfile(out / "lightning" / "metrics.csv", out / "log.csv")
+    write_whole(out / "log.csv", lambda file: file.write(_joined_logs(out / "lightning").encode()))
     if card.folder.resolve() != out.resolve():
         shutil.copyfile(card.folder / "card.yaml", out / "card.yaml")
     write_whole(out / "trained.json", lambda file: file.write((json.dumps(record, indent=1) + "\n").encode()))

@@ -15,7 +15,6 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from oodbench.errors import OodbenchError
 from oodbench.evaluate import TrialTask, trial_scores
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.ranking import counts
@@ -28,15 +27,15 @@ from oodbench.report.leaderboard import figure_stem
 from oodbench.shards import ImageRef, open_images, read_columns
 
 COLOURS = sns.color_palette("colorblind")
-SETTINGS: dict[str, Any] = {"figure.dpi": 130, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
+SETTINGS: Any = {"figure.dpi": 130, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
 
 
 def draw_figures(folder: Path, tasks: Iterable[TrialTask]) -> None:
-    """Draw the two figures of each model and OOD set among the tasks."""
+    """Draw the two figures of each model and OOD set among the tasks, whose rows are sound."""
     pairs: dict[tuple[str, ImageRef, ImageRef], list[TrialTask]] = {}
     for task in tasks:
         pairs.setdefault((task.trial.model, task.trial.test, task.trial.ood), []).append(task)
-    with sns.axes_style("whitegrid"), plt.rc_context(SETTINGS):
+    with sns.axes_style("whitegrid"), mpl.rc_context(SETTINGS):
         for (model, _, ood), own in pairs.items():
             stem = figure_stem(describe(model).name, open_images(ood).identifier)
             _save(folder / f"{stem}-likelihood.png", likelihood_histogram(own[0]))
@@ -53,14 +52,19 @@ def likelihood_histogram(task: TrialTask) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
     for ref, colour in zip((task.trial.test, task.trial.ood), COLOURS):
         images = open_images(ref)
-        try:
-            log_prob = read_columns(pass_of(task.trial.model, "log_prob", ref), task.seed, task.device)["log_prob"]
-        except OodbenchError:
-            continue
-        finite = log_prob[np.isfinite(log_prob)]
-        mean = bits_per_dim(finite, images.shape).mean() if len(finite) else np.nan
+        log_prob = read_columns(pass_of(task.trial.model, "log_prob", ref), task.seed, task.device)["log_prob"]
+        mean = bits_per_dim(log_prob, images.shape).mean()
         label = f"{images.identifier} (n = {len(images):,}), {mean:.2f} bits/dim"
-        sns.histplot(finite, ax=axes, color=colour, label=label, stat="density", element="step", bins=60, alpha=0.35)
+        sns.histplot(
+            log_prob[np.isfinite(log_prob)],
+            ax=axes,
+            color=colour,
+            label=label,
+            stat="density",
+            element="step",
+            bins=60,
+            alpha=0.35,
+        )
     axes.set(xlabel="log p(x) / nats", ylabel="density")
     axes.set_title(f"{describe(task.trial.model).name}, seed {task.seed}", loc="left")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
@@ -74,11 +78,8 @@ def roc_curves(tasks: list[TrialTask]) -> Figure:
     singles = sorted((task for task in tasks if task.trial.group_size == 1), key=lambda task: task.trial.scorer)
     for task, colour in zip(singles, COLOURS * len(singles)):
         scorer = scorers[task.trial.scorer]
-        try:
-            scores_in, scores_ood = trial_scores(task)
-            curve = counts(scores_in, scores_ood)
-        except Exception:
-            continue
+        scores_in, scores_ood = trial_scores(task)
+        curve = counts(scores_in, scores_ood)
         label = f"{scorer.name} ({area_under_roc(scores_in, scores_ood):.3f})"
         rates = [np.concatenate([[0], count / count[-1]]) for count in (curve.flagged, curve.caught)]
         axes.plot(*rates, color=colour, label=label, linestyle="--" if scorer.baseline else "-")

@@ -180,7 +180,7 @@ def _model_section(model: str, rows: list[Row], skips: list[Row], costs: dict[st
     parts.append(table(
         ["in-dist set", "OOD set", "images", "OOD base rate", "in-dist bits/dim", "OOD bits/dim", "figures"],
         [[i, o + _shared(row, notes), *_sizes(rows, (i, o)), _bits(row["id_bits_per_dim"]), _bits(row["ood_bits_per_dim"]),
-          _figure_links(model, o)] for (i, o), row in first.items()],
+          _figure_links(model, o) if _sizes(rows, (i, o))[0] else ""] for (i, o), row in first.items()],
     ))  # fmt: skip
     for metric, title in METRIC_TITLES.items():
         parts.append(f"### {title}\n")

@@ -1,0 +1,161 @@
+"""The command line as a person meets it: what it prints, how it fails."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from oodbench import registry
+from oodbench.cli import main
+
+
+def oodbench(*arguments, code=0):
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == code, result.output + result.stderr
+    assert "Traceback" not in result.output + result.stderr
+    return " ".join((result.output + result.stderr).split())
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, home):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_run_report_and_check(here):
+    printed = oodbench("run", "--suite", "quick", "--limit", "20", "--workers", "1")
+    assert "glow-fashionmnist" in printed
+    assert "▼" in printed
+    assert "runs/quick/README.md" in printed
+    assert "every page is what its rows give" in oodbench("report", "runs/quick", "--check")
+    (here / "runs/quick/README.md").write_text("edited")
+    assert "differs from what its rows give" in oodbench("report", "runs/quick", "--check", code=1)
+    oodbench("report", "runs/quick")
+    oodbench("report", "runs/quick", "--check")
+
+
+def test_plan_prints_passes_trials_and_skips(here):
+    printed = oodbench("plan", "--limit", "20")
+    assert "measure density of glow-cifar10 on svhn/test[:20] (20 images)" in printed
+    assert "evaluate typicality, groups of 10 with glow-cifar10: cifar10/test[:20] → svhn/test[:20]" in printed
+    assert "skip celeba → svhn: no model of the suite 'paper' is trained on celeba" in printed
+
+
+@pytest.mark.parametrize("what", ["models", "data", "scorers", "statistics", "suites"])
+def test_lists(what, here):
+    printed = oodbench("list", what)
+    assert {
+        "models": "glow-cifar10",
+        "data": "svhn",
+        "scorers": "typicality",
+        "statistics": "code_length_png",
+        "suites": "paper",
+    }[what] in printed
+
+
+@pytest.mark.parametrize("name", ["glow-cifar10", "svhn", "typicality", "log_prob", "paper"])
+def test_show(name, here):
+    assert name in oodbench("show", name)
+
+
+MISTAKES = [
+    (["run", "--suite", "papr"], "no suite is called 'papr'; did you mean 'paper'"),
+    (["run", "--suite", "none.yaml"], "none.yaml cannot be read"),
+    (["run", "--only", "svnh"], "did you mean 'svhn'"),
+    (["run", "--plugin", "none.py"], "none.py does not exist"),
+    (["run", "--device", "cuda:7"], "the device 'cuda:7' is not available here; available: cpu"),
+    (["run", "--limit", "0"], "Invalid value for '--limit'"),
+    (["show", "typicallity"], "did you mean 'typicality'"),
+    (["report", "nowhere"], "nowhere/rows.jsonl has no rows; run the suite first"),
+    (["train", "glow-cifr10"], "did you mean 'glow-cifar10'"),
+    (["train", "glow-cifar10"], "cifar10/train is not on this machine; to get it: `oodbench data fetch cifar10`"),
+    (["data", "fetch", "mnst"], "no image set is called 'mnst'; did you mean 'mnist'"),
+    (["data", "fetch", "celeba"], "celeba cannot be fetched by a program: download img_align_celeba.zip"),
+    (["list", "model"], "'model' is not one of"),
+    (["check", "none.py"], "none.py does not exist"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_mistakes_are_sentences(here, arguments, sentence):
+    code = 2 if "Invalid value" in sentence or "not one of" in sentence else 1
+    if sys_has_cuda() and "cuda" in sentence:
+        pytest.skip("this machine has an accelerator")
+    assert sentence in oodbench(*arguments, code=code)
+
+
+def sys_has_cuda():
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def test_interruption_is_a_sentence(here, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("oodbench.runner.measure_missing", interrupted)
+    assert "What is finished is kept: the same command goes on from here" in oodbench(
+        "run", "--suite", "quick", code=130
+    )
+
+
+def test_a_plugin_that_raises_is_named_with_its_line(here):
+    (here / "bad.py").write_text("import oodbench\n\n1 / 0\n")
+    assert "bad.py, line 3 raised ZeroDivisionError: division by zero" in oodbench("check", "bad.py", code=1)
+    (here / "syntax.py").write_text("def f(:\n")
+    assert "syntax.py, line 1 raised SyntaxError" in oodbench("run", "--plugin", "syntax.py", code=1)
+
+
+def test_a_plugin_without_anything_says_so(here):
+    (here / "empty.py").write_text("")
+    assert "registers no scorer and no model" in oodbench("check", "empty.py", code=1)
+
+
+def test_data_list_and_verify(here, monkeypatch):
+    assert "test 2,000 of 10,000" in oodbench("show", "cifar10")
+    assert "svhn/test: 2,000 images of (3, 32, 32) from svhn_test.npz" in oodbench("data", "verify", "svhn")
+    monkeypatch.setenv("OODBENCH_DATA", str(here))
+    np.savez(here / "svhn_test.npz", images=np.zeros((3000, 32, 32, 3), np.uint8))
+    content = (here / "svhn_test.npz").read_bytes()
+    (here / "svhn_test.npz").write_bytes(content[:-40])
+    assert "svhn_test.npz cannot be read as images" in oodbench("data", "verify", "svhn", code=1)
+
+
+class Point:
+    """An entry point of an installed plugin."""
+
+    def __init__(self, name, load):
+        self.name, self.load = name, load
+
+
+def test_installed_plugins_are_found_and_a_broken_one_is_left_out(here, monkeypatch):
+    def register():
+        registry.register_scorer("installed-scorer")(lambda log_prob: -log_prob)
+
+    def broken():
+        raise ImportError("no module named 'missing'")
+
+    points = [Point("good", register), Point("bad", broken)]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "oodbench.plugins" else [])
+    monkeypatch.setattr(registry, "broken_plugins", {})
+    monkeypatch.setattr(registry.scorers, "_loaded", False)
+    try:
+        printed = oodbench("list", "scorers")
+        assert "installed-scorer" in printed
+        assert (
+            "The installed plugin 'bad' is left out, since it fails to load: ImportError: no module named 'missing'"
+            in printed
+        )
+    finally:
+        registry.scorers._entries.pop("installed-scorer", None)
+
+
+def test_a_copied_leaderboard_can_be_reported_anywhere(here):
+    oodbench("run", "--suite", "quick", "--limit", "20", "--workers", "1", "--only", "likelihood")
+    shutil.move("runs/quick", "elsewhere")
+    oodbench("report", "elsewhere", "--check")

@@ -1,0 +1,102 @@
+"""The plan: passes are shared, every skip has its reason, unknown names are errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oodbench.errors import UnknownNameError
+from oodbench.plan import make_plan
+from oodbench.suite import Pair, Suite, load_suite
+
+
+def suite(**changes):
+    given = {
+        "name": "t", "title": "t", "models": ["glow-fashionmnist"], "limit": 20,
+        "pairs": [Pair(in_dist="fashionmnist", ood=["mnist"])], "scorers": ["likelihood"],
+    }  # fmt: skip
+    return Suite(**{**given, **changes})
+
+
+def test_scorers_share_passes():
+    one = make_plan(suite())
+    many = make_plan(
+        suite(scorers=["likelihood", "typicality", "input-complexity-png"], group_sizes={"typicality": [2, 5]})
+    )
+    assert len(one.trials) == 1
+    assert len(one.passes) == 2  # the model on each set
+    assert len(many.trials) == 5
+    assert len(many.passes) == 2 + 1 + 2  # ref for typicality, code lengths of both sets
+
+
+def test_passes_grow_with_sets_not_with_pairs():
+    plan = make_plan(suite(pairs=[Pair(in_dist="fashionmnist", ood=["mnist", "noise", "constant"])]))
+    assert len(plan.passes) == 4
+
+
+def reasons(plan):
+    return [skip.reason for skip in plan.skips]
+
+
+def test_skips_are_sentences():
+    pairs = [
+        Pair(in_dist="mnist", ood=["fashionmnist"]),
+        Pair(in_dist="fashionmnist", ood=["kmnist", "fashionmnist"]),
+    ]
+    found = reasons(make_plan(suite(pairs=pairs)))
+    assert found[0] == "no model of the suite 't' is trained on mnist"
+    assert "kmnist/test is not on this machine; to get it: `oodbench data fetch kmnist`" in found[1]
+    assert found[2] == "fashionmnist/test[:20] holds the same images as the in-dist set"
+
+
+def test_a_model_without_background_skips_the_ratio():
+    plan = make_plan(suite(models=["glow-fashionmnist-background"], scorers=["likelihood", "likelihood-ratio"]))
+    assert len(plan.trials) == 1
+    assert reasons(plan) == ["glow-fashionmnist-background has no background model, which background_log_prob asks for"]
+
+
+def test_untrained_models_are_skipped_with_the_command(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "card.yaml").write_text(
+        "name: fresh\nfamily: glow\nconfig: {shape: [1, 28, 28], scales: 2, steps: 1, hidden: 4}\n"
+        "trained_on: fashionmnist\nlikelihood: uniform dequantisation, one draw\n"
+    )
+    assert reasons(make_plan(suite(models=[str(tmp_path / "m")]))) == [
+        "fresh has no weights; make them: `oodbench train fresh`"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["glow-fashionmnst"]}, "no model is called 'glow-fashionmnst'; did you mean 'glow-fashionmnist'"),
+        ({"scorers": ["typicallity"]}, "no scorer is called 'typicallity'; did you mean 'typicality'"),
+        ({"group_sizes": {"typical": [2]}}, "no scorer is called 'typical'"),
+        (
+            {"pairs": [Pair(in_dist="fashionmnist", ood=["minst"])]},
+            "no image set is called 'minst'; did you mean 'mnist'",
+        ),
+    ],
+)
+def test_unknown_names_are_errors(changes, message):
+    with pytest.raises(UnknownNameError, match=message):
+        make_plan(suite(**changes))
+
+
+def test_only_restricts_and_is_checked():
+    paper = load_suite("paper")
+    plan = make_plan(paper, ["svhn", "likelihood"])
+    assert {(trial.model, trial.scorer) for trial in plan.trials} == {("glow-cifar10", "likelihood")}
+    with pytest.raises(UnknownNameError, match="did you mean 'svhn'"):
+        make_plan(paper, ["svnh"])
+
+
+def test_shared_images_are_counted(tmp_path, home):
+    from oodbench.evaluate import shared_images
+    from oodbench.shards import ImageRef, open_images
+
+    mnist = open_images(ImageRef("mnist/test", (1, 28, 28), 20)).images
+    fashion = open_images(ImageRef("fashionmnist/test", (1, 28, 28), 20)).images
+    np.save(tmp_path / "mixed.npy", np.concatenate([fashion[:3], mnist]))
+    mixed = ImageRef(str(tmp_path / "mixed.npy"), (1, 28, 28))
+    assert shared_images(ImageRef("fashionmnist/test", (1, 28, 28), 20), mixed) == 3

@@ -1,0 +1,67 @@
+"""Suite files: strict YAML, every fault at once with file, line, field and the nearest valid name."""
+
+from __future__ import annotations
+
+import pytest
+
+from oodbench.errors import SuiteError, UnknownNameError
+from oodbench.suite import load_suite, suite_names
+
+GOOD = """\
+name: mine
+title: Mine
+models: [glow-fashionmnist]
+pairs:
+  - {in_dist: fashionmnist, ood: [mnist]}
+scorers: [likelihood]
+"""
+
+
+def fault(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(SuiteError) as raised:
+        load_suite(str(path))
+    return str(raised.value).replace(str(tmp_path), "")
+
+
+def test_shipped_suites_load():
+    assert {"paper", "quick"} <= set(suite_names())
+    assert all(load_suite(name).name == name for name in suite_names())
+
+
+def test_unknown_suites_offer_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"no suite is called 'papr'; did you mean 'paper'\? A path to a \.yaml"):
+        load_suite("papr")
+
+
+def test_a_good_file_loads(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD + "limit: 1e2\n")
+    assert load_suite(str(tmp_path / "mine.yaml")).limit == 100
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t + "sed: 3\n", "/mine.yaml:7: sed: no such field; did you mean 'seed'?"),
+        (lambda t: t.replace("ood:", "odd:"), "/mine.yaml:5: pairs.0.odd: no such field; did you mean 'ood'?"),
+        (lambda t: t + "limit: many\n", "/mine.yaml:7: limit: Input should be a valid integer"),
+        (lambda t: t + "limit: 0\n", "/mine.yaml:7: limit: Input should be greater than 0"),
+        (lambda t: t.replace("[likelihood]", "likelihood"), "/mine.yaml:6: scorers: Input should be a valid list"),
+        (lambda t: t.replace("title: Mine\n", ""), "title: Field required"),
+        (lambda t: t + "title: Other\n", "/mine.yaml:7: not valid YAML: the key 'title' stands twice"),
+        (lambda t: t + "about: [\n", "not valid YAML"),
+        (lambda t: "just text", "expected `field: value` lines, found str"),
+    ],
+)
+def test_faults_name_line_and_field(tmp_path, change, sentence):
+    assert sentence in fault(tmp_path, change(GOOD))
+
+
+def test_all_faults_are_told_at_once(tmp_path):
+    assert len(fault(tmp_path, GOOD + "sed: 3\nlimit: many\n").splitlines()) == 2
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SuiteError, match=r"none\.yaml cannot be read"):
+        load_suite(str(tmp_path / "none.yaml"))

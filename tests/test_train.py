@@ -1,0 +1,99 @@
+"""Training: a card in, a complete card out, resumable, with ref never trained on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import oodbench as ob
+from oodbench.errors import MissingDataError, ModelError
+from oodbench.models.cards import load_card
+from oodbench.models.train import mutate, train
+
+CARD = """\
+name: tiny
+family: glow
+config: {shape: [1, 28, 28], scales: 2, steps: 1, hidden: 4}
+trained_on: tiny
+likelihood: uniform dequantisation, one draw
+recipe: {seed: 3, steps: STEPS, batch_size: 16, learning_rate: 1e-2, validate_every: 8, mutation: MUTATION}
+"""
+
+
+@pytest.fixture
+def card(tmp_path, home, monkeypatch):
+    """A tiny card over a folder of real images."""
+    images = ob.load_images("mnist/test[:400]").images
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "tiny_train.npz", images=images[:, 0])
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path / "data"))
+
+    def make(name="card", steps=16, mutation=0.0):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = CARD.replace("STEPS", str(steps)).replace("MUTATION", str(mutation))
+        (folder / "card.yaml").write_text(text)
+        return load_card(str(folder))
+
+    return make
+
+
+def test_a_card_is_trained_into_a_loadable_card(card, tmp_path):
+    record = train(card(steps=80), tmp_path / "out", "cpu", 1, "oodbench train tiny")
+    assert record["steps"] == 80
+    assert record["train"]["set"] == "tiny/train"
+    assert json.loads((tmp_path / "out" / "trained.json").read_text()) == record
+    assert "ref_bits_per_dim" in (tmp_path / "out" / "log.csv").read_text()
+    model = ob.load_model(str(tmp_path / "out"))
+    images = ob.load_images("tiny/ref", like=model)
+    log_prob = ob.measure(model, images, "log_prob")["log_prob"]
+    assert ob.bits_per_dim(log_prob, images.shape).mean() == pytest.approx(record["ref_bits_per_dim"], abs=0.1)
+    assert record["ref_bits_per_dim"] < 8
+
+
+def test_the_same_seed_gives_the_same_weights(card, tmp_path):
+    made = card()
+    first, second = (train(made, tmp_path / name, "cpu", 1) for name in ("one", "two"))
+    assert first["weights_sha256"] == second["weights_sha256"]
+
+
+def test_training_goes_on_from_its_last_checkpoint(card, tmp_path, capsys):
+    train(card("short", steps=8), tmp_path / "out", "cpu", 1)
+    record = train(card("long", steps=16), tmp_path / "out", "cpu", 1)
+    assert record["steps"] == 16
+    steps = [int(line.split(",")[2]) for line in (tmp_path / "out" / "log.csv").read_text().splitlines()[1:]]
+    assert min(steps) < 8 <= max(steps)  # the log of both sittings
+    assert load_card(str(tmp_path / "out")).recipe.steps == 16
+
+
+def test_ref_and_train_share_no_image(card):
+    card()
+    train_set, ref = ob.load_images("tiny/train").images, ob.load_images("tiny/ref").images
+    assert len(train_set) == 360
+    assert len(ref) == 40
+    assert not {x.tobytes() for x in train_set} & {x.tobytes() for x in ref}
+
+
+def test_a_background_model_sees_mutated_pixels(card, tmp_path):
+    record = train(card("noisy", mutation=0.3), tmp_path / "out", "cpu", 1)
+    assert record["recipe"]["mutation"] == 0.3
+
+
+def test_mutation_replaces_the_stated_share_of_pixels():
+    images = torch.full((50, 3, 32, 32), 7, dtype=torch.uint8)
+    changed = (mutate(images, 0.2, torch.Generator().manual_seed(0)) != images).double().mean().item()
+    assert changed == pytest.approx(0.2 * 255 / 256, abs=0.005)
+    assert torch.equal(mutate(images, 0.0), images)
+    values = mutate(images, 1.0, torch.Generator().manual_seed(0)).double()
+    assert values.mean().item() == pytest.approx(127.5, abs=1)
+
+
+def test_what_cannot_be_trained_says_why(card, home, tmp_path):
+    made = card()
+    with pytest.raises(ModelError, match="no recipe"):
+        train(made.model_copy(update={"recipe": None}), tmp_path / "out")
+    with pytest.raises(MissingDataError, match="oodbench data fetch kmnist"):
+        train(made.model_copy(update={"trained_on": "kmnist"}), tmp_path / "out")
