@@ -97,7 +97,10 @@ def run(
         chosen, Options(default_workers(device) if workers is None else workers, device, plugins), folder, only
     )
     _print_summary(rows)
+    failures = sum(row["status"] == "failed" for row in rows)
     click.echo(f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}   figures: {folder / 'figures'}")
+    if failures:
+        raise OodbenchError(f"{failures} trials FAILED, for the reasons above; the other rows stand")
 
 
 def _check_device(device: str) -> None:

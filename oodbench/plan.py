@@ -65,10 +65,11 @@ def make_plan(suite: Suite, only: Iterable[str] = ()) -> Plan:
     _check_names(suite, only)
     plan = Plan(suite)
     for pair in suite.pairs:
-        models = [reference for reference in suite.models if describe(reference).trained_on == pair.in_dist]
+        in_dist = parse_identifier(pair.in_dist)[0]
+        models = [reference for reference in suite.models if describe(reference).trained_on == in_dist]
         for ood in pair.ood:
             if not models and _wanted(only, pair.in_dist, ood):
-                reason = f"no model of the suite {suite.name!r} is trained on {pair.in_dist}"
+                reason = f"no model of the suite {suite.name!r} is trained on {in_dist}"
                 plan.skips.append(Skip(pair.in_dist, ood, reason))
             for model in models:
                 _plan_pair(plan, model, pair.in_dist, ood, only)
@@ -98,8 +99,11 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: list[str]) 
     chosen = [name for name in suite.scorers if _wanted(only, model, name, in_dist, ood)]
     if not chosen:
         return
-    test = ImageRef(f"{in_dist}/test", shape, suite.limit)
-    other, ref = ImageRef(ood, shape, suite.limit), ImageRef(f"{in_dist}/ref", shape, suite.limit)
+    name, _, _, view = parse_identifier(in_dist)
+    test, ref = (
+        ImageRef(f"{name}/{split}{'@' * bool(view)}{view or ''}", shape, suite.limit) for split in ("test", "ref")
+    )
+    other = ImageRef(ood, shape, suite.limit)
     reason = _no_weights(model) or _unusable(test, other)
     if reason:
         plan.skips.append(Skip(in_dist, ood, reason, model))

@@ -17,7 +17,7 @@ class Pair(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     in_dist: str
-    """Name of the image set, as in the models' ``trained_on``."""
+    """Name of the image set, as in the models' ``trained_on``; ``name@view`` where the shape rule is not wanted."""
     ood: list[str] = Field(min_length=1)
     """Image sets, ``name[/split][[:limit]][@view]``."""
 

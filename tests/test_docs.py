@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,8 @@ from oodbench.paths import PACKAGE
 from oodbench.registry import load_plugin, models, registered_by, scorers
 from oodbench.testing import check_plugin
 
-PAGES = [
-    page for page in [PACKAGE.parent / "README.md", *sorted((PACKAGE.parent / "docs").glob("*.md"))] if page.exists()
-]
+REPOSITORY = Path(__file__).parents[1]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -25,7 +25,6 @@ def blocks(page, language):
 CASES = [(page, number, code) for page in PAGES for number, code in enumerate(blocks(page, "python"))]
 
 
-@pytest.mark.skipif(not PAGES, reason="docs/ is not part of an installed package")
 @pytest.mark.parametrize(("page", "number", "code"), CASES, ids=[f"{page.name}-{number}" for page, number, _ in CASES])
 def test_python_blocks_run(page, number, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import platform
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,19 @@ class Fit(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class _Bar(TQDMProgressBar):
+    """Lightning's bar without its version number."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+
+
+def _quiet_lightning() -> None:
+    """Silence hints about hardware, loggers and workers, which a card's recipe has settled."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+
+
 def _loader(images: np.ndarray, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
     return DataLoader(TensorDataset(torch.from_numpy(np.array(images))), batch_size, shuffle=shuffle, drop_last=shuffle)
 
@@ -89,7 +104,7 @@ def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
 def _joined_logs(folder: Path) -> str:
     """The metrics of all sittings of an interrupted training, in the order of steps."""
     logs = [pd.read_csv(path) for path in sorted(folder.glob("version_*/metrics.csv"))]
-    return str(pd.concat(logs).drop_duplicates("step", keep="last").sort_values("step").to_csv(index=False))
+    return str(pd.concat(logs).groupby("step", as_index=False).last().to_csv(index=False))
 
 
 def train(card: Card, out: Path, device: str = "auto", threads: int | None = None, command: str = "") -> dict[str, Any]:
@@ -104,6 +119,7 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
     recipe = card.recipe
     if recipe is None:
         raise ModelError(f"{card.name}'s card has no recipe to train by")
+    _quiet_lightning()
     if threads:
         torch.set_num_threads(threads)
     pl.seed_everything(recipe.seed, verbose=False)
@@ -127,18 +143,18 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
         num_sanity_val_steps=0,
         log_every_n_steps=min(50, recipe.validate_every),
         logger=CSVLogger(out, name="lightning"),
-        callbacks=[best, EarlyStopping("ref_bits_per_dim", patience=recipe.patience), TQDMProgressBar(refresh_rate=20)],
+        callbacks=[best, EarlyStopping("ref_bits_per_dim", patience=recipe.patience), _Bar(refresh_rate=20)],
         enable_model_summary=False,
     )
     fit = Fit(build(card).to(memory_format=torch.channels_last), recipe)
-    trainer.fit(
-        fit,
+    loaders = (
         _loader(images.images, recipe.batch_size, shuffle=True),
         _loader(_validation_images(ref, recipe), recipe.batch_size),
-        ckpt_path=last if last.exists() else None,
     )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
+    except SystemExit as stopped:  # how Lightning ends on Ctrl-C
+        raise KeyboardInterrupt from stopped
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     weights = {key.removeprefix("model."): tensor.contiguous() for key, tensor in state.items()}
     content = save_safetensors(weights)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.data.images import ImageSet
-from oodbench.errors import ScorerError
+from oodbench.errors import DataError, ScorerError
 from oodbench.registry import statistics
 from oodbench.types import Columns, Pass
 
@@ -58,8 +58,14 @@ def measure(model: Any, images: ImageSet, *names: str) -> Columns:
     Raises
     ------
     UnknownNameError : no such statistic
+    DataError : images of another shape than the model's
     ScorerError : a statistic that this model cannot give
     """
+    if model is not None and tuple(model.shape) != images.shape:
+        raise DataError(
+            f"{images.identifier} has images of shape {images.shape}, the model takes {tuple(model.shape)}; "
+            "load them with load_images(…, like=model)"
+        )
     found: dict[str, np.ndarray] = {}
     for name in names:
         if name in found:
