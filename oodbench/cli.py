@@ -47,7 +47,7 @@ def suite_options(command: Any) -> Any:
     options = (
         click.option("--suite", "-s", default="paper", show_default=True, help="Name of a suite, or path to its YAML."),
         click.option("--limit", type=click.IntRange(1), help="Use the first N images of each set."),
-        click.option("--only", multiple=True, help="Restrict to a model, scorer or image set; may be repeated."),
+        click.option("--only", multiple=True, help="Restrict to a model, scorer or image set; repeat for more."),
         click.option("--seed", type=click.IntRange(0), help="In place of the suite's seed."),
         plugin_option,
     )

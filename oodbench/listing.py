@@ -7,7 +7,7 @@ import json
 import yaml
 
 from oodbench.data import sources
-from oodbench.data.catalog import DataCard, catalog
+from oodbench.data.catalog import DataCard, catalog, unlisted_card
 from oodbench.data.images import split_indices
 from oodbench.errors import DataError, ModelError, UnknownNameError
 from oodbench.models.cards import Card, zoo
@@ -38,7 +38,8 @@ def models() -> Listing:
 def data() -> Listing:
     """What is here of each image set, its terms, and how to get the rest."""
     lines = []
-    for card in catalog().values():
+    own = map(unlisted_card, sources.own_sets(catalog()))
+    for card in (*catalog().values(), *own):
         rest = "" if card.generated or _whole(card) else card.how_to_get()
         lines.append([card.name, _here(card), card.licence, card.citation, rest])
     return ["set", "here", "licence", "citation", "to get the rest"], lines

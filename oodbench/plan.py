@@ -50,53 +50,71 @@ class Plan:
     skips: list[Skip] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Only:
+    """A restriction of a suite: names of one kind are alternatives, each kind that has names must match."""
+
+    models: frozenset[str]
+    scorers: frozenset[str]
+    sets: frozenset[str]
+
+    def admits_sets(self, in_dist: str, ood: str) -> bool:
+        return not self.sets or bool(self.sets & {set_name(in_dist), set_name(ood)})
+
+    def admits(self, model: str, scorer: str) -> bool:
+        return (not self.models or model in self.models) and (not self.scorers or scorer in self.scorers)
+
+
+def set_name(identifier: str) -> str:
+    """The bare name in an image set's identifier."""
+    return parse_identifier(identifier)[0]
+
+
 def make_plan(suite: Suite, only: Iterable[str] = ()) -> Plan:
     """Resolve a suite against the registries and the images that are here.
 
     Parameters
     ----------
-    only : keep the trials in which each of these names occurs (a model, scorer or image set)
+    only : names of models, scorers or image sets to restrict the plan to, see :class:`Only`
 
     Raises
     ------
     UnknownNameError : a model, scorer or image set that does not exist anywhere
     """
-    only = list(only)
-    _check_names(suite, only)
+    restriction = _check_names(suite, only)
     plan = Plan(suite)
     for pair in suite.pairs:
-        in_dist = parse_identifier(pair.in_dist)[0]
+        in_dist = set_name(pair.in_dist)
         models = [reference for reference in suite.models if describe(reference).trained_on == in_dist]
         for ood in pair.ood:
-            if not models and _wanted(only, pair.in_dist, ood):
+            if not restriction.admits_sets(pair.in_dist, ood):
+                continue
+            if not models:
                 reason = f"no model of the suite {suite.name!r} is trained on {in_dist}"
                 plan.skips.append(Skip(pair.in_dist, ood, reason))
             for model in models:
-                _plan_pair(plan, model, pair.in_dist, ood, only)
+                _plan_pair(plan, model, pair.in_dist, ood, restriction)
     plan.passes = list(dict.fromkeys(p for trial in plan.trials for p in trial_passes(trial)))
     return plan
 
 
-def _check_names(suite: Suite, only: list[str]) -> None:
+def _check_names(suite: Suite, only: Iterable[str]) -> Only:
     for reference in suite.models:
         describe(reference)
     for name in [*suite.scorers, *suite.group_sizes]:
         scorers[name]
-    sets = {parse_identifier(name)[0] for pair in suite.pairs for name in (pair.in_dist, *pair.ood)}
+    sets = {set_name(name) for pair in suite.pairs for name in (pair.in_dist, *pair.ood)}
     known = {*suite.models, *suite.scorers, *sets}
-    for name in only:
+    given = list(only)
+    for name in given:
         if name not in known:
             raise UnknownNameError("model, scorer or image set of this suite", name, known)
+    return Only(*(frozenset(given) & set(kind) for kind in (suite.models, suite.scorers, sets)))
 
 
-def _wanted(only: list[str], *names: str) -> bool:
-    given = {*names, *(parse_identifier(name)[0] for name in names[-2:])}
-    return all(name in given for name in only)
-
-
-def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: list[str]) -> None:
+def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> None:
     suite, shape = plan.suite, describe(model).shape
-    chosen = [name for name in suite.scorers if _wanted(only, model, name, in_dist, ood)]
+    chosen = [name for name in suite.scorers if only.admits(model, name)]
     if not chosen:
         return
     name, _, _, view = parse_identifier(in_dist)

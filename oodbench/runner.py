@@ -13,7 +13,7 @@ from oodbench.execute import default_workers, map_tasks
 from oodbench.plan import Plan, make_plan, trial_passes
 from oodbench.progress import progress_bars
 from oodbench.registry import load_plugin, registered_by
-from oodbench.report import write_report
+from oodbench.report import missing_figures, write_report
 from oodbench.shards import SHARD, ImagePass, forget, measure_shard, open_images, shard_tasks
 from oodbench.store import ColumnStore, Row, read_rows, write_rows
 from oodbench.suite import Suite, load_suite
@@ -91,11 +91,12 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
     if new or not (folder / "costs.jsonl").exists():
         measured = [p for p in needed_passes(tasks.values()) if is_measured(p, suite.seed, options)]
         write_rows(folder / "costs.jsonl", cost_rows(measured, suite.seed, options.device))
+    if new or missing_figures(folder, rows):
         from oodbench.report.figures import (
             draw_figures,  # here, since matplotlib takes a second that a finished run saves
         )
 
-        draw_figures(folder / "figures", [tasks[row["key"]] for row in rows if row["status"] == "ok"])
+        draw_figures(folder, [tasks[row["key"]] for row in rows if row["status"] == "ok"])
     write_report(folder)
     return read_rows(rows_file)
 

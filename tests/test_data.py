@@ -143,6 +143,7 @@ def test_a_user_s_folder_of_arrays(tmp_path, home, monkeypatch, random):
     np.savez(tmp_path / "mine_test.npz", images=images)
     np.savez(tmp_path / "svhn_test10k.npz", images=np.repeat(images, 100, 0))
     monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    assert sources.own_sets(catalog()) == ["mine"]
     assert np.array_equal(ob.load_images("mine/test").images, images.transpose(0, 3, 1, 2))
     assert ob.load_images("svhn").identifier == "svhn/test[:3000]"  # more images than the sample has
 

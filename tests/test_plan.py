@@ -87,6 +87,11 @@ def test_only_restricts_and_is_checked():
     paper = load_suite("paper")
     plan = make_plan(paper, ["svhn", "likelihood"])
     assert {(trial.model, trial.scorer) for trial in plan.trials} == {("glow-cifar10", "likelihood")}
+    both = make_plan(paper, ["glow-cifar10", "likelihood", "pixel-mean"])
+    assert {(trial.model, trial.scorer) for trial in both.trials} == {
+        ("glow-cifar10", "likelihood"),
+        ("glow-cifar10", "pixel-mean"),
+    }
     with pytest.raises(UnknownNameError, match="did you mean 'svhn'"):
         make_plan(paper, ["svnh"])
 

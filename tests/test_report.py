@@ -11,8 +11,7 @@ import pytest
 from oodbench.errors import StoreError
 from oodbench.metrics import METRICS
 from oodbench.report import check_report, write_report
-from oodbench.report.leaderboard import scorer_cost
-from oodbench.report.tables import Notes, metric_cell, slug
+from oodbench.report.tables import Notes, metric_cell, scorer_cost, slug
 from oodbench.store import write_rows
 
 
@@ -54,6 +53,22 @@ def test_check_fails_when_a_page_differs(tmp_path):
     faults = "\n".join(check_report(tmp_path))
     assert "a.md differs from what its rows give" in faults
     assert "README.md is missing" in faults
+
+
+def test_pages_without_rows_are_found_and_removed(tmp_path):
+    pages(tmp_path, [row()])
+    (tmp_path / "old.md").write_text((tmp_path / "a.md").read_text())
+    (tmp_path / "notes.md").write_text("by hand")
+    assert "old.md has no rows any more" in check_report(tmp_path)[0]
+    write_report(tmp_path)
+    assert not (tmp_path / "old.md").exists()
+    assert (tmp_path / "notes.md").exists()
+
+
+def test_aupr_stands_beside_its_base_rate(tmp_path):
+    page = pages(tmp_path, [row()])["a.md"]
+    rates = [text.split("|")[3].strip() for text in page.splitlines() if text.startswith("| *a constant score*")]
+    assert rates == ["0.750", "0.250"]
 
 
 def line(page, start):

@@ -63,6 +63,19 @@ def test_a_finished_run_measures_nothing_and_changes_no_byte(home, tmp_path, cou
     assert snapshot(tmp_path / "out") == before
 
 
+def test_deleted_figures_are_drawn_again_without_a_pass(home, tmp_path, counted):
+    run_suite(suite(), Options(), tmp_path / "out")
+    figures = snapshot(tmp_path / "out" / "figures")
+    n = len(counted)
+    shutil.rmtree(tmp_path / "out" / "figures")
+    run_suite(suite(), Options(), tmp_path / "out")
+    again = snapshot(tmp_path / "out" / "figures")
+    assert {name: content for name, (content, _) in again.items()} == {
+        name: content for name, (content, _) in figures.items()
+    }
+    assert len(counted) == n
+
+
 def test_columns_outlive_rows_and_serve_other_suites(home, tmp_path, counted):
     run_suite(suite(), Options(), tmp_path / "one")
     first = (tmp_path / "one" / "rows.jsonl").read_bytes()

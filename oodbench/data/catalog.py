@@ -46,6 +46,11 @@ def catalog() -> dict[str, DataCard]:
     return {name: DataCard(name=name, **entry) for name, entry in entries.items()}
 
 
+def unlisted_card(name: str) -> DataCard:
+    """The card of a set that only the user's folder knows."""
+    return DataCard(name=name, title=name, licence="not known", citation="", counts={})
+
+
 def data_card(name: str) -> DataCard:
     """The card called ``name``; :class:`UnknownNameError` offers the nearest ones."""
     if name not in catalog():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.data import sources
-from oodbench.data.catalog import DataCard, catalog, data_card
+from oodbench.data.catalog import DataCard, catalog, data_card, unlisted_card
 from oodbench.data.views import Shape, apply_view, check_view, view_between
 from oodbench.errors import DataError, MissingDataError
 from oodbench.paths import home, write_whole
@@ -118,7 +118,7 @@ def load_images(identifier: str, like: Any = None, shape: Shape | None = None) -
     if not known and (path.exists() or path.suffix in (".npz", ".npy")):
         images = _open_path(path, split, view, shape)
     elif not known and _in_folder(name):
-        images = _open_card(DataCard(name, name, "unknown", "", {}), split, view, shape)
+        images = _open_card(unlisted_card(name), split, view, shape)
     elif data_card(name).generated:
         images = _generate(data_card(name), split, shape)
     else:
@@ -130,8 +130,7 @@ def load_images(identifier: str, like: Any = None, shape: Shape | None = None) -
 
 def _in_folder(name: str) -> bool:
     """Whether ``$OODBENCH_DATA`` has .npz files of this name that the catalog does not know."""
-    card = DataCard(name, name, "unknown", "", {})
-    return any(sources.find(card, split) is not None for split in ("test", "train"))
+    return any(sources.find(unlisted_card(name), split) is not None for split in ("test", "train"))
 
 
 def _open_path(path: Path, split: str, view: str | None, shape: Shape | None) -> ImageSet:

@@ -7,8 +7,9 @@ in the package. The one with the most images wins, so a full set takes the place
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def find(card: DataCard, split: str) -> Source | None:
     """The largest copy of ``card``'s split on this machine; among equals the user's own folder comes first."""
     candidates = [source for source in _candidates(card, split) if source is not None and source.n > 0]
     return max(candidates, key=lambda source: source.n, default=None)
+
+
+def own_sets(cards: Mapping[str, DataCard]) -> list[str]:
+    """Names of the .npz sets in the user's folder that no card claims."""
+    folder = data_folder()
+    claimed = {file for card in cards.values() for files in card.npz.values() for file in files}
+    files = [file for file in folder.glob("*.npz") if file.name not in claimed] if folder else []
+    stems = {re.sub(r"(_(train|test|ref))?(_part\d+)?$", "", file.stem) for file in files}
+    return sorted(stem for stem in stems if stem.replace("_", "-") not in cards)
 
 
 def _candidates(card: DataCard, split: str) -> Iterable[Source | None]:

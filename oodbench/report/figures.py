@@ -23,7 +23,7 @@ from oodbench.models.describe import describe
 from oodbench.paths import write_whole
 from oodbench.plan import pass_of
 from oodbench.registry import scorers
-from oodbench.report.leaderboard import figure_stem
+from oodbench.report.tables import figure_files
 from oodbench.shards import ImageRef, open_images, read_columns
 
 COLOURS = sns.color_palette("colorblind")
@@ -31,15 +31,15 @@ SETTINGS: Any = {"figure.dpi": 130, "axes.spines.top": False, "axes.spines.right
 
 
 def draw_figures(folder: Path, tasks: Iterable[TrialTask]) -> None:
-    """Draw the two figures of each model and OOD set among the tasks, whose rows are sound."""
+    """Draw into a results folder the two figures of each model and OOD set among the tasks, whose rows are sound."""
     pairs: dict[tuple[str, ImageRef, ImageRef], list[TrialTask]] = {}
     for task in tasks:
         pairs.setdefault((task.trial.model, task.trial.test, task.trial.ood), []).append(task)
     with sns.axes_style("whitegrid"), mpl.rc_context(SETTINGS):
         for (model, _, ood), own in pairs.items():
-            stem = figure_stem(describe(model).name, open_images(ood).identifier)
-            _save(folder / f"{stem}-likelihood.png", likelihood_histogram(own[0]))
-            _save(folder / f"{stem}-roc.png", roc_curves(own))
+            files = figure_files(describe(model).name, open_images(ood).identifier)
+            _save(folder / files["likelihoods"], likelihood_histogram(own[0]))
+            _save(folder / files["ROC"], roc_curves(own))
 
 
 def _save(path: Path, figure: Figure) -> None:
