@@ -11,8 +11,8 @@ import torch
 
 import oodbench as ob
 from oodbench.errors import MissingDataError, ModelError
-from oodbench.models.cards import load_card
-from oodbench.models.train import mutate, train
+from oodbench.models.cards import Recipe, load_card
+from oodbench.models.train import Fit, mutate, train
 
 CARD = """\
 name: tiny
@@ -91,6 +91,30 @@ def test_mutation_replaces_the_stated_share_of_pixels():
     assert torch.equal(mutate(images, 0.0), images)
     values = mutate(images, 1.0, torch.Generator().manual_seed(0)).double()
     assert values.mean().item() == pytest.approx(127.5, abs=1)
+
+
+class Exploding(torch.nn.Module):
+    """Its loss has an infinite gradient at black images."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def loss(self, images):
+        return torch.sqrt(images.double().flatten(1).sum(1) * self.weight)
+
+
+def test_a_step_without_a_finite_gradient_is_left_out():
+    fit = Fit(Exploding(), Recipe(steps=1, learning_rate=0.1))
+    optimiser = torch.optim.SGD(fit.parameters(), 0.1)
+    for images, moves in ((torch.zeros(2, 1, 2, 2), False), (torch.ones(2, 1, 2, 2), True)):
+        before = fit.model.weight.item()
+        optimiser.zero_grad()
+        (fit.model.loss(images).mean() / 4).backward()
+        fit.configure_gradient_clipping(optimiser)
+        optimiser.step()
+        assert (fit.model.weight.item() != before) is moves
+        assert np.isfinite(fit.model.weight.item())
 
 
 def test_what_cannot_be_trained_says_why(card, home, tmp_path):

@@ -15,8 +15,9 @@ from oodbench.errors import ModelError, UnknownNameError
 from oodbench.models.cards import Card, wrong_file
 from oodbench.models.describe import UserModel, describe
 from oodbench.models.glow import Glow
+from oodbench.models.pixelcnn import PixelCNN
 
-FAMILIES: dict[str, Callable[..., nn.Module]] = {"glow": Glow}
+FAMILIES: dict[str, Callable[..., nn.Module]] = {"glow": Glow, "pixelcnn++": PixelCNN}
 
 
 def build(card: Card) -> nn.Module:

@@ -64,6 +64,12 @@ class Fit(pl.LightningModule):
     def validation_step(self, batch: list[Tensor], index: int) -> None:
         self.log("ref_bits_per_dim", self._bits_per_dim(batch[0]), prog_bar=True, batch_size=len(batch[0]))
 
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *limits: Any, **more: Any) -> None:
+        """Clip the global norm; a step whose gradient is not finite is left out, or it would end the training."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
+        if not torch.isfinite(norm):
+            optimizer.zero_grad()
+
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
         optimiser = torch.optim.AdamW(self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -137,7 +143,6 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
         devices=1,
         max_steps=recipe.steps,
         precision=recipe.precision,
-        gradient_clip_val=recipe.gradient_clip,
         val_check_interval=recipe.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
