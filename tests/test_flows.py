@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from oodbench.errors import ModelError
-from oodbench.models.dequantise import keyed_uniform
 from oodbench.models.flows import COUPLING_NETS
 from oodbench.models.glow import Glow
+from oodbench.models.noise import keyed_uniform
 
 
 def small_glow(shape=(2, 4, 4), seed=0, **options) -> Glow:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.errors import ModelError
-from oodbench.models.dequantise import keyed_uniform
 from oodbench.models.flows import ActNorm, Bijection, Coupling, InvertibleConv, Squeeze, gaussian_log_prob, zero_conv
+from oodbench.models.noise import keyed_uniform
 
 
 class Step(nn.Module):

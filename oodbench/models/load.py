@@ -16,8 +16,9 @@ from oodbench.models.cards import Card, wrong_file
 from oodbench.models.describe import UserModel, describe
 from oodbench.models.glow import Glow
 from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.vae import VAE
 
-FAMILIES: dict[str, Callable[..., nn.Module]] = {"glow": Glow, "pixelcnn++": PixelCNN}
+FAMILIES: dict[str, Callable[..., nn.Module]] = {"glow": Glow, "pixelcnn++": PixelCNN, "vae": VAE}
 
 
 def build(card: Card) -> nn.Module:
