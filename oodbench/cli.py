@@ -119,16 +119,22 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title="AUROC, larger score = more OOD; ▼ worse than chance", title_justify="left")
+    shown = Table(
+        title="AUROC, larger score = more OOD; ▼ worse than chance; * model-free baseline", title_justify="left"
+    )
     for head in ("model", "in-dist", "OOD", "scorer", "AUROC [95 % interval]"):
         shown.add_column(head, overflow="fold")
-    tried = [row for row in rows if row["status"] != "skipped"]
-    for row in sorted(
-        tried, key=lambda r: (r["in_dist"], r["model"], r["ood"], r["baseline"], r["scorer"], r["group_size"])
-    ):
+    order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
+    tried = sorted((r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order])
+    brief = [r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)]
+    for row in brief:
         name = row["scorer"] + f", groups of {row['group_size']}" * (row["group_size"] > 1) + " *" * row["baseline"]
         shown.add_row(row["model"], row["in_dist"], row["ood"], name, _auroc_text(row))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown, "* model-free baseline")
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    if len(brief) < len(tried):
+        click.echo(
+            f"{len(tried) - len(brief)} more rows, on groups and on noise and constant images, are in the leaderboard."
+        )
     for row in rows:
         if row["status"] == "skipped":
             click.echo(f"skipped: {_skip_text(row['in_dist'], row['ood'], row['model'], row['scorer'], row['reason'])}")

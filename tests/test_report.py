@@ -78,7 +78,7 @@ def line(page, start):
 def test_worse_than_chance_is_marked_and_never_folded(tmp_path):
     overview = pages(tmp_path, [row(auroc=0.1), row("base", 0.2, **BASELINE)])["README.md"]
     assert "0.100 [0.100, 0.100] ▼ ‡" in line(overview, "| 1      | likelihood")
-    assert "0.200 [0.200, 0.200] ▼ " in line(overview, "| 1      | base")
+    assert "0.200 [0.200, 0.200] ▼ " in line(overview, "| M1     | *base* (model-free)")
 
 
 def test_incomplete_scorers_are_not_ranked(tmp_path):
@@ -87,6 +87,29 @@ def test_incomplete_scorers_are_not_ranked(tmp_path):
     assert "full" in line(overview, "| 1")
     assert "not ranked[^1]" in overview
     assert "[^1]: half: 1 of 2 pairs have a result" in overview
+
+
+def test_models_are_ranked_apart(tmp_path):
+    rows = [
+        row("x", 0.9),
+        row("x", 0.2, model="other", likelihood="ELBO"),
+        row("y", 0.5, model="other", likelihood="ELBO"),
+    ]
+    overview = pages(tmp_path, rows)["README.md"]
+    sections = overview.split("## ")
+    assert "log p(x) is exact" in next(text for text in sections if text.startswith("glow\n"))
+    other = next(text for text in sections if text.startswith("other\n"))
+    assert "a bound: ELBO" in other
+    assert "| y" in line(other, "| 1")
+
+
+def test_a_skipped_scorer_is_not_ranked_and_says_why(tmp_path):
+    skip = {"schema": 1, "suite": "t", "status": "skipped", "reason": "glow has no background model", "in_dist_name": "a",
+            "in_dist": "a", "ood": "b", "model": "glow", "scorer": "ratio", "key": "s"}  # fmt: skip
+    made = pages(tmp_path, [row("x", 0.9), skip])
+    assert "not ranked[^1] | ratio" in made["README.md"]
+    assert "[^1]: ratio: glow has no background model" in made["README.md"]
+    assert "[^1]: glow has no background model" in made["a.md"]
 
 
 def test_unlike_rows_are_never_ranked_together(tmp_path):
@@ -99,6 +122,7 @@ def test_unlike_rows_are_never_ranked_together(tmp_path):
 def test_synthetic_sets_are_shown_but_not_averaged(tmp_path):
     made = pages(tmp_path, [row("x", 0.2), row("x", 1.0, ood="noise/test", synthetic=True)])
     assert "| 0.200  |" in line(made["README.md"], "| 1")
+    assert "noise" not in line(made["README.md"], "| rank")
     assert "noise/test" in made["a.md"]
 
 

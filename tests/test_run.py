@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import oodbench as ob
 from oodbench import runner, shards, store
@@ -103,12 +106,20 @@ def test_seed_weights_and_pixels_are_misses(home, tmp_path, counted):
     shutil.copytree(ZOO / "glow-fashionmnist", copy)
     run_suite(suite(**only, models=[str(copy)]), Options(), tmp_path / "same")
     assert len(counted) == 4  # another name, the same weights: hits
+    tensors = load_file(copy / "weights.safetensors")
+    tensors["top_prior"][0, 0] += 1e-4
+    save_file(tensors, copy / "weights.safetensors")
+    trained = json.loads((copy / "trained.json").read_text())
+    trained["weights_sha256"] = hashlib.sha256((copy / "weights.safetensors").read_bytes()).hexdigest()
+    (copy / "trained.json").write_text(json.dumps(trained))
+    run_suite(suite(**only, models=[str(copy)]), Options(), tmp_path / "weight")
+    assert len(counted) == 6
     changed = np.array(ob.load_images("mnist/test[:30]").images)
     changed[7, 0, 3, 3] ^= 1
     np.save(tmp_path / "changed.npy", changed)
     pairs = [Pair(in_dist="fashionmnist", ood=[str(tmp_path / "changed.npy")])]
     run_suite(suite(**only, pairs=pairs), Options(), tmp_path / "pixel")
-    assert len(counted) == 5
+    assert len(counted) == 7
 
 
 def test_workers_change_no_byte(home, tmp_path, monkeypatch):
