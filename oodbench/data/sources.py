@@ -88,14 +88,14 @@ def array_files(files: tuple[Path, ...]) -> Source:
     return Source(where, files, sum(map(_count, files)), lambda: np.concatenate([_read(file) for file in files]))
 
 
-def _count(file: Path) -> int:
+def _count(file: Path, member: str = "images") -> int:
     """Number of images, from the array's header alone."""
     try:
         if file.suffix == ".npy":
             return int(np.load(file, mmap_mode="r", allow_pickle=False).shape[0])
-        with zipfile.ZipFile(file) as archive, archive.open("images.npy") as member:
+        with zipfile.ZipFile(file) as archive, archive.open(f"{member}.npy") as header:
             read = {1: npy_format.read_array_header_1_0, 2: npy_format.read_array_header_2_0}
-            return int(read[npy_format.read_magic(member)[0]](member)[0][0])
+            return int(read[npy_format.read_magic(header)[0]](header)[0][0])
     except (zipfile.BadZipFile, EOFError, ValueError, OSError, KeyError, IndexError) as error:
         raise _unreadable(file, error) from error
 
@@ -142,7 +142,7 @@ def _planar(root: Path, pattern: str) -> Source | None:
 
     if not files:
         return None
-    return Source(files[0].parent.name, files, sum(len(np.load(f, allow_pickle=False)["data"]) for f in files), decode)
+    return Source(files[0].parent.name, files, sum(_count(file, "data") for file in files), decode)
 
 
 def image_folder(folder: Path, view: str = "", broken: Collection[str] = ()) -> Source | None:
