@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ def map_tasks(
         min(workers, len(tasks)), get_context("spawn"), _start_worker, (tuple(plugins), os.getpid())
     )
     try:
-        with _environment(ALLOCATOR):
+        with _environment(ALLOCATOR), _without_main():
             futures = {pool.submit(_attempt, function, task): task for task in tasks}
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -81,6 +82,19 @@ def _exit_without(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide ``__main__`` from processes started inside, which need nothing of it and would run the user's script again."""
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,19 +23,35 @@ from oodbench.types import Pass, Scorer, split_need
 T = TypeVar("T")
 
 
+_portable: list[bool] = []
+"""Not empty while what is registered comes from the package, an entry point or a plugin file."""
+
+
+@contextmanager
+def _found_by_workers() -> Iterator[None]:
+    _portable.append(True)
+    try:
+        yield
+    finally:
+        _portable.pop()
+
+
 class Registry(Mapping[str, T], Generic[T]):
     """Names to things of one kind; unknown names raise :class:`UnknownNameError` with the nearest ones."""
 
     def __init__(self, kind: str, builtin: str = ""):
         self.kind, self._builtin, self._loaded = kind, builtin, False
         self._entries: dict[str, T] = {}
+        self.local: set[str] = set()
+        """Names that a script or notebook registered itself, which worker processes cannot know."""
 
     def _load(self) -> None:
         if not self._loaded:
             self._loaded = True
-            if self._builtin:
-                importlib.import_module(self._builtin)
-            load_entry_points()
+            with _found_by_workers():
+                if self._builtin:
+                    importlib.import_module(self._builtin)
+                load_entry_points()
 
     def add(self, name: str, entry: T) -> None:
         """Register an entry; a name is given once, unless the same file is loaded again."""
@@ -42,6 +59,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if existing is not None and _origin(existing) != _origin(entry):
             raise ScorerError(f"the {self.kind} name {name!r} is taken, by {_origin(existing)}; choose another")
         self._entries[name] = entry
+        if not _portable:
+            self.local.add(name)
 
     def __getitem__(self, name: str) -> T:
         self._load()
@@ -225,7 +244,8 @@ def load_plugin(path: Path) -> str:
         raise OodbenchError(f"the plugin {path} is not a Python file; its name must end in .py")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _found_by_workers():
+            spec.loader.exec_module(module)
     except OodbenchError:
         del sys.modules[name]
         raise

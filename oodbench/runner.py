@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from oodbench.errors import StoreError
 from oodbench.evaluate import TrialTask, cost_rows, evaluate, failed, skip_row, trial_key
 from oodbench.execute import default_workers, map_tasks
 from oodbench.plan import Plan, make_plan, trial_passes
 from oodbench.progress import progress_bars
-from oodbench.registry import load_plugin, registered_by
+from oodbench.registry import load_plugin, models, registered_by, scorers, statistics
 from oodbench.report import missing_figures, write_report
-from oodbench.shards import SHARD, ImagePass, forget, measure_shard, open_images, shard_tasks
+from oodbench.shards import SHARD, ImagePass, ShardTask, forget, measure_shard, open_images, shard_tasks
 from oodbench.store import ColumnStore, Row, read_rows, write_rows
 from oodbench.suite import Suite, load_suite
+from oodbench.types import split_need
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,25 @@ def is_measured(image_pass: ImagePass, seed: int, options: Options) -> bool:
     return all(task.key in store for task in shard_tasks(image_pass, seed, options.device))
 
 
+def _map(
+    function: Callable[[Task], Result], tasks: Sequence[Task], options: Options
+) -> Iterator[tuple[Task, Result | Exception]]:
+    """Map in worker processes, but here what only this process knows: names that a script or notebook registered."""
+    here = [task for task in tasks if _is_local(task)]
+    elsewhere = [task for task in tasks if not _is_local(task)]
+    yield from map_tasks(function, elsewhere, options.workers, options.plugins)
+    yield from map_tasks(function, here)
+
+
+def _is_local(task: object) -> bool:
+    local = scorers.local | models.local | statistics.local
+    if isinstance(task, ShardTask):
+        return task.model in local or task.statistic in local
+    assert isinstance(task, TrialTask)
+    needs = scorers[task.trial.scorer].all_needs
+    return bool(local & {task.trial.scorer, task.trial.model, *(split_need(need)[0] for need in needs)})
+
+
 def measure_missing(passes: Sequence[ImagePass], seed: int, options: Options) -> dict[ImagePass, str]:
     """Measure the shards that the cache lacks; returns why passes failed, if any did.
 
@@ -135,7 +158,7 @@ def measure_missing(passes: Sequence[ImagePass], seed: int, options: Options) ->
             images = open_images(image_pass.images)
             todo = sum(min(SHARD, len(images) - t.start) for t, p in missing.items() if p == image_pass)
             bars.add(image_pass, f"{image_pass.name} on {images.identifier}", todo)
-        for task, result in map_tasks(measure_shard, list(missing), options.workers, options.plugins):
+        for task, result in _map(measure_shard, list(missing), options):
             if isinstance(result, StoreError):
                 raise result
             if isinstance(result, Exception):
@@ -152,7 +175,7 @@ def evaluate_all(tasks: Sequence[TrialTask], failures: dict[ImagePass, str], opt
     sound = [task for task in tasks if not reasons[task]]
     with progress_bars("trials") as bars:
         bars.add("trials", "metrics and their intervals", len(sound))
-        for _, result in map_tasks(evaluate, sound, options.workers, options.plugins):
+        for _, result in _map(evaluate, sound, options):
             if isinstance(result, Exception):
                 raise result
             rows.append(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -244,6 +245,33 @@ def test_a_cache_that_cannot_be_written_stops_with_a_sentence(home, tmp_path, mo
 def test_a_worker_that_dies_is_told(home, tmp_path, monkeypatch):
     with pytest.raises(OodbenchError, match="a worker process died"):
         list(map_tasks(os._exit, [1, 1, 1], workers=2))
+
+
+SCRIPT = """
+import oodbench as ob
+
+@ob.register_scorer("from-a-script")
+def from_a_script(log_prob):
+    return -log_prob
+
+suite = ob.run("mine.yaml", "out", workers=2)
+print(suite.set_index("scorer").auroc.to_dict())
+"""
+
+
+def test_a_script_needs_no_guard_and_may_register_in_place(home, tmp_path):
+    """Workers neither run the user's script again nor miss what it registered."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ntitle: Mine\nmodels: [glow-fashionmnist]\nlimit: 600\nbootstrap: 10\n"
+        "pairs: [{in_dist: fashionmnist, ood: [mnist]}]\nscorers: [likelihood, pixel-mean, from-a-script]\n"
+    )
+    environment = {**os.environ, "OODBENCH_HOME": str(home)}
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("from-a-script") == 1
+    found = ast.literal_eval(done.stdout)
+    assert found["from-a-script"] == found["likelihood"]
 
 
 def test_run_returns_a_table(home, tmp_path):
