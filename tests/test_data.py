@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import inspect
 import io
 import struct
 import zipfile
@@ -11,6 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.io
+import torch
 from PIL import Image
 
 import oodbench as ob
@@ -238,6 +241,57 @@ def test_every_card_has_its_terms_and_a_way_to_get_it():
         assert card.licence
         assert card.citation
         assert card.generated or card.how_to_get()
+
+
+def known_to_torchvision():
+    """MD5 sums that torchvision's classes hold, by set."""
+    from torchvision import datasets as tv
+
+    return {
+        "fashionmnist": [md5 for _, md5 in tv.FashionMNIST.resources],
+        "mnist": [md5 for _, md5 in tv.MNIST.resources],
+        "kmnist": [md5 for _, md5 in tv.KMNIST.resources],
+        "emnist-letters": [tv.EMNIST.md5],
+        "omniglot": list(tv.Omniglot.zips_md5.values()),
+        "cifar10": [tv.CIFAR10.tgz_md5],
+        "cifar100": [tv.CIFAR100.tgz_md5],
+        "svhn": [tv.SVHN.split_list[split][2] for split in ("train", "test")],
+        "dtd": [tv.DTD._MD5],
+    }
+
+
+def test_the_catalog_agrees_with_torchvision():
+    from torchvision import datasets
+
+    for name, sums in known_to_torchvision().items():
+        assert sorted(file["md5"] for file in data_card(name).files) == sorted(sums), name
+    for card in catalog().values():
+        for options in card.splits.values():
+            inspect.signature(getattr(datasets, card.torchvision)).bind("root", **options, download=False)
+
+
+def test_svhn_and_transposed_emnist_decode(home, monkeypatch, random):
+    """SVHN's matrix file through torchvision; EMNIST's transposed images come out upright."""
+    from torchvision import datasets
+
+    pixels = random.integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+    files = []
+    for file in data_card("svhn").files:
+        path = home / "raw" / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scipy.io.savemat(path, {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 6)[:, None]})
+        files.append({**file, "md5": sources.md5_of(path)})
+    split_list = {s: ["", f["path"], f["md5"]] for s, f in zip(("train", "test"), files, strict=True)}
+    monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
+    source = sources._torchvision(replace(data_card("svhn"), files=files), "test", home / "raw")
+    assert np.array_equal(source.decode(), pixels.transpose(0, 3, 1, 2))
+
+    class Lying:
+        data = torch.from_numpy(pixels[..., 0])
+
+    monkeypatch.setattr(datasets, "EMNIST", lambda *arguments, **options: Lying)
+    source = sources._torchvision(replace(data_card("emnist-letters"), files=files), "test", home / "raw")
+    assert np.array_equal(source.decode()[:, 0], pixels[..., 0].transpose(0, 2, 1))
 
 
 def test_torchvision_files_are_used_when_whole(home, monkeypatch):

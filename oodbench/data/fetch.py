@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -91,7 +90,7 @@ def fetch(
         )
     for file in card.files:
         path, name = home() / "raw" / file["path"], Path(file["path"]).name
-        if path.exists() and hashlib.md5(path.read_bytes()).hexdigest() == file["md5"]:
+        if path.exists() and sources.md5_of(path) == file["md5"]:
             continue
         download(file["url"], path, file["md5"], partial(progress, name), partial(start, name))
     return [load_images(f"{card.name}/{split}") for split in card.splits]

@@ -183,10 +183,15 @@ def _stack(images: Iterable[Image.Image], view: str, where: str) -> np.ndarray:
     return np.concatenate(arrays)
 
 
+def md5_of(file: Path) -> str:
+    """MD5 of a file, which the catalog's sources publish."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "md5").hexdigest()
+
+
 def check_md5(file: Path, expected: str) -> None:
     """Raise :class:`DataError` unless the file has this MD5."""
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "md5").hexdigest()
+    found = md5_of(file)
     if found != expected:
         raise DataError(
             f"{file} has MD5 {found}, not {expected}: it is damaged or another version; delete it and fetch it again"
