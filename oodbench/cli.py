@@ -263,6 +263,37 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
     )
 
 
+@main.command("import")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the new card; its name is the model's.")
+@click.option("--trained-on", required=True, help="Name of the image set that the model was trained on.")
+@click.option("--view", default="", help="View by which images of another shape reach it, e.g. resize32-bilinear-aa.")
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="What the files do not hold, e.g. K=32.")
+def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[str, ...]) -> None:
+    """Turn a checkpoint that others trained into a card; FILES are all files of one model.
+
+    Knows Glow-PyTorch, the Likelihood-Regret VAE, the VAE of PyTorch's examples, and a masked PixelCNN.
+    """
+    from oodbench.data.views import check_view
+    from oodbench.models.importers import convert, write_card
+
+    check_view(view)
+    imported = convert(list(files), dict(map(_named_value, options)))
+    record = {"command": " ".join(["oodbench", *sys.argv[1:]]), "imported": [file.name for file in files]}
+    write_card(imported, out, out.name, trained_on, view, record)
+    click.echo(f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}.")
+    click.echo(f"Use it by its path, {out}, in a suite or in load_model.")
+
+
+def _named_value(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise OodbenchError(f"--option {text!r} must be NAME=VALUE, for instance K=32 or shape=[1,28,28]")
+    return name, yaml.safe_load(value)
+
+
 @main.group()
 def data() -> None:
     """Image sets: what is here, and how to get the rest."""

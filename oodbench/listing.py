@@ -27,7 +27,7 @@ def models() -> Listing:
         model = describe(name)
         try:
             record = model.trained() if isinstance(model, Card) else {}
-            state = f"{record['ref_bits_per_dim']:.3f}" if record else "–"
+            state = f"{record['ref_bits_per_dim']:.3f}" if "ref_bits_per_dim" in record else "–"
         except ModelError:
             record, state = {}, "not trained"
         parameters = f"{record['parameters']:,}" if record else "–"

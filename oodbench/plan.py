@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from oodbench.data.images import parse_identifier
+from oodbench.data.images import load_images, parse_identifier
 from oodbench.errors import DataError, ModelError, UnknownNameError
 from oodbench.models.describe import background_of, describe
 from oodbench.registry import scorers, statistics
@@ -117,11 +117,11 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
     chosen = [name for name in suite.scorers if only.admits(model, name)]
     if not chosen:
         return
-    name, _, _, view = parse_identifier(in_dist)
+    name, _, _, view = parse_identifier(_seen_by(model, in_dist))
     test, ref = (
         ImageRef(f"{name}/{split}{'@' * bool(view)}{view or ''}", shape, suite.limit) for split in ("test", "ref")
     )
-    other = ImageRef(ood, shape, suite.limit)
+    other = ImageRef(_seen_by(model, ood), shape, suite.limit)
     reason = _no_weights(model) or _unusable(test, other)
     if reason:
         plan.skips.append(Skip(in_dist, ood, reason, model))
@@ -135,6 +135,18 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
             continue
         for size in [1, *suite.group_sizes.get(name, [])]:
             plan.trials.append(Trial(model, name, size, test, other, ref if scorer.fit else None))
+
+
+def _seen_by(model: str, identifier: str) -> str:
+    """The identifier with the model's own view, for sets of another shape that name none."""
+    view, own = parse_identifier(identifier)[3], describe(model).view
+    if view or not own:
+        return identifier
+    try:
+        fits = load_images(identifier).shape == describe(model).shape
+    except DataError:  # not here: the skip will say so
+        return identifier
+    return identifier if fits else f"{identifier}@{own}"
 
 
 def _no_weights(model: str) -> str | None:

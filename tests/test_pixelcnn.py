@@ -9,6 +9,7 @@ import torch
 
 from oodbench.errors import ModelError
 from oodbench.models.logistic import LogisticMixture, discretised_logistic_log_prob, mixture_width, scaled
+from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
 
 
@@ -107,6 +108,18 @@ def test_sampled_colours_agree_with_the_density():
     samples = model.sample(20_000, torch.Generator().manual_seed(0)).flatten(1).long()
     frequency = torch.bincount((samples * torch.tensor([4, 2, 1])).sum(1), minlength=8) / len(samples)
     assert torch.allclose(frequency.double(), torch.exp(model.log_prob(everything((3, 1, 1), 2))), atol=0.015)
+
+
+def test_the_masked_pixelcnn_keeps_the_same_laws():
+    torch.manual_seed(0)
+    model = MaskedPixelCNN((1, 2, 2), hidden=3, repeats=2, bins=3).double()
+    assert torch.exp(model.log_prob(everything((1, 2, 2), 3))).sum().item() == pytest.approx(1, abs=1e-10)
+    x = torch.rand(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.logits(x)[..., 1, 0].sum(), x)
+    assert (gradient != 0).flatten().tolist() == [True, True, False, False]
+    samples = model.sample(20_000, torch.Generator().manual_seed(0)).flatten(1).long()
+    frequency = torch.bincount((samples * torch.tensor([27, 9, 3, 1])).sum(1), minlength=81) / len(samples)
+    assert torch.allclose(frequency.double(), torch.exp(model.log_prob(everything((1, 2, 2), 3))), atol=0.01)
 
 
 def test_shapes_that_do_not_halve_are_refused():

@@ -10,12 +10,12 @@ import torch
 from oodbench.errors import ModelError
 from oodbench.models.logistic import scaled
 from oodbench.models.noise import keyed_normal
-from oodbench.models.vae import VAE
+from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
 
 
 def small_vae(decoder, bins=2, shape=(1, 4, 4), **options):
     torch.manual_seed(1)
-    vae = VAE(shape, **{"latent": 1, "width": 2, "decoder": decoder, "bins": bins, **options}).double().eval()
+    vae = rosca_vae(shape, **{"latent": 1, "width": 2, "decoder": decoder, "bins": bins, **options}).double().eval()
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter.mul_(2.0)
@@ -110,6 +110,19 @@ def test_samples_follow_the_decoder(decoder):
 
 def test_bad_configurations_are_named():
     with pytest.raises(ModelError, match="divisible by 4, not 30×30"):
-        VAE((1, 30, 30))
+        rosca_vae((1, 30, 30))
     with pytest.raises(ModelError, match="no VAE decoder is called 'gaussian'"):
-        VAE((1, 28, 28), decoder="gaussian")
+        rosca_vae((1, 28, 28), decoder="gaussian")
+
+
+@pytest.mark.parametrize("make", [dcgan_vae, mlp_vae])
+def test_other_networks_fit_the_same_density(make):
+    torch.manual_seed(0)
+    vae = make((1, 32, 32), samples=3).eval()
+    images = torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        whole = vae.log_prob(images)
+        assert torch.allclose(vae.log_prob(images[2:3]), whole[2:3], rtol=1e-5)
+    assert whole.shape == (5,)
+    assert vae.loss(images).shape == (5,)
+    assert vae.sample(2).shape == (2, 1, 32, 32)

@@ -54,6 +54,8 @@ class Card(BaseModel):
     likelihood: str
     """`exact`, or the name of the bound that ``log_prob`` returns."""
     licence: str = "Apache-2.0"
+    view: str = ""
+    """How images of another shape reach this model, where it was trained on another view than the rule's."""
     background: str | None = None
     ensemble: list[str] = []
     reported: dict[str, str] = {}

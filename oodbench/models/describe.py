@@ -19,6 +19,7 @@ class UserModel:
     """A model registered by a plugin, with the attributes that a :class:`Card` has."""
 
     background = None
+    view = ""
 
     def __init__(self, name: str):
         self.name = name

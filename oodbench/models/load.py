@@ -15,10 +15,18 @@ from oodbench.errors import ModelError, UnknownNameError
 from oodbench.models.cards import Card, wrong_file
 from oodbench.models.describe import UserModel, describe
 from oodbench.models.glow import Glow
+from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
-from oodbench.models.vae import VAE
+from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
 
-FAMILIES: dict[str, Callable[..., nn.Module]] = {"glow": Glow, "pixelcnn++": PixelCNN, "vae": VAE}
+FAMILIES: dict[str, Callable[..., nn.Module]] = {
+    "glow": Glow,
+    "pixelcnn++": PixelCNN,
+    "masked-pixelcnn": MaskedPixelCNN,
+    "vae": rosca_vae,
+    "dcgan-vae": dcgan_vae,
+    "mlp-vae": mlp_vae,
+}
 
 
 def build(card: Card) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The VAE of Rosca et al. 2018 (arXiv:1802.06847), which Nalisnick et al. 2019 examine, over discrete pixel levels."""
+"""VAEs over pixel levels: one density, and the networks of those that this field uses."""
 
 from __future__ import annotations
 
@@ -14,61 +14,53 @@ from oodbench.models.flows import gaussian_log_prob, sum_per_image
 from oodbench.models.logistic import discretised_logistic_log_prob, scaled
 from oodbench.models.noise import keyed_normal
 
+LIKELIHOODS = ("categorical", "logistic", "bernoulli")
+
 
 class VAE(nn.Module):
-    """Gaussian latents, a convolutional encoder and decoder, and a likelihood of discrete levels.
+    """Gaussian latents, an encoder, a decoder, and a likelihood of pixel levels.
 
     ``log p(x) ≥ log (1/k) Σ_i p(x|z_i) p(z_i)/q(z_i|x)`` in expectation over ``z_i ~ q(z|x)``, the importance-weighted
     bound of Burda et al. (ICLR 2016, arXiv:1509.00519); k = 1 is the ELBO. The draws are keyed by (seed, image bytes).
 
     Parameters
     ----------
-    shape : ``(C, H, W)``; H and W divisible by 4
+    shape : ``(C, H, W)``
+    encoder : ``(B, C, H, W) -> (B, 2·latent)``, means and log standard deviations
+    decoder : ``(B, latent) -> (B, outputs, H, W)``: ``bins·C`` logits (categorical), C means and C log-scales
+        (discretised logistic), or C logits (Bernoulli on grey values in [0, 1], which is no density of 8-bit images)
+    likelihood : ``categorical``, ``logistic`` or ``bernoulli``
     latent : dimensions of z
-    width : channels of the narrowest layer; the paper's encoder has 8
-    decoder : ``categorical`` (a softmax over the levels) or ``logistic`` (discretised)
     samples : k of the bound that :meth:`log_prob` returns
+    signed : whether the encoder takes pixels in [−1, 1] or in [0, 1]
     bins : levels of a pixel, 256 for 8 bits
     seed : of the posterior draws
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], latent: int = 50, width: int = 8, decoder: str = "categorical",
-        samples: int = 16, bins: int = 256, seed: int = 0,
+        self, shape: tuple[int, int, int], encoder: nn.Module, decoder: nn.Module, likelihood: str, latent: int,
+        samples: int = 16, signed: bool = True, bins: int = 256, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
-        channels, height, width_pixels = shape
-        if height % 4 or width_pixels % 4:
-            raise ModelError(f"a VAE needs height and width divisible by 4, not {height}×{width_pixels}")
-        if decoder not in ("categorical", "logistic"):
-            raise ModelError(f"no VAE decoder is called {decoder!r}; there are 'categorical' and 'logistic'")
-        self.shape, self.latent, self.samples, self.bins, self.seed = tuple(shape), latent, samples, bins, seed
-        self.decoder_kind = decoder
-        self.inner = (8 * width, height // 4, width_pixels // 4)
-        sizes = [(channels, width, 2), (width, 2 * width, 1), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)]
-        layers: list[nn.Module] = []
-        for inward, outward, stride in sizes:
-            layers += [nn.Conv2d(inward, outward, 5, stride, padding=2), nn.ReLU()]
-        self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(math.prod(self.inner), 2 * latent))
-        outputs = channels * (bins if decoder == "categorical" else 2)
-        self.decoder = nn.Sequential(
-            nn.Linear(latent, math.prod(self.inner)), nn.ReLU(), nn.Unflatten(1, self.inner),
-            nn.ConvTranspose2d(8 * width, 4 * width, 5, 2, padding=2, output_padding=1), nn.ReLU(),
-            nn.ConvTranspose2d(4 * width, 4 * width, 5, 2, padding=2, output_padding=1), nn.ReLU(),
-            nn.Conv2d(4 * width, outputs, 5, padding=2),
-        )  # fmt: skip
+        if likelihood not in LIKELIHOODS:
+            raise ModelError(f"no VAE decoder is called {likelihood!r}; there are {', '.join(LIKELIHOODS)}")
+        self.shape, self.latent, self.samples, self.signed = tuple(shape), latent, samples, signed
+        self.bins, self.seed, self.pixel_likelihood = bins, seed, likelihood
+        self.encoder, self.decoder = encoder, decoder
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, latent)`` of ``q(z|x)``; ``x`` is scaled to [−1, 1]."""
-        mean, log_std = self.encoder(x).to(x.dtype).chunk(2, 1)
+        mean, log_std = self.encoder(x if self.signed else (x + 1) / 2).to(x.dtype).chunk(2, 1)
         return mean, log_std
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """``log p(x|z)`` in float64 nats ``(B,)``."""
         out = self.decoder(z).to(x.dtype)
-        if self.decoder_kind == "logistic":
+        if self.pixel_likelihood == "logistic":
             mean, log_scale = out.chunk(2, 1)
             return sum_per_image(discretised_logistic_log_prob(x, mean, log_scale, self.bins))
+        if self.pixel_likelihood == "bernoulli":
+            return -sum_per_image(F.binary_cross_entropy_with_logits(out, (x + 1) / 2, reduction="none"))
         logits = out.unflatten(1, (self.bins, self.shape[0]))
         levels = torch.round((x + 1) * (self.bins - 1) / 2).long()
         return -sum_per_image(F.cross_entropy(logits, levels, reduction="none"))
@@ -100,9 +92,72 @@ class VAE(nn.Module):
         options: dict[str, Any] = {"generator": generator, "dtype": parameter.dtype, "device": parameter.device}
         out = self.decoder(torch.randn(n, self.latent, **options))
         u = torch.rand(n, *self.shape, **options)
-        if self.decoder_kind == "categorical":
+        if self.pixel_likelihood == "bernoulli":
+            return torch.round(torch.sigmoid(out) * (self.bins - 1)).to(torch.uint8)  # the grey values' means
+        if self.pixel_likelihood == "categorical":
             cumulative = torch.softmax(out.unflatten(1, (self.bins, self.shape[0])), 1).cumsum(1)
             return (cumulative < u[:, None]).sum(1).clamp(max=self.bins - 1).to(torch.uint8)
         mean, log_scale = out.chunk(2, 1)
         value = mean + torch.exp(log_scale) * (torch.log(u) - torch.log1p(-u))
         return torch.round((value + 1) * (self.bins - 1) / 2).clamp(0, self.bins - 1).to(torch.uint8)
+
+
+def rosca_vae(
+    shape: tuple[int, int, int], latent: int = 50, width: int = 8, decoder: str = "categorical", **options: Any
+) -> VAE:
+    """The VAE of Rosca et al. 2018 (arXiv:1802.06847, appendix K), which Nalisnick et al. 2019 examine.
+
+    Parameters
+    ----------
+    width : channels of the narrowest layer; 8 in the paper
+    decoder : ``categorical`` (a softmax over the levels, the paper's) or ``logistic``
+    options : of :class:`VAE`
+    """
+    channels, height, width_pixels = shape
+    if height % 4 or width_pixels % 4:
+        raise ModelError(f"a VAE needs height and width divisible by 4, not {height}×{width_pixels}")
+    inner = (8 * width, height // 4, width_pixels // 4)
+    sizes = [(channels, width, 2), (width, 2 * width, 1), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)]
+    layers: list[nn.Module] = []
+    for inward, outward, stride in sizes:
+        layers += [nn.Conv2d(inward, outward, 5, stride, padding=2), nn.ReLU()]
+    encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(math.prod(inner), 2 * latent))
+    outputs = {"categorical": channels * options.get("bins", 256), "logistic": 2 * channels}.get(decoder, channels)
+    up = nn.Sequential(
+        nn.Linear(latent, math.prod(inner)), nn.ReLU(), nn.Unflatten(1, inner),
+        nn.ConvTranspose2d(8 * width, 4 * width, 5, 2, padding=2, output_padding=1), nn.ReLU(),
+        nn.ConvTranspose2d(4 * width, 4 * width, 5, 2, padding=2, output_padding=1), nn.ReLU(),
+        nn.Conv2d(4 * width, outputs, 5, padding=2),
+    )  # fmt: skip
+    return VAE(shape, encoder, up, decoder, latent, **options)
+
+
+def dcgan_vae(shape: tuple[int, int, int], latent: int = 100, width: int = 32, **options: Any) -> VAE:
+    """The VAE of Xiao et al. (NeurIPS 2020, arXiv:2003.02977): DCGAN networks for 32×32, 256-way softmax."""
+    channels = shape[0]
+
+    def down(inward: int, outward: int) -> list[nn.Module]:
+        return [nn.Conv2d(inward, outward, 4, 2, 1, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
+
+    def up(inward: int, outward: int, stride: int = 2, padding: int = 1) -> list[nn.Module]:
+        return [nn.ConvTranspose2d(inward, outward, 4, stride, padding, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
+
+    encoder = nn.Sequential(
+        *down(channels, width), *down(width, 2 * width), *down(2 * width, 4 * width),
+        nn.Conv2d(4 * width, 2 * latent, 4), nn.Flatten(),
+    )  # fmt: skip
+    decoder = nn.Sequential(
+        nn.Unflatten(1, (latent, 1, 1)), *up(latent, 4 * width, 1, 0), *up(4 * width, 2 * width), *up(2 * width, width),
+        nn.ConvTranspose2d(width, channels * options.get("bins", 256), 4, 2, 1, bias=False),
+    )  # fmt: skip
+    return VAE(shape, encoder, decoder, "categorical", latent, signed=False, **options)
+
+
+def mlp_vae(shape: tuple[int, int, int], latent: int = 20, hidden: int = 400, **options: Any) -> VAE:
+    """The fully connected VAE of PyTorch's examples, Bernoulli on grey values."""
+    pixels = math.prod(shape)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
+    decoder = nn.Sequential(
+        nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, pixels), nn.Unflatten(1, tuple(shape))
+    )
+    return VAE(shape, encoder, decoder, "bernoulli", latent, signed=False, **options)

@@ -1,0 +1,94 @@
+"""A masked PixelCNN with a softmax over the levels (van den Oord et al., ICML 2016, arXiv:1601.06759)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from oodbench.models.flows import sum_per_image
+
+
+class MaskedConv(nn.Conv2d):
+    """A convolution that sees the pixels before its own in raster order (mask A), or its own too (mask B)."""
+
+    mask: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, own: bool):
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+        mask = torch.ones(kernel, kernel)
+        mask[kernel // 2, kernel // 2 + own :] = 0
+        mask[kernel // 2 + 1 :] = 0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
+
+
+class MaskedPixelCNN(nn.Module):
+    """One residual bottleneck block, applied ``repeats`` times with the same weights, between masked convolutions.
+
+    ``log_prob`` is exact; the channels of a pixel are independent given the pixels before it.
+
+    Parameters
+    ----------
+    shape : ``(C, H, W)``
+    hidden : channels of the bottleneck; twice as many outside
+    repeats : applications of the block
+    mean, std : that standardise pixels in [0, 1]
+    bins : levels of a pixel, 256 for 8 bits
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], hidden: int = 16, repeats: int = 5,
+        mean: float = 0.5, std: float = 0.5, bins: int = 256,
+    ):  # fmt: skip
+        super().__init__()
+        self.shape, self.repeats, self.mean, self.std, self.bins = tuple(shape), repeats, mean, std, bins
+        self.enter = MaskedConv(shape[0], 2 * hidden, 7, own=False)
+        self.block = nn.Sequential(
+            MaskedConv(2 * hidden, hidden, 1, own=True), nn.ReLU(),
+            MaskedConv(hidden, hidden, 3, own=True), nn.ReLU(),
+            MaskedConv(hidden, 2 * hidden, 1, own=True), nn.ReLU(),
+        )  # fmt: skip
+        self.leave = nn.Sequential(
+            nn.ReLU(), MaskedConv(2 * hidden, 2 * hidden, 1, own=True),
+            nn.ReLU(), MaskedConv(2 * hidden, bins * shape[0], 1, own=True),
+        )  # fmt: skip
+
+    def logits(self, x: Tensor) -> Tensor:
+        """``(B, bins, C, H, W)`` from standardised pixels."""
+        h = self.enter(x)
+        for _ in range(self.repeats):
+            h = h + self.block(h)
+        logits: Tensor = self.leave(h)
+        return logits.unflatten(1, (self.bins, self.shape[0]))
+
+    def _standardised(self, images: Tensor) -> Tensor:
+        return (images.to(self.enter.weight.dtype) / (self.bins - 1) - self.mean) / self.std
+
+    def log_prob_per_dim(self, images: Tensor) -> Tensor:
+        """``log p(x_d | pixels before)`` of each pixel and channel, ``(B, C, H, W)`` in nats."""
+        x = self._standardised(images)
+        return -F.cross_entropy(self.logits(x).to(x.dtype), images.long(), reduction="none")
+
+    def loss(self, images: Tensor) -> Tensor:
+        """What training minimises: negative log-probability in nats ``(B,)``."""
+        return -sum_per_image(self.log_prob_per_dim(images))
+
+    def log_prob(self, images: Tensor) -> Tensor:
+        """Exact log-probability in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
+        return sum_per_image(self.log_prob_per_dim(images))
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel."""
+        images = torch.zeros(n, *self.shape, dtype=torch.uint8, device=self.enter.weight.device)
+        for row in range(self.shape[1]):
+            for column in range(self.shape[2]):
+                probability = torch.softmax(self.logits(self._standardised(images))[..., row, column], 1)
+                flat = probability.movedim(1, -1).reshape(-1, self.bins)
+                images[:, :, row, column] = (
+                    torch.multinomial(flat, 1, generator=generator).reshape(n, -1).to(torch.uint8)
+                )
+        return images

@@ -1,0 +1,300 @@
+"""Checkpoints of others: each importer against an independent forward computation, and every wrong file by its sentence."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import SHARED
+from torch.nn import functional as F
+
+import oodbench as ob
+from oodbench.cli import main
+from oodbench.errors import ModelError
+from oodbench.models.importers import convert, read_checkpoint, write_card
+from oodbench.models.load import FAMILIES
+
+
+@pytest.fixture
+def shared_weights() -> Path:
+    """The folder of weights that others trained: OODBENCH_WEIGHTS, or `weights` beside the full data sets."""
+    beside = Path(SHARED).parent / "weights" if SHARED else None
+    folder = Path(os.environ["OODBENCH_WEIGHTS"]) if "OODBENCH_WEIGHTS" in os.environ else beside
+    if folder is None or not folder.is_dir():
+        pytest.skip("OODBENCH_WEIGHTS names no folder of weights that others trained")
+    return folder
+
+
+# --- Glow-PyTorch: a small file of its format, and its forward pass written out
+
+
+def glow_pytorch_state(coupling, steps=2, scales=2, hidden=5, learn_top=True):
+    torch.manual_seed(0)
+    state, channels = {}, 1
+
+    def conv(name, inward, outward, kernel, bias):
+        state[f"{name}.conv.weight"] = 0.1 * torch.randn(outward, inward, kernel, kernel)
+        if bias:
+            state[f"{name}.conv.bias"] = 0.1 * torch.randn(outward)
+            state[f"{name}.logs"] = 0.1 * torch.randn(outward, 1, 1)
+        else:
+            for part in ("bias", "logs"):
+                state[f"{name}.actnorm.{part}"] = 0.1 * torch.randn(1, outward, 1, 1)
+
+    for scale in range(scales):
+        channels *= 4
+        for step in range(steps):
+            layer = f"flow.layers.{scale * (steps + 2) + 1 + step}"
+            for part in ("bias", "logs"):
+                state[f"{layer}.actnorm.{part}"] = 0.1 * torch.randn(1, channels, 1, 1)
+            state[f"{layer}.invconv.weight"] = torch.linalg.qr(torch.randn(channels, channels))[0]
+            conv(f"{layer}.block.0", channels // 2, hidden, 3, bias=False)
+            conv(f"{layer}.block.2", hidden, hidden, 1, bias=False)
+            conv(f"{layer}.block.4", hidden, channels if coupling == "affine" else channels // 2, 3, bias=True)
+        if scale < scales - 1:
+            conv(f"flow.layers.{(scale + 1) * (steps + 2) - 1}.conv", channels // 2, channels, 3, bias=True)
+            channels //= 2
+    if learn_top:
+        conv("learn_top_fn", 2 * channels, 2 * channels, 3, bias=True)
+    state["prior_h"] = torch.zeros(1, 2 * channels, 2, 2)
+    return state, {"K": steps, "L": scales, "flow_coupling": coupling}
+
+
+def reference_log_prob(state, options, y):
+    """Nats of the format's own arithmetic: uninterleaved features, log-variances, output scales kept apart."""
+
+    def scaled_conv(name, x):
+        out = F.conv2d(x, state[f"{name}.conv.weight"], state[f"{name}.conv.bias"], padding=1)
+        return out * torch.exp(3 * state[f"{name}.logs"])
+
+    def normed_conv(name, x, padding):
+        out = F.conv2d(x, state[f"{name}.conv.weight"], padding=padding)
+        return (out + state[f"{name}.actnorm.bias"]) * torch.exp(state[f"{name}.actnorm.logs"])
+
+    def gaussian(x, mean, logs):
+        return (-0.5 * (2 * logs + (x - mean) ** 2 / torch.exp(2 * logs) + math.log(2 * math.pi))).sum((1, 2, 3))
+
+    total, steps = torch.zeros(len(y), dtype=y.dtype), options["K"]
+    for scale in range(options["L"]):
+        batch, channels, height, width = y.shape
+        y = y.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        y = y.reshape(batch, 4 * channels, height // 2, width // 2)
+        pixels = height * width // 4
+        for step in range(steps):
+            layer = f"flow.layers.{scale * (steps + 2) + 1 + step}"
+            y = (y + state[f"{layer}.actnorm.bias"]) * torch.exp(state[f"{layer}.actnorm.logs"])
+            total = total + pixels * state[f"{layer}.actnorm.logs"].sum()
+            weight = state[f"{layer}.invconv.weight"]
+            y = torch.einsum("ij,bjhw->bihw", weight, y)
+            total = total + pixels * torch.slogdet(weight)[1]
+            first, second = y.chunk(2, 1)
+            h = F.relu(normed_conv(f"{layer}.block.0", first, 1))
+            h = scaled_conv(f"{layer}.block.4", F.relu(normed_conv(f"{layer}.block.2", h, 0)))
+            if options["flow_coupling"] == "affine":
+                scale_factor = torch.sigmoid(h[:, 1::2] + 2)
+                second = (second + h[:, 0::2]) * scale_factor
+                total = total + torch.log(scale_factor).sum((1, 2, 3))
+            else:
+                second = second + h
+            y = torch.cat([first, second], 1)
+        if scale < options["L"] - 1:
+            y, out = y.chunk(2, 1)
+            h = scaled_conv(f"flow.layers.{(scale + 1) * (steps + 2) - 1}.conv", y)
+            total = total + gaussian(out, h[:, 0::2], h[:, 1::2])
+    top = state["prior_h"].to(y.dtype)
+    if "learn_top_fn.logs" in state:
+        top = scaled_conv("learn_top_fn", top)
+    return total + gaussian(y, *top.chunk(2, 1))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("coupling", "learn_top"), [("affine", True), ("affine", False), ("additive", True)])
+def test_glow_pytorch(tmp_path, coupling, learn_top, prefix):
+    state, options = glow_pytorch_state(coupling, learn_top=learn_top)
+    torch.save({prefix + key: tensor for key, tensor in state.items()}, tmp_path / "glow.pt")
+    imported = convert([tmp_path / "glow.pt"], {})
+    glow = FAMILIES[imported.family](**imported.config).double()
+    glow.load_state_dict(imported.tensors)
+    images = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
+    noise = torch.rand(images.shape, dtype=torch.float64)
+    double = {key: tensor.double() for key, tensor in state.items()}
+    with torch.no_grad():
+        found = glow.eval().log_prob_with(images, noise)
+        expected = reference_log_prob(double, options, glow.dequantise(images, noise)) - 64 * math.log(256)
+    assert torch.allclose(found, expected, rtol=1e-6)  # the converted weights are float32
+
+
+# --- three checkpoints that others trained
+
+
+def imported_model(tmp_path, name, files, trained_on, *options, view=""):
+    arguments = ["import", *map(str, files), "--out", str(tmp_path / name), "--trained-on", trained_on, "--view", view]
+    result = CliRunner().invoke(main, arguments + [word for option in options for word in ("--option", option)])
+    assert result.exit_code == 0, result.output
+    return ob.load_model(str(tmp_path / name))
+
+
+def float_images(identifier):
+    return torch.from_numpy(np.array(ob.load_images(identifier).images))
+
+
+def test_likelihood_regret_vae(tmp_path, shared_weights):
+    folder, view = shared_weights / "likelihood-regret-fmnist", "resize32-bilinear-aa"
+    files = [folder / "netG_pixel.pth", folder / "netE_pixel.pth"]
+    model = imported_model(tmp_path, "xiao", files, "fashionmnist", view=view)
+    down, up = (
+        torch.load(folder / name, weights_only=True, map_location="cpu")
+        for name in ("netE_pixel.pth", "netG_pixel.pth")
+    )
+    images = float_images(f"fashionmnist/test[:6]@{view}")
+
+    def norm(state, name, x):
+        parts = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return F.relu(F.batch_norm(x, *parts))
+
+    h = images / 255
+    for conv, batch_norm in [("input-conv", "input-BN"), ("pyramid:32-64:conv", "pyramid:64:batchnorm"),
+                             ("pyramid:64-128:conv", "pyramid:128:batchnorm")]:  # fmt: skip
+        h = norm(down, f"main.{batch_norm}", F.conv2d(h, down[f"main.{conv}.weight"], stride=2, padding=1))
+    mean, log_variance = (F.conv2d(h, down[f"{c}.weight"], down[f"{c}.bias"]).flatten(1) for c in ("conv1", "conv2"))
+    with torch.no_grad():
+        found_mean, found_log_std = model.posterior(images / 255 * 2 - 1)
+    assert torch.allclose(found_mean, mean, atol=1e-4)
+    assert torch.allclose(found_log_std, log_variance / 2, atol=1e-4)
+
+    z = mean
+    h = z[:, :, None, None]
+    for conv, batch_norm, stride, padding in [
+        ("initial:100-128:convt", "initial:128:batchnorm", 1, 0),
+        ("pyramid:128-64:convt", "pyramid:64:batchnorm", 2, 1),
+        ("pyramid:64-32:convt", "pyramid:32:batchnorm", 2, 1),
+    ]:
+        h = norm(
+            up, f"main.{batch_norm}", F.conv_transpose2d(h, up[f"main.{conv}.weight"], stride=stride, padding=padding)
+        )
+    logits = F.conv_transpose2d(h, up["main.final:32-1:convt.weight"], stride=2, padding=1)
+    expected = -F.cross_entropy(logits, images[:, 0].long(), reduction="none").double().sum((1, 2))
+    with torch.no_grad():
+        assert torch.allclose(model.log_likelihood(images / 255 * 2 - 1, z), expected, rtol=1e-5)
+
+
+def test_likelihood_regret_vae_prefers_mnist(tmp_path, shared_weights):
+    """Its authors' saved likelihoods (200 images a set, 1,000 draws) give 0.191 and 3.19 bits/dim in-dist."""
+    folder, view = shared_weights / "likelihood-regret-fmnist", "resize32-bilinear-aa"
+    model = imported_model(tmp_path, "xiao", sorted(folder.glob("*.pth")), "fashionmnist", view=view)
+    sets = [ob.load_images(f"{name}/test[:100]@{view}") for name in ("fashionmnist", "mnist")]
+    test, ood = (ob.measure(model, images, "log_prob")["log_prob"] for images in sets)
+    assert ob.auroc(-test, -ood).value == pytest.approx(0.19, abs=0.07)
+    assert ob.bits_per_dim(test, (1, 32, 32)).mean() == pytest.approx(3.1, abs=0.2)
+
+
+def test_pytorch_example_vae(tmp_path, shared_weights):
+    file = shared_weights / "mlp-vae-fmnist" / "vae_fashion_mnist.pth"
+    model = imported_model(tmp_path, "mlp", [file], "fashionmnist", "shape=[1,28,28]")
+    assert "no density of 8-bit images" in (tmp_path / "mlp" / "card.yaml").read_text()
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    x = float_images("fashionmnist/test[:4]") / 255
+
+    def linear(name, h):
+        return F.linear(h, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    h = F.relu(linear("fc1", x.flatten(1)))
+    probability = torch.sigmoid(linear("fc4", F.relu(linear("fc3", linear("fc21", h)))))
+    expected = -F.binary_cross_entropy(probability, x.flatten(1), reduction="none").double().sum(1)
+    with torch.no_grad():
+        mean, log_std = model.posterior(2 * x - 1)
+        assert torch.allclose(mean, linear("fc21", h), atol=1e-5)
+        assert torch.allclose(log_std, linear("fc22", h) / 2, atol=1e-5)
+        assert torch.allclose(model.log_likelihood(2 * x - 1, mean), expected, rtol=1e-5)
+
+
+def test_masked_pixelcnn(tmp_path, shared_weights):
+    file = shared_weights / "pixelcnn-mnist" / "PixelCNN_MNIST.pth"
+    options = ("shape=[1,28,28]", "repeats=5", "mean=0.1307", "std=0.3081")
+    model = imported_model(tmp_path, "pixel", [file], "mnist", *options)
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    images = float_images("mnist/test[:20]")
+
+    def conv(name, h):
+        weight = state[f"{name}.weight"] * state[f"{name}.mask"]
+        return F.conv2d(h, weight, state[f"{name}.bias"], padding=weight.shape[2] // 2)
+
+    h = conv("conv1", (images / 255 - 0.1307) / 0.3081)
+    for _ in range(5):
+        h = h + F.relu(conv("block.conv3", F.relu(conv("block.conv2", F.relu(conv("block.conv1", h))))))
+    logits = conv("conv3", F.relu(conv("conv2", F.relu(h))))
+    expected = -F.cross_entropy(logits, images[:, 0].long(), reduction="none").double().sum((1, 2))
+    with torch.no_grad():
+        found = model.log_prob(images)
+    assert torch.allclose(found, expected, rtol=1e-5)
+    assert ob.bits_per_dim(found.numpy(), (1, 28, 28)).mean() < 1.5
+
+
+# --- untrusted files
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("was-here",)
+
+
+def sentence(path, options=()):
+    with pytest.raises(ModelError) as raised:
+        convert([path], dict(options))
+    assert str(path) in str(raised.value)
+    return str(raised.value)
+
+
+def test_each_wrong_file_has_its_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pt"
+    path.write_bytes(pickle.dumps(Evil()))
+    assert "holds more than tensors and is not opened" in sentence(path)
+    torch.save(Evil(), path)
+    assert "holds more than tensors and is not opened" in sentence(path)
+    assert not (tmp_path / "was-here").exists()
+    path.write_bytes(b"<!DOCTYPE html>")
+    assert "HTML page" in sentence(path)
+    with tarfile.open(path, "w"):
+        pass
+    assert "cannot be opened" in sentence(path)
+    torch.save({"a": torch.ones(100)}, path)
+    path.write_bytes(path.read_bytes()[:400])
+    assert "cut short, damaged or no checkpoint" in sentence(path)
+    torch.save([1, 2], path)
+    assert "not a state dict of tensors" in sentence(path)
+    torch.save({"some.weight": torch.ones(1)}, path)
+    assert "matches no known format (its keys begin with some.weight)" in sentence(path)
+    assert "there is no file" in sentence(tmp_path / "none.pt")
+
+
+def test_missing_options_files_and_shapes_are_named(tmp_path):
+    state = {
+        f"{name}.{kind}": torch.ones(2, 2)
+        for name in ("fc1", "fc21", "fc22", "fc3", "fc4")
+        for kind in ("weight", "bias")
+    }
+    torch.save(state, tmp_path / "vae.pt")
+    assert "does not hold shape: give --option NAME=VALUE" in sentence(tmp_path / "vae.pt")
+    assert "does not fit the options given: encoder.1.weight" in sentence(
+        tmp_path / "vae.pt", {"shape": [1, 8, 8]}.items()
+    )
+    torch.save({"main.input-conv.weight": torch.ones(1)}, tmp_path / "netE.pt")
+    assert "comes in 2; give them all" in sentence(tmp_path / "netE.pt")
+
+
+def test_an_imported_card_is_a_card(tmp_path):
+    state, _ = glow_pytorch_state("affine")
+    torch.save(state, tmp_path / "glow.pt")
+    imported = convert([tmp_path / "glow.pt"], {})
+    write_card(imported, tmp_path / "card", "card", "mnist", "", {})
+    found = ob.load_model(str(tmp_path / "card")).state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in imported.tensors.items())
+    assert read_checkpoint(tmp_path / "card" / "weights.safetensors").keys() == found.keys()
