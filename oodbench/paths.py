@@ -50,3 +50,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_if_changed(path: Path, content: bytes) -> None:
+    """Write ``content`` whole, unless the file holds just that already and can be left untouched."""
+    if not path.exists() or path.read_bytes() != content:
+        write_whole(path, lambda file: file.write(content))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.errors import StoreError
-from oodbench.paths import home, write_whole
+from oodbench.paths import home, write_if_changed, write_whole
 
 SCHEMA = 1
 """Of rows; a reader refuses newer ones."""
@@ -64,9 +64,9 @@ class ColumnStore:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as sorted JSON lines."""
+    """Write rows as sorted JSON lines; a file that would not change is left alone."""
     lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
-    write_whole(path, lambda file: file.write("".join(line + "\n" for line in lines).encode()))
+    write_if_changed(path, "".join(line + "\n" for line in lines).encode())
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from oodbench.errors import StoreError
-from oodbench.paths import write_whole
+from oodbench.paths import write_if_changed
 from oodbench.report.in_dist import in_dist_page
 from oodbench.report.overview import overview
 from oodbench.report.tables import HEAD, distinct, slug
@@ -20,8 +20,7 @@ def write_report(folder: Path) -> list[Path]:
     """
     pages = _pages(folder)
     for path, text in pages.items():
-        if not path.exists() or path.read_text("utf-8") != text:
-            write_whole(path, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+        write_if_changed(path, text.encode())
     for path in _stale(folder, pages):
         path.unlink()
     return list(pages)
