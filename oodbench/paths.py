@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from oodbench.errors import StoreError
+from oodbench.errors import DataError, StoreError
 
 PACKAGE = Path(__file__).parent
 
@@ -22,7 +22,12 @@ def home() -> Path:
 
 def data_folder() -> Path | None:
     """The user's folder of ``.npz`` files and raw data sets, ``$OODBENCH_DATA``, where it is set."""
-    return Path(os.environ["OODBENCH_DATA"]).expanduser() if os.environ.get("OODBENCH_DATA") else None
+    if not os.environ.get("OODBENCH_DATA"):
+        return None
+    folder = Path(os.environ["OODBENCH_DATA"]).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"OODBENCH_DATA names {folder}, which is no folder; correct it or unset it")
+    return folder
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

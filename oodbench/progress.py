@@ -42,8 +42,8 @@ class Bars:
         self._bars: dict[Hashable, TaskID] = {}
 
     def add(self, key: Hashable, label: str, total: int) -> None:
-        if total:
-            self._bars[key] = self._progress.add_task(label, total=total, start=not self._bars)
+        """A bar of ``total`` units; 0 where nobody knows how many."""
+        self._bars[key] = self._progress.add_task(label, total=total or None, start=not self._bars)
 
     def advance(self, key: Hashable, amount: int) -> None:
         bar = self._bars[key]

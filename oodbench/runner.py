@@ -174,7 +174,8 @@ def evaluate_all(tasks: Sequence[TrialTask], failures: dict[ImagePass, str], opt
     rows = [failed(task, "; ".join(dict.fromkeys(why))) for task, why in reasons.items() if why]
     sound = [task for task in tasks if not reasons[task]]
     with progress_bars("trials") as bars:
-        bars.add("trials", "metrics and their intervals", len(sound))
+        if sound:
+            bars.add("trials", "metrics and their intervals", len(sound))
         for _, result in _map(evaluate, sound, options):
             if isinstance(result, Exception):
                 raise result

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from oodbench import registry
 from oodbench.cli import main
+from oodbench.data.images import load_images
 
 
 def oodbench(*arguments, code=0):
@@ -114,6 +115,17 @@ def test_a_plugin_that_raises_is_named_with_its_line(here):
 def test_a_plugin_without_anything_says_so(here):
     (here / "empty.py").write_text("")
     assert "registers no scorer and no model" in oodbench("check", "empty.py", code=1)
+
+
+def test_fetch_draws_bars_for_files_of_known_and_unknown_size(here, monkeypatch):
+    def fetching(card, start, progress):
+        for name, size in (("known", 10), ("unknown", 0)):
+            start(name, size)
+            progress(name, 10)
+        return [load_images("mnist/test[:3]")]
+
+    monkeypatch.setattr("oodbench.data.fetch.fetch", fetching)
+    assert "mnist/test[:3]: 3 images, sha256" in oodbench("data", "fetch", "mnist")
 
 
 def test_data_list_and_verify(here, monkeypatch):

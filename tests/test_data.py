@@ -141,6 +141,12 @@ def test_unknown_and_missing_sets_say_what_to_do(home):
         ob.load_images("celeba/test")
 
 
+def test_a_data_folder_that_does_not_exist_is_named(monkeypatch):
+    monkeypatch.setenv("OODBENCH_DATA", "/no/such/folder")
+    with pytest.raises(DataError, match="OODBENCH_DATA names /no/such/folder, which is no folder"):
+        ob.load_images("mnist")
+
+
 def test_a_user_s_folder_of_arrays(tmp_path, home, monkeypatch, random):
     images = random.integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
     np.savez(tmp_path / "mine_test.npz", images=images)
