@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from oodbench.errors import DataError, StoreError
+from oodbench.errors import OodbenchError, StoreError
 
 PACKAGE = Path(__file__).parent
 
@@ -26,7 +26,7 @@ def data_folder() -> Path | None:
         return None
     folder = Path(os.environ["OODBENCH_DATA"]).expanduser()
     if not folder.is_dir():
-        raise DataError(f"OODBENCH_DATA names {folder}, which is no folder; correct it or unset it")
+        raise OodbenchError(f"OODBENCH_DATA names {folder}, which is no folder; correct it or unset it")
     return folder
 
 

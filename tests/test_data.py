@@ -23,7 +23,7 @@ from oodbench.data.fetch import fetch
 from oodbench.data.images import parse_identifier, split_indices
 from oodbench.data.make_sample import write_sample
 from oodbench.data.views import apply_view, luma, view_between
-from oodbench.errors import DataError, MissingDataError, UnknownNameError
+from oodbench.errors import DataError, MissingDataError, OodbenchError, UnknownNameError
 
 SAMPLE_HASHES = {
     "fashionmnist/test[:2000]": "664828cf500c6725",
@@ -143,7 +143,7 @@ def test_unknown_and_missing_sets_say_what_to_do(home):
 
 def test_a_data_folder_that_does_not_exist_is_named(monkeypatch):
     monkeypatch.setenv("OODBENCH_DATA", "/no/such/folder")
-    with pytest.raises(DataError, match="OODBENCH_DATA names /no/such/folder, which is no folder"):
+    with pytest.raises(OodbenchError, match="OODBENCH_DATA names /no/such/folder, which is no folder"):
         ob.load_images("mnist")
 
 
