@@ -272,7 +272,7 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
 def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[str, ...]) -> None:
     """Turn a checkpoint that others trained into a card; FILES are all files of one model.
 
-    Knows Glow-PyTorch, the Likelihood-Regret VAE, the VAE of PyTorch's examples, and a masked PixelCNN.
+    Knows Glow-PyTorch, pixel-cnn-pp, the Likelihood-Regret VAE, the VAE of PyTorch's examples, and a masked PixelCNN.
     """
     from oodbench.data.views import check_view
     from oodbench.models.importers import convert, write_card

@@ -131,6 +131,127 @@ def test_glow_pytorch(tmp_path, coupling, learn_top, prefix):
     assert torch.allclose(found, expected, rtol=1e-6)  # the converted weights are float32
 
 
+# --- pixel-cnn-pp: a small file of its format, and its forward pass written out
+
+
+def pixel_cnn_pp_state(channels, filters=3, mixtures=2):
+    torch.manual_seed(0)
+    state = {}
+
+    def add(name, *shape, kind):
+        state[f"{name}.{kind}.weight_v"] = 0.3 * torch.randn(*shape)
+        state[f"{name}.{kind}.weight_g"] = 0.5 + torch.rand(shape[0], *[1] * (len(shape) - 1))
+        state[f"{name}.{kind}.bias"] = 0.3 * torch.randn(shape[1] if kind == "deconv" else shape[0])
+
+    def block(name, kernel, skips):
+        add(f"{name}.conv_input", filters, 2 * filters, *kernel, kind="conv")
+        add(f"{name}.conv_out", 2 * filters, 2 * filters, *kernel, kind="conv")
+        if skips:
+            add(f"{name}.nin_skip", filters, 2 * skips * filters, kind="lin_a")
+
+    for layers, counts, skips in (("up_layers", (1, 1, 1), (0, 1)), ("down_layers", (1, 2, 2), (1, 2))):
+        for scale, count in enumerate(counts):
+            for number in range(count):
+                block(f"{layers}.{scale}.u_stream.{number}", (2, 3), skips[0])
+                block(f"{layers}.{scale}.ul_stream.{number}", (2, 2), skips[1])
+    for scale in range(2):
+        for stream, kernel in (("u", (2, 3)), ("ul", (2, 2))):
+            add(f"downsize_{stream}_stream.{scale}", filters, filters, *kernel, kind="conv")
+            add(f"upsize_{stream}_stream.{scale}", filters, filters, *kernel, kind="deconv")
+    add("u_init", filters, channels + 1, 2, 3, kind="conv")
+    add("ul_init.0", filters, channels + 1, 1, 3, kind="conv")
+    add("ul_init.1", filters, channels + 1, 2, 1, kind="conv")
+    add("nin_out", mixtures * (10 if channels == 3 else 3), filters, kind="lin_a")
+    return state
+
+
+def reference_parameters(state, x):
+    """The format's own network: its streams, skips and shifts, with the weight norm undone by hand."""
+
+    def weight(name):
+        v = state[f"{name}.weight_v"]
+        return state[f"{name}.weight_g"] * v / v.flatten(1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1))
+
+    def conv(name, h, right=False, stride=1):
+        w = weight(f"{name}.conv")
+        height, width = w.shape[2:]
+        side = (width - 1, 0) if right else ((width - 1) // 2, (width - 1) // 2)
+        return F.conv2d(F.pad(h, (*side, height - 1, 0)), w, state[f"{name}.conv.bias"], stride)
+
+    def grow(name, h, right):
+        out = F.conv_transpose2d(h, weight(f"{name}.deconv"), state[f"{name}.deconv.bias"], 2, output_padding=1)
+        out = out[:, :, :-1]
+        return out[:, :, :, :-1] if right else out[:, :, :, 1:-1]
+
+    def linear(name, h):
+        return F.linear(h.permute(0, 2, 3, 1), weight(f"{name}.lin_a"), state[f"{name}.lin_a.bias"]).permute(0, 3, 1, 2)
+
+    def twice(h):
+        return F.elu(torch.cat([h, -h], 1))
+
+    def block(name, h, right, skip=None):
+        inner = conv(f"{name}.conv_input", twice(h), right)
+        if skip is not None:
+            inner = inner + linear(f"{name}.nin_skip", twice(skip))
+        a, b = conv(f"{name}.conv_out", twice(inner), right).chunk(2, 1)
+        return h + a * torch.sigmoid(b)
+
+    x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    down, across = (lambda h: F.pad(h, (0, 0, 1, 0))[:, :, :-1]), (lambda h: F.pad(h, (1, 0))[..., :-1])
+    us, uls = [down(conv("u_init", x))], [down(conv("ul_init.0", x)) + across(conv("ul_init.1", x, right=True))]
+    for scale in range(3):
+        us.append(block(f"up_layers.{scale}.u_stream.0", us[-1], False))
+        uls.append(block(f"up_layers.{scale}.ul_stream.0", uls[-1], True, us[-1]))
+        if scale < 2:
+            us.append(conv(f"downsize_u_stream.{scale}", us[-1], stride=2))
+            uls.append(conv(f"downsize_ul_stream.{scale}", uls[-1], right=True, stride=2))
+    u, ul = us.pop(), uls.pop()
+    for scale in range(3):
+        for number in range(1 if scale == 0 else 2):
+            u = block(f"down_layers.{scale}.u_stream.{number}", u, False, us.pop())
+            ul = block(f"down_layers.{scale}.ul_stream.{number}", ul, True, torch.cat([u, uls.pop()], 1))
+        if scale < 2:
+            u, ul = grow(f"upsize_u_stream.{scale}", u, False), grow(f"upsize_ul_stream.{scale}", ul, True)
+    return linear("nin_out", F.elu(ul))
+
+
+def reference_mixture(parameters, x, mixtures):
+    """Its loss: logits first, then for each channel means, log-scales and, in colour, coefficients."""
+    channels = x.shape[1]
+    logits, rest = parameters[:, :mixtures], parameters[:, mixtures:]
+    rest = rest.unflatten(1, (channels, -1, mixtures))  # (B, C, kinds, K, H, W)
+    joint = F.log_softmax(logits, 1)
+    for channel in range(channels):
+        mean = rest[:, channel, 0]
+        if channel == 1:
+            mean = mean + torch.tanh(rest[:, 0, 2]) * x[:, None, 0]
+        if channel == 2:
+            mean = mean + torch.tanh(rest[:, 1, 2]) * x[:, None, 0] + torch.tanh(rest[:, 2, 2]) * x[:, None, 1]
+        inverse = torch.exp(-rest[:, channel, 1].clamp(min=-7))
+        value = x[:, None, channel]
+        upper = torch.where(value > 0.999, 1.0, torch.sigmoid(inverse * (value - mean + 1 / 255)))
+        lower = torch.where(value < -0.999, 0.0, torch.sigmoid(inverse * (value - mean - 1 / 255)))
+        joint = joint + torch.log(upper - lower)
+    return torch.logsumexp(joint, 1).sum((1, 2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixel_cnn_pp(tmp_path, channels):
+    state = pixel_cnn_pp_state(channels)
+    torch.save({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "pixelcnn.pt")
+    imported = convert([tmp_path / "pixelcnn.pt"], {})
+    model = FAMILIES[imported.family](**imported.config)
+    model.load_state_dict(imported.tensors)
+    images = torch.randint(100, 160, (2, *imported.config["shape"]), dtype=torch.uint8)
+    images[:, :, :2] = torch.tensor([0, 255], dtype=torch.uint8)[:, None]
+    x = images.double() / 127.5 - 1
+    with torch.no_grad():
+        found = model.double().eval().log_prob(images)
+        double = {key: tensor.double() for key, tensor in state.items()}
+        expected = reference_mixture(reference_parameters(double, x), x, mixtures=2)
+    assert torch.allclose(found, expected, rtol=1e-5)
+
+
 # --- three checkpoints that others trained
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from oodbench.errors import ModelError
 from oodbench.models.cards import wrong_file
 from oodbench.models.load import FAMILIES
+from oodbench.models.logistic import mixture_width
 from oodbench.paths import write_whole
 
 State = dict[str, Tensor]
@@ -128,6 +129,56 @@ def _scaled_conv(state: State, source: str, target: str, interleaved: bool) -> S
     return {f"{target}.weight": weight, f"{target}.bias": bias}
 
 
+def pixel_cnn_pp(state: State) -> Imported:
+    """PixelCNN++ as pclucas14/pixel-cnn-pp saves it: the same network, its 1×1 layers linear, mixtures in another order."""
+    renamed = {"u_init": "enter_up", "ul_init": "enter_left", "nin_out": "out", "downsize_u_stream": "down_up",
+               "downsize_ul_stream": "down_left", "upsize_u_stream": "up_up", "upsize_ul_stream": "up_left"}  # fmt: skip
+    parts = {"conv_input": "enter", "conv_out": "leave", "nin_skip": "skip"}
+    streams = {("up_layers", "u_stream"): "encode_up", ("up_layers", "ul_stream"): "encode_left",
+               ("down_layers", "u_stream"): "decode_up", ("down_layers", "ul_stream"): "decode_left"}  # fmt: skip
+    found: State = {}
+    for key, tensor in state.items():
+        *path, kind = [part for part in key.split(".") if part not in ("conv", "deconv", "lin_a")]
+        if path[0] in ("up_layers", "down_layers"):
+            layer, scale, stream, block, part = path
+            path = [streams[layer, stream], scale, block, parts[part]]
+        else:
+            path[0] = renamed[path[0]]
+        linear = ".lin_a." in key
+        target = ".".join(path if linear else [*path, "conv"])
+        if kind == "bias":
+            found[f"{target}.bias"] = tensor
+        else:
+            number = {"weight_g": 0, "weight_v": 1}[kind]
+            found[f"{target}.parametrizations.weight.original{number}"] = tensor[..., None, None] if linear else tensor
+    channels, filters = state["u_init.conv.weight_v"].shape[1] - 1, state["u_init.conv.weight_v"].shape[0]
+    mixtures = state["nin_out.lin_a.bias"].shape[0] // mixture_width(channels)
+    order = _mixture_order(channels, mixtures)
+    found |= {key: tensor[order] for key, tensor in found.items() if key.startswith("out.")}
+    resnets = len({key.split(".")[3] for key in state if key.startswith("up_layers.0.u_stream.")})
+    side = 28 if channels == 1 else 32
+    config = {
+        "shape": [channels, side, side],
+        "filters": filters,
+        "resnets": resnets,
+        "mixtures": mixtures,
+        "scales": 3,
+    }
+    return Imported("pixelcnn++", config, "exact", found)
+
+
+def _mixture_order(channels: int, mixtures: int) -> list[int]:
+    """Where our parameters (component by component) stand among theirs (logits, then by channel: means, scales, coefficients)."""
+    kinds = 3 if channels > 1 else 2
+
+    def theirs(channel: int, kind: int, component: int) -> int:
+        return mixtures * (1 + channel * kinds + kind) + component
+
+    coefficients = range(channels * (channels - 1) // 2)
+    slots = [(c, 0) for c in range(channels)] + [(c, 1) for c in range(channels)] + [(c, 2) for c in coefficients]
+    return [index for k in range(mixtures) for index in (k, *(theirs(channel, kind, k) for channel, kind in slots))]
+
+
 def likelihood_regret(encoder: State, decoder: State) -> Imported:
     """The DCGAN VAE of XavierXiao/Likelihood-Regret: two files, log-variances where we keep log standard deviations."""
     found: State = {}
@@ -195,6 +246,10 @@ FORMATS = [
     Format(
         "Glow of y0ast/Glow-PyTorch", ("prior_h",), (),
         lambda states, options: glow_pytorch(states[0]),
+    ),
+    Format(
+        "PixelCNN++ of pclucas14/pixel-cnn-pp", ("u_init.conv.weight_v",), (),
+        lambda states, options: pixel_cnn_pp(states[0]),
     ),
     Format(
         "DCGAN VAE of XavierXiao/Likelihood-Regret", ("main.input-conv", "main.initial"), (),
