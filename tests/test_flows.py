@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from oodbench.errors import ModelError
-from oodbench.models.flows import COUPLING_NETS
+from oodbench.models.flows import COUPLING_NETS, CheckerboardCoupling
 from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_uniform
+from oodbench.models.realnvp import RealNVP
 
 
 def small_glow(shape=(2, 4, 4), seed=0, **options) -> Glow:
@@ -30,6 +31,20 @@ def images_for(glow: Glow, n=5) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(1).integers(0, glow.bins, (n, *glow.shape)).astype(np.uint8))
 
 
+def small_flow(options):
+    if options.get("family") != "realnvp":
+        return small_glow(**options)
+    torch.manual_seed(0)
+    flow = RealNVP(
+        (2, 4, 4), **{"hidden": 6, "couplings": 2, **{k: v for k, v in options.items() if k != "family"}}
+    ).double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        flow.train().loss(torch.randint(0, 256, (64, *flow.shape)))
+    return flow.eval()
+
+
 CONFIGURATIONS = [
     {},
     {"coupling": "additive"},
@@ -37,12 +52,14 @@ CONFIGURATIONS = [
     {"lu": True},
     {"prior": "standard"},
     {"coupling": "additive", "net": "highway", "lu": True, "prior": "standard", "scales": 1},
+    {"family": "realnvp"},
+    {"family": "realnvp", "prior": "learned", "net": "highway"},
 ]
 
 
 @pytest.mark.parametrize("options", CONFIGURATIONS)
 def test_log_det_equals_autograd(options):
-    glow = small_glow(**options)
+    glow = small_flow(options)
     y = torch.rand(1, *glow.shape, dtype=torch.float64) - 0.5
 
     def flat(y):
@@ -54,7 +71,7 @@ def test_log_det_equals_autograd(options):
 
 @pytest.mark.parametrize("options", CONFIGURATIONS)
 def test_decode_undoes_encode(options):
-    glow = small_glow(**options)
+    glow = small_flow(options)
     images = images_for(glow)
     z, _, _ = glow.encode(images)
     assert z.shape == (5, math.prod(glow.shape))
@@ -63,7 +80,7 @@ def test_decode_undoes_encode(options):
 
 @pytest.mark.parametrize("options", CONFIGURATIONS)
 def test_log_prob_is_the_sum_of_its_terms(options):
-    glow = small_glow(**options)
+    glow = small_flow(options)
     images = images_for(glow)
     _, log_prob_z, log_det = glow.encode(images)
     noise = keyed_uniform(images, glow.seed)
@@ -139,6 +156,21 @@ def test_samples_agree_with_the_density():
 def test_shapes_that_do_not_halve_are_refused():
     with pytest.raises(ModelError, match="divisible by 8, not 28×28"):
         Glow((1, 28, 28), scales=3)
+    with pytest.raises(ModelError, match="no coupling is called 'spline'"):
+        Glow((1, 28, 28), scales=2, coupling="spline")
+    with pytest.raises(ModelError, match="no prior is called 'flat'"):
+        Glow((1, 28, 28), scales=2, prior="flat")
+
+
+def test_a_checkerboard_changes_one_colour_and_sees_the_other():
+    torch.manual_seed(0)
+    coupling = CheckerboardCoupling(1, 4, parity=0).double()
+    with torch.no_grad():
+        for parameter in coupling.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
+    changed = (coupling(x)[0] != x)[0, 0]
+    assert changed.tolist() == [[(row + column) % 2 == 0 for column in range(4)] for row in range(4)]
 
 
 def test_noise_belongs_to_the_image():

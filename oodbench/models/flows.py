@@ -188,6 +188,8 @@ class Coupling(nn.Module):
 
     def __init__(self, channels: int, hidden: int, kind: str = "affine", net: str = "conv"):
         super().__init__()
+        if kind not in ("affine", "additive"):
+            raise ModelError(f"no coupling is called {kind!r}; there are 'affine' and 'additive'")
         self.kept = channels // 2
         self.affine = kind == "affine"
         changed = channels - self.kept
@@ -213,3 +215,46 @@ class Coupling(nn.Module):
         if log_scale is not None:
             changed = changed * torch.exp(-log_scale)
         return torch.cat([kept, changed - shift], 1)
+
+
+class CheckerboardCoupling(nn.Module):
+    """Change the pixels of one colour of a checkerboard by a function of the others.
+
+    ``y = m·x + (1 − m)·(x + t(m·x))·σ(s(m·x) + 2)``, ``log_det = Σ (1 − m)·log σ(s + 2)``.
+
+    Dinh et al., ICLR 2017, arXiv:1605.08803, §3.4.
+    """
+
+    def __init__(self, channels: int, hidden: int, parity: int, net: str = "conv"):
+        super().__init__()
+        self.parity = parity
+        self.net = COUPLING_NETS[net](channels, hidden, 2 * channels)
+
+    def _mask(self, x: Tensor) -> Tensor:
+        rows, columns = (torch.arange(size, device=x.device) for size in x.shape[2:])
+        return ((rows[:, None] + columns + self.parity) % 2).to(x.dtype)
+
+    def _shift_and_log_scale(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self.net(mask * x).to(x.dtype).chunk(2, 1)
+        return shift, F.logsigmoid(raw + 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mask = self._mask(x)
+        shift, log_scale = self._shift_and_log_scale(x, mask)
+        y = mask * x + (1 - mask) * (x + shift) * torch.exp(log_scale)
+        return y, sum_per_image((1 - mask) * log_scale)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        mask = self._mask(y)
+        shift, log_scale = self._shift_and_log_scale(y, mask)
+        return mask * y + (1 - mask) * (y * torch.exp(-log_scale) - shift)
+
+
+class Flip(nn.Module):
+    """Reverse the channels, so that the next coupling changes the other half; ``log_det = 0``."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.flip(1), x.new_zeros((), dtype=torch.float64)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y.flip(1)

@@ -1,17 +1,14 @@
-"""Glow (Kingma & Dhariwal, NeurIPS 2018, arXiv:1807.03039), as flow over 8-bit images."""
+"""Glow (Kingma & Dhariwal, NeurIPS 2018, arXiv:1807.03039)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from oodbench.errors import ModelError
-from oodbench.models.flows import ActNorm, Bijection, Coupling, InvertibleConv, Squeeze, gaussian_log_prob, zero_conv
-from oodbench.models.noise import keyed_uniform
+from oodbench.models.flows import ActNorm, Bijection, Coupling, InvertibleConv
+from oodbench.models.multiscale import MultiscaleFlow
 
 
 class Step(nn.Module):
@@ -36,139 +33,24 @@ class Step(nn.Module):
         return y
 
 
-class Glow(nn.Module):
-    """Multi-scale Glow over images of ``bins`` levels, with uniform dequantisation inside.
-
-    ``y = (x + u)/bins − ½`` with ``u ~ U[0,1)`` keyed by (seed, image bytes), and
-    ``log p(x) ≥ E_u[log p_z(f(y)) + log|det ∂f/∂y|] − D·log bins``; one draw of ``u`` estimates the bound.
+class Glow(MultiscaleFlow):
+    """Glow: at each scale squeeze, then steps of flow.
 
     Parameters
     ----------
-    shape : ``(C, H, W)``; H and W divisible by ``2**scales``
-    scales : levels of the multi-scale architecture; each squeezes, steps, and factors half of the channels out
     steps : steps of flow a scale
     hidden : channels of the coupling networks
     coupling : ``affine`` or ``additive`` (volume-preserving)
     net : ``conv`` (Glow's) or ``highway`` (Nalisnick et al. 2019)
     lu : keep the 1×1 convolutions as LU factors
-    prior : ``standard`` N(0, I), or ``learned``: per-channel mean and scale at the top, and factored-out halves
-        predicted from the kept ones
-    bins : levels of a pixel, 256 for 8 bits
-    seed : of the dequantisation noise
+    shape, scales, prior, bins, seed : see :class:`oodbench.models.multiscale.MultiscaleFlow`
     """
 
     def __init__(
         self, shape: tuple[int, int, int], scales: int = 3, steps: int = 8, hidden: int = 64, coupling: str = "affine",
         net: str = "conv", lu: bool = False, prior: str = "learned", bins: int = 256, seed: int = 0,
     ):  # fmt: skip
-        super().__init__()
-        channels, height, width = shape
-        if height % 2**scales or width % 2**scales:
-            raise ModelError(
-                f"a Glow of {scales} scales needs height and width divisible by {2**scales}, not {height}×{width}"
-            )
-        self.shape, self.bins, self.seed = tuple(shape), bins, seed
-        self.squeeze = Squeeze()
-        self.scales = nn.ModuleList()  # of nn.ModuleList of Step
-        self.split_priors = nn.ModuleList()
-        self.latent_shapes: list[tuple[int, int, int]] = []
-        for scale in range(scales):
-            channels, height, width = channels * 4, height // 2, width // 2
-            self.scales.append(nn.ModuleList(Step(channels, hidden, coupling, net, lu) for _ in range(steps)))
-            if scale < scales - 1:
-                channels //= 2
-                self.latent_shapes.append((channels, height, width))
-                if prior == "learned":
-                    self.split_priors.append(zero_conv(channels, 2 * channels))
-        self.latent_shapes.append((channels, height, width))
-        self._log_volume = math.prod(shape) * math.log(bins)
-        self.top_prior = nn.Parameter(torch.zeros(1, 2 * channels, 1, 1), requires_grad=prior == "learned")
+        def make_scale(channels: int) -> nn.ModuleList:
+            return nn.ModuleList(Step(4 * channels, hidden, coupling, net, lu) for _ in range(steps))
 
-    def _prior(self, scale: int, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of the latent that ``scale`` factors out, given what it keeps."""
-        if scale == len(self.scales) - 1:
-            parameters = self.top_prior.to(kept.dtype)
-        elif len(self.split_priors):
-            parameters = self.split_priors[scale](kept).to(kept.dtype)
-        else:
-            return torch.zeros_like(kept), torch.zeros_like(kept)
-        mean, log_std = parameters.chunk(2, 1)
-        return mean, log_std
-
-    def flow(self, y: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Latents of each scale, ``log_prob_z`` and ``log_det`` of a continuous input ``y`` in ``[−½, ½)``."""
-        latents: list[Tensor] = []
-        log_det = y.new_zeros(len(y), dtype=torch.float64)
-        log_prob_z = torch.zeros_like(log_det)
-        for scale, steps in enumerate(self.scales):
-            y, _ = self.squeeze(y)
-            for step in steps.children():
-                y, change = step(y)
-                log_det = log_det + change
-            if scale < len(self.scales) - 1:
-                y, out = y.chunk(2, 1)
-            else:
-                out = y
-            log_prob_z = log_prob_z + gaussian_log_prob(out, *self._prior(scale, y))
-            latents.append(out)
-        return latents, log_prob_z, log_det
-
-    def dequantise(self, images: Tensor, noise: Tensor) -> Tensor:
-        """``(x + noise)/bins − ½`` in the weights' precision."""
-        return (images.to(self.top_prior.dtype) + noise.to(self.top_prior.dtype)) / self.bins - 0.5
-
-    def log_prob_with(self, images: Tensor, noise: Tensor) -> Tensor:
-        """The bound in nats ``(B,)`` under the given dequantisation noise in ``[0, 1)``."""
-        _, log_prob_z, log_det = self.flow(self.dequantise(images, noise))
-        return log_prob_z + log_det - self._log_volume
-
-    def loss(self, images: Tensor) -> Tensor:
-        """What training minimises: negative log-probability in nats ``(B,)`` under fresh noise."""
-        return -self.log_prob_with(images, torch.rand(images.shape, device=images.device))
-
-    def log_prob(self, images: Tensor) -> Tensor:
-        """Log-probability in float64 nats of uint8 images ``(B, C, H, W) -> (B,)``; ``log_prob_z + log_det``."""
-        _, log_prob_z, log_det = self.encode(images)
-        return log_prob_z + log_det
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents and the two terms of the change of variables.
-
-        Returns
-        -------
-        z : ``(B, D)``, the scales' latents one after another
-        log_prob_z : ``(B,)``, log density of ``z`` under the prior, nats
-        log_det : ``(B,)``, log|det ∂z/∂x| with x in pixel levels, so ``D·log bins`` is in here, nats
-        """
-        latents, log_prob_z, log_det = self.flow(self.dequantise(images, keyed_uniform(images, self.seed)))
-        return torch.cat([z.flatten(1) for z in latents], 1), log_prob_z, log_det - self._log_volume
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Images of latents: ``(B, D) -> `` uint8 ``(B, C, H, W)``; undoes :meth:`encode`, its noise rounded away."""
-        sizes = [math.prod(shape) for shape in self.latent_shapes]
-        latents = [part.reshape(-1, *shape) for part, shape in zip(z.split(sizes, 1), self.latent_shapes, strict=True)]
-        return self._invert(latents[-1], lambda scale, kept: latents[scale])
-
-    @torch.no_grad()
-    def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-        """Draw uint8 images ``(n, C, H, W)``; ``temperature`` scales the prior's standard deviations."""
-        like = self.top_prior
-
-        def draw(scale: int, kept: Tensor) -> Tensor:
-            mean, log_std = self._prior(scale, kept)
-            noise = torch.randn(kept.shape, generator=generator, dtype=like.dtype, device=like.device)
-            return mean + temperature * torch.exp(log_std) * noise
-
-        top = like.new_zeros(n, *self.latent_shapes[-1])
-        return self._invert(draw(len(self.scales) - 1, top), draw)
-
-    def _invert(self, y: Tensor, factored_out: Callable[[int, Tensor], Tensor]) -> Tensor:
-        for scale in reversed(range(len(self.scales))):
-            if scale < len(self.scales) - 1:
-                y = torch.cat([y, factored_out(scale, y)], 1)
-            for step in reversed(list(self.scales[scale].children())):
-                y = cast(Bijection, step).inverse(y)
-            y = self.squeeze.inverse(y)
-        return ((y + 0.5) * self.bins).floor().clamp(0, self.bins - 1).to(torch.uint8)
+        super().__init__(shape, scales, make_scale, True, prior, bins, seed)

@@ -17,10 +17,12 @@ from oodbench.models.describe import UserModel, describe
 from oodbench.models.glow import Glow
 from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.realnvp import RealNVP
 from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
 
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "glow": Glow,
+    "realnvp": RealNVP,
     "pixelcnn++": PixelCNN,
     "masked-pixelcnn": MaskedPixelCNN,
     "vae": rosca_vae,
