@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from oodbench.errors import UnknownNameError
+from oodbench.models.importers import Imported, write_card
+from oodbench.models.load import FAMILIES
 from oodbench.plan import make_plan
+from oodbench.shards import open_images
 from oodbench.suite import Pair, Suite, load_suite
 
 
@@ -63,6 +66,21 @@ def test_untrained_models_are_skipped_with_the_command(tmp_path):
     )
     assert reasons(make_plan(suite(models=[str(tmp_path / "m")]))) == [
         "fresh has no weights; make them: `oodbench train fresh`"
+    ]
+
+
+def test_a_card_s_own_view_takes_the_place_of_the_rule(tmp_path):
+    config = {"shape": [1, 32, 32], "width": 2, "latent": 3}
+    tensors = FAMILIES["dcgan-vae"](**config).state_dict()
+    imported = Imported("dcgan-vae", config, "importance-weighted bound", tensors)
+    write_card(imported, tmp_path / "xiao", "xiao", "fashionmnist", "resize32-bilinear-aa", {})
+    pairs = [Pair(in_dist="fashionmnist", ood=["mnist", "noise", "mnist@pad32"])]
+    trials = make_plan(suite(models=[str(tmp_path / "xiao")], pairs=pairs)).trials
+    assert {open_images(trial.test).identifier for trial in trials} == {"fashionmnist/test[:20]@resize32-bilinear-aa"}
+    assert [open_images(trial.ood).identifier for trial in trials] == [
+        "mnist/test[:20]@resize32-bilinear-aa",
+        "noise/test[:20]",
+        "mnist/test[:20]@pad32",
     ]
 
 
