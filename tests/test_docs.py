@@ -41,6 +41,16 @@ def test_python_blocks_run(page, number, code, tmp_path, monkeypatch):
             del kind._entries[name]
 
 
+def test_the_readme_shows_the_published_leaderboard():
+    shown = (REPOSITORY / "README.md").read_text("utf-8").split("## What it shows")[1].split("## How it works")[0]
+    published = (REPOSITORY / "leaderboards" / "paper" / "README.md").read_text("utf-8")
+    lines = [line for line in shown.splitlines() if re.match(r"\| (rank|M?\d)", line)]
+    assert len(lines) > 10
+    assert [line for line in lines if line not in published] == []
+    for figure in re.findall(r"\]\((leaderboards/\S+\.png)\)", shown):
+        assert (REPOSITORY / figure).exists()
+
+
 MODULES = ["metrics.ranking", "data.views", "data.images", "models.load", "registry"]
 
 
