@@ -209,8 +209,15 @@ def register_model(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]
     return register
 
 
+_entry_points_loaded = False
+
+
 def load_entry_points() -> None:
-    """Load installed plugins; a broken one is noted in :data:`broken_plugins` and left out."""
+    """Load installed plugins, once; a broken one is noted in :data:`broken_plugins` and left out."""
+    global _entry_points_loaded
+    if _entry_points_loaded:
+        return
+    _entry_points_loaded = True  # before loading, since plugins look into registries, which ask for plugins
     for point in importlib.metadata.entry_points(group="oodbench.plugins"):
         try:
             point.load()

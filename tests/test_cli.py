@@ -156,6 +156,7 @@ def test_installed_plugins_are_found_and_a_broken_one_is_left_out(here, monkeypa
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "oodbench.plugins" else [])
     monkeypatch.setattr(registry, "broken_plugins", {})
     monkeypatch.setattr(registry.scorers, "_loaded", False)
+    monkeypatch.setattr(registry, "_entry_points_loaded", False)
     try:
         printed = oodbench("list", "scorers")
         assert "installed-scorer" in printed
