@@ -30,7 +30,8 @@ class _Rate(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        rate = f"{task.completed / task.elapsed:,.0f}" if task.completed and task.elapsed else "–"
+        seconds = task.finished_time or task.elapsed
+        rate = f"{task.completed / seconds:,.0f}" if task.completed and seconds else "–"
         return Text(f"{rate} {self.unit}/s", style="cyan")
 
 
