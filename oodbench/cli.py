@@ -116,24 +116,20 @@ def _check_device(device: str) -> None:
 
 
 def _print_summary(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(
-        title="AUROC, larger score = more OOD; ▼ worse than chance; * model-free baseline", title_justify="left"
-    )
-    for head in ("model", "in-dist", "OOD", "scorer", "AUROC [95 % interval]"):
-        shown.add_column(head, overflow="fold")
+    """AUROC of single real images, pair by pair, with every failure and skip; the rest is in the leaderboard."""
     order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
     tried = sorted((r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order])
     brief = [r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)]
+    click.echo("AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline")
+    pair = None
     for row in brief:
+        if pair != (pair := (row["model"], row["in_dist"], row["ood"])):
+            click.echo("\n{}: {} → {}".format(*pair))
         name = row["scorer"] + f", groups of {row['group_size']}" * (row["group_size"] > 1) + " *" * row["baseline"]
-        shown.add_row(row["model"], row["in_dist"], row["ood"], name, _auroc_text(row))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+        click.echo(f"  {name:32} {_auroc_text(row)}")
     if len(brief) < len(tried):
         click.echo(
-            f"{len(tried) - len(brief)} more rows, on groups and on noise and constant images, are in the leaderboard."
+            f"\nRows on groups and on noise and constant images ({len(tried) - len(brief)}) are in the leaderboard."
         )
     for row in rows:
         if row["status"] == "skipped":
