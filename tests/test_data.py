@@ -168,7 +168,12 @@ def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
     Image.fromarray(pixels[0][:20]).save(tmp_path / "pictures" / "9.png")
     with pytest.raises(DataError, match="unequal shapes"):
         ob.load_images(str(tmp_path / "pictures"))
-    assert ob.load_images(f"{tmp_path / 'pictures'}@square,resize16-box-aa").images.shape == (5, 1, 16, 16)
+    for size in (16, 12):
+        viewed = ob.load_images(f"{tmp_path / 'pictures'}@square,resize{size}-box-aa")
+        assert viewed.images.shape == (5, 1, size, size)
+        assert viewed.identifier == f"pictures/test@square,resize{size}-box-aa"
+    with pytest.raises(DataError, match=r"has shape \(1, 12, 12\), but the model takes \(1, 28, 28\)"):
+        ob.load_images(f"{tmp_path / 'pictures'}@square,resize12-box-aa", shape=(1, 28, 28))
 
 
 @pytest.mark.parametrize(

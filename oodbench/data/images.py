@@ -134,12 +134,17 @@ def _in_folder(name: str) -> bool:
 
 
 def _open_path(path: Path, split: str, view: str | None, shape: Shape | None) -> ImageSet:
-    source = sources.image_folder(path, view or "") if path.is_dir() else None
+    name = path.stem
     if path.is_file():
         source = sources.array_files((path,))
-    if source is None:
+        return _view(name, split, source, _decoded(name, split, source), view, shape)
+    found = sources.image_folder(path, view or "") if path.is_dir() else None
+    if found is None:
         raise DataError(f"{path} is neither a folder with images nor an .npz or .npy file")
-    return _view(path.stem, split, source, _decoded(path.stem, split, source), None if path.is_dir() else view, shape)
+    if view:  # applied image by image while decoding, since it may be what makes the sizes equal
+        images = _cached(f"{name}-{split}-{view}", found, found.decode)
+        return _checked_shape(ImageSet(name, split, view, images, len(images)), shape)
+    return _view(name, split, found, _decoded(name, split, found), None, shape)
 
 
 def _open_card(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
@@ -189,9 +194,14 @@ def _view(
     if view or chosen is not None:
         rows = slice(None) if chosen is None else chosen
         images = _cached(f"{name}-{split}-{view}", source, lambda: apply_view(images[rows], view))
-    if shape is not None and images.shape[1:] != tuple(shape):
-        raise DataError(f"{name}/{split}@{view} has shape {images.shape[1:]}, but the model takes {tuple(shape)}")
-    return ImageSet(name, split, view, images, official if official is not None else len(images))
+    found = ImageSet(name, split, view, images, official if official is not None else len(images))
+    return _checked_shape(found, shape)
+
+
+def _checked_shape(images: ImageSet, shape: Shape | None) -> ImageSet:
+    if shape is not None and images.shape != tuple(shape):
+        raise DataError(f"{images.identifier} has shape {images.shape}, but the model takes {tuple(shape)}")
+    return images
 
 
 def _decoded(name: str, split: str, source: sources.Source) -> np.ndarray:
