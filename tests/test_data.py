@@ -157,6 +157,13 @@ def test_a_user_s_folder_of_arrays(tmp_path, home, monkeypatch, random):
     assert ob.load_images("svhn").identifier == "svhn/test[:3000]"  # more images than the sample has
 
 
+def test_parts_are_joined_in_the_order_of_their_numbers(tmp_path, home, monkeypatch):
+    for part in (1, 2, 10):
+        np.savez(tmp_path / f"mine_test_part{part}.npz", images=np.full((2, 8, 8), part, np.uint8))
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    assert ob.load_images("mine").images[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 10, 10]
+
+
 def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
     pixels = random.integers(0, 256, (4, 28, 28)).astype(np.uint8)
     np.save(tmp_path / "a.npy", pixels)

@@ -78,8 +78,13 @@ def _npz_names(card: DataCard, split: str) -> list[str]:
 
 
 def _npz(folder: Path, pattern: str) -> Source | None:
-    files = tuple(sorted(folder.glob(pattern)))
+    files = tuple(sorted(folder.glob(pattern), key=_numbers_in_order))
     return array_files(files) if files else None
+
+
+def _numbers_in_order(file: Path) -> list[tuple[int, str]]:
+    """A sorting key that puts part 2 before part 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def array_files(files: tuple[Path, ...]) -> Source:
@@ -133,7 +138,7 @@ def channels_first(images: np.ndarray, file: Path | str) -> np.ndarray:
 
 def _planar(root: Path, pattern: str) -> Source | None:
     """The ``data`` arrays of Chrabaszcz et al.: one row an image, all red, then green, then blue."""
-    files = tuple(sorted(root.glob(pattern)))
+    files = tuple(sorted(root.glob(pattern), key=_numbers_in_order))
 
     def decode() -> np.ndarray:
         rows = np.concatenate([np.load(file, allow_pickle=False)["data"] for file in files])
