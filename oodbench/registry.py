@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from oodbench.errors import OodbenchError, ScorerError, UnknownNameError, did_you_mean
+from oodbench.paths import PACKAGE
 from oodbench.types import Pass, Scorer, split_need
 
 T = TypeVar("T")
 
 
 _portable: list[bool] = []
-"""Not empty while what is registered comes from the package, an entry point or a plugin file."""
+"""Not empty while what is registered comes from an entry point or a plugin file, which workers load too."""
 
 
 @contextmanager
@@ -59,7 +60,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if existing is not None and _origin(existing) != _origin(entry):
             raise ScorerError(f"the {self.kind} name {name!r} is taken, by {_origin(existing)}; choose another")
         self._entries[name] = entry
-        if not _portable:
+        if not (_portable or _origin(entry).startswith(str(PACKAGE))):
             self.local.add(name)
 
     def __getitem__(self, name: str) -> T:

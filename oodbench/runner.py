@@ -94,7 +94,8 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
     write_rows(rows_file, [*rows, *(skip_row(suite.name, skip) for skip in whole.skips)])
     if new or not (folder / "costs.jsonl").exists():
         measured = [p for p in needed_passes(tasks.values()) if is_measured(p, suite.seed, options)]
-        write_rows(folder / "costs.jsonl", cost_rows(measured, suite.seed, options.device))
+        known = [*read_rows(folder / "costs.jsonl"), *cost_rows(measured, suite.seed, options.device)]
+        write_rows(folder / "costs.jsonl", {row["pass"]: row for row in known}.values())
     if new or missing_figures(folder, rows):
         from oodbench.report.figures import (
             draw_figures,  # here, since matplotlib takes a second that a finished run saves

@@ -274,6 +274,15 @@ def test_a_script_needs_no_guard_and_may_register_in_place(home, tmp_path):
     assert found["from-a-script"] == found["likelihood"]
 
 
+def test_workers_know_everything_built_in():
+    program = (
+        "import oodbench.runner\nfrom oodbench.registry import models, scorers, statistics\n"
+        "print(len(scorers) > 0, [*scorers.local, *statistics.local, *models.local])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\n"
+
+
 def test_run_returns_a_table(home, tmp_path):
     table = ob.run("quick", tmp_path / "out", limit=20, only=["likelihood"], workers=1)
     assert table.loc[table.scorer == "likelihood", "auroc"].between(0, 0.5).all()
