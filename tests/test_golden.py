@@ -11,6 +11,10 @@ LOG_PROB = {
     "glow-cifar10-background": [-9073.0574, -7802.7048, -8136.2800],
     "glow-fashionmnist": [-832.9727, -1120.2496, -531.1193],
     "glow-fashionmnist-background": [-1084.9702, -1357.2872, -795.3200],
+    "glow-mnist": [-629.5188, -841.8363, -395.8392],
+    "pixelcnn-fashionmnist": [-702.4109, -943.6719, -409.2861],
+    "pixelcnn-fashionmnist-background": [-864.0297, -1087.3254, -587.2486],
+    "vae-fashionmnist": [-949.6801, -1237.8484, -556.8943],
 }
 """First three MNIST (28×28) or SVHN (32×32) test images, nats, seed 0."""
 
