@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oodbench.models.flows import sum_per_image
+from oodbench.models.pixelcnn import sample_in_raster_order
 
 
 class MaskedConv(nn.Conv2d):
@@ -83,12 +84,12 @@ class MaskedPixelCNN(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel."""
-        images = torch.zeros(n, *self.shape, dtype=torch.uint8, device=self.enter.weight.device)
-        for row in range(self.shape[1]):
-            for column in range(self.shape[2]):
-                probability = torch.softmax(self.logits(self._standardised(images))[..., row, column], 1)
-                flat = probability.movedim(1, -1).reshape(-1, self.bins)
-                images[:, :, row, column] = (
-                    torch.multinomial(flat, 1, generator=generator).reshape(n, -1).to(torch.uint8)
-                )
-        return images
+
+        def draw(images: Tensor, row: int, column: int) -> Tensor:
+            probability = torch.softmax(self.logits(self._standardised(images))[..., row, column], 1)
+            flat = probability.movedim(1, -1).reshape(-1, self.bins)
+            return torch.multinomial(flat, 1, generator=generator).reshape(n, -1).to(torch.uint8)
+
+        return sample_in_raster_order(
+            torch.zeros(n, *self.shape, dtype=torch.uint8, device=self.enter.weight.device), draw
+        )

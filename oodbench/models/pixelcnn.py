@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,6 +75,14 @@ class GatedResnet(nn.Module):
             h = h + self.skip(concat_elu(skip))
         a, b = self.leave(self.dropout(concat_elu(h))).chunk(2, 1)
         return x + a * torch.sigmoid(b)
+
+
+def sample_in_raster_order(images: Tensor, draw: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+    """Fill ``images`` pixel by pixel with ``draw(images so far, row, column)``, levels ``(n, C)``."""
+    for row in range(images.shape[2]):
+        for column in range(images.shape[3]):
+            images[:, :, row, column] = draw(images, row, column)
+    return images
 
 
 class PixelCNN(nn.Module):
@@ -172,9 +182,9 @@ class PixelCNN(nn.Module):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel."""
         parameter = next(self.parameters())
-        images = torch.zeros(n, *self.shape, dtype=torch.uint8, device=parameter.device)
-        for row in range(self.shape[1]):
-            for column in range(self.shape[2]):
-                drawn = self._mixture(scaled(images, self.bins, parameter.dtype)).sample(generator)
-                images[:, :, row, column] = drawn[:, :, row, column]
-        return images
+
+        def draw(images: Tensor, row: int, column: int) -> Tensor:
+            levels = self._mixture(scaled(images, self.bins, parameter.dtype)).sample(generator)
+            return levels[:, :, row, column]
+
+        return sample_in_raster_order(torch.zeros(n, *self.shape, dtype=torch.uint8, device=parameter.device), draw)
