@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oodbench.models.flows import sum_per_image
-from oodbench.models.pixelcnn import sample_in_raster_order
+from oodbench.models.pixelcnn import Autoregressive, sample_in_raster_order
 
 
 class MaskedConv(nn.Conv2d):
@@ -26,7 +25,7 @@ class MaskedConv(nn.Conv2d):
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
 
 
-class MaskedPixelCNN(nn.Module):
+class MaskedPixelCNN(Autoregressive):
     """One residual bottleneck block, applied ``repeats`` times with the same weights, between masked convolutions.
 
     ``log_prob`` is exact; the channels of a pixel are independent given the pixels before it.
@@ -72,14 +71,6 @@ class MaskedPixelCNN(nn.Module):
         """``log p(x_d | pixels before)`` of each pixel and channel, ``(B, C, H, W)`` in nats."""
         x = self._standardised(images)
         return -F.cross_entropy(self.logits(x).to(x.dtype), images.long(), reduction="none")
-
-    def loss(self, images: Tensor) -> Tensor:
-        """What training minimises: negative log-probability in nats ``(B,)``."""
-        return -sum_per_image(self.log_prob_per_dim(images))
-
-    def log_prob(self, images: Tensor) -> Tensor:
-        """Exact log-probability in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
-        return sum_per_image(self.log_prob_per_dim(images))
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -85,7 +85,21 @@ def sample_in_raster_order(images: Tensor, draw: Callable[[Tensor, int, int], Te
     return images
 
 
-class PixelCNN(nn.Module):
+class Autoregressive(nn.Module):
+    """What every model with ``log_prob_per_dim(images)``, ``(B, C, H, W)`` in nats, has: an exact sum."""
+
+    log_prob_per_dim: Callable[[Tensor], Tensor]
+
+    def loss(self, images: Tensor) -> Tensor:
+        """What training minimises: negative log-probability in nats ``(B,)``."""
+        return -sum_per_image(self.log_prob_per_dim(images))
+
+    def log_prob(self, images: Tensor) -> Tensor:
+        """Exact log-probability in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
+        return sum_per_image(self.log_prob_per_dim(images))
+
+
+class PixelCNN(Autoregressive):
     """PixelCNN++ in its shifted-convolution form, with a mixture of discretised logistics for each pixel.
 
     Two streams look at the pixels above, and at those above and to the left; a downward pass over ``scales``
@@ -169,14 +183,6 @@ class PixelCNN(nn.Module):
         """``log p(x_d | x_<d)`` of each pixel and channel, ``(B, C, H, W)`` in nats, in raster order."""
         x = scaled(images, self.bins, next(self.parameters()).dtype)
         return self._mixture(x).log_prob_per_dim(x)
-
-    def loss(self, images: Tensor) -> Tensor:
-        """What training minimises: negative log-probability in nats ``(B,)``."""
-        return -sum_per_image(self.log_prob_per_dim(images))
-
-    def log_prob(self, images: Tensor) -> Tensor:
-        """Exact log-probability in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
-        return sum_per_image(self.log_prob_per_dim(images))
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
