@@ -40,7 +40,7 @@ def data() -> Listing:
     lines = []
     own = map(unlisted_card, sources.own_sets(catalog()))
     for card in (*catalog().values(), *own):
-        rest = "" if card.generated or _whole(card) else card.how_to_get()
+        rest = "" if card.generated or card.part or _whole(card) else card.how_to_get()
         lines.append([card.name, _here(card), card.licence, card.citation, rest])
     return ["set", "here", "licence", "citation", "to get the rest"], lines
 
@@ -48,6 +48,8 @@ def data() -> Listing:
 def _here(card: DataCard) -> str:
     if card.generated:
         return "generated at the model's shape"
+    if card.part:
+        return f"a part of {card.part['of']}"
     found = []
     for split in ("train", "test"):
         try:

@@ -20,7 +20,7 @@ import oodbench as ob
 from oodbench.data import sources
 from oodbench.data.catalog import catalog, data_card
 from oodbench.data.fetch import fetch
-from oodbench.data.images import parse_identifier, split_indices
+from oodbench.data.images import parse_identifier, part_indices, split_indices
 from oodbench.data.make_sample import write_sample
 from oodbench.data.views import apply_view, luma, view_between
 from oodbench.errors import DataError, MissingDataError, OodbenchError, UnknownNameError
@@ -343,3 +343,16 @@ def test_sample_members_hold_images_only():
     for path in sources.SAMPLE.glob("*.npz"):
         with zipfile.ZipFile(path) as archive:
             assert archive.namelist() == ["images.npy"]
+
+
+def test_a_part_has_splits_of_its_own_that_share_no_image(tmp_path, home, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (9000, 2, 2, 3), dtype=np.uint8)
+    np.savez(tmp_path / "svhn_test.npz", images=images)
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    parts = {split: ob.load_images(f"svhn10k/{split}") for split in ("train", "ref", "test")}
+    found = [image.tobytes() for part in parts.values() for image in part.images]
+    assert sorted(found) == sorted(image.tobytes() for image in images.transpose(0, 3, 1, 2))
+    smaller = part_indices({"train": 8000, "ref": 500, "test": 1500})["ref"]
+    assert len(parts["ref"]) == (smaller < 9000).sum()  # of what is here
+    assert parts["ref"].identifier == f"svhn10k/ref[:{len(parts['ref'])}]"
+    assert ob.load_images("svhn10k/test", shape=(1, 2, 2)).identifier.endswith("@grey")

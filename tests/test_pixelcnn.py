@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from oodbench.errors import ModelError
+from oodbench.models.gated_pixelcnn import GatedPixelCNN
 from oodbench.models.logistic import LogisticMixture, discretised_logistic_log_prob, mixture_width, scaled
 from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
@@ -110,16 +111,58 @@ def test_sampled_colours_agree_with_the_density():
     assert torch.allclose(frequency.double(), torch.exp(model.log_prob(everything((3, 1, 1), 2))), atol=0.015)
 
 
-def test_the_masked_pixelcnn_keeps_the_same_laws():
+def small_gated(shape, bins):
     torch.manual_seed(0)
-    model = MaskedPixelCNN((1, 2, 2), hidden=3, repeats=2, bins=3).double()
-    assert torch.exp(model.log_prob(everything((1, 2, 2), 3))).sum().item() == pytest.approx(1, abs=1e-10)
-    x = torch.rand(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(model.logits(x)[..., 1, 0].sum(), x)
-    assert (gradient != 0).flatten().tolist() == [True, True, False, False]
+    return GatedPixelCNN(shape, features=8 * shape[0], layers=2, bins=bins).double()
+
+
+def small_masked(shape, bins):
+    torch.manual_seed(0)
+    return MaskedPixelCNN(shape, hidden=3, repeats=2, bins=bins).double()
+
+
+@pytest.mark.parametrize("make", [small_gated, small_masked])
+@pytest.mark.parametrize(("shape", "bins"), [((1, 2, 2), 3), ((3, 1, 2), 2)])
+def test_softmax_models_keep_the_same_laws(make, shape, bins):
+    model = make(shape, bins)
+    expected = torch.exp(model.log_prob(everything(shape, bins)))
+    assert expected.sum().item() == pytest.approx(1, abs=1e-10)
     samples = model.sample(20_000, torch.Generator().manual_seed(0)).flatten(1).long()
-    frequency = torch.bincount((samples * torch.tensor([27, 9, 3, 1])).sum(1), minlength=81) / len(samples)
-    assert torch.allclose(frequency.double(), torch.exp(model.log_prob(everything((1, 2, 2), 3))), atol=0.01)
+    weights = bins ** torch.arange(samples.shape[1]).flip(0)
+    frequency = torch.bincount((samples * weights).sum(1), minlength=len(expected)) / len(samples)
+    assert torch.allclose(frequency.double(), expected, atol=0.015)
+
+
+@pytest.mark.parametrize("make", [small_gated, small_masked])
+def test_a_softmax_pixel_depends_on_those_before_and_on_none_after(make):
+    model = make((1, 8, 8), 4)
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    for row, column in [(0, 0), (0, 5), (3, 0), (3, 4), (7, 7)]:
+        (gradient,) = torch.autograd.grad(model.logits(x)[..., row, column].sum(), x)
+        assert not (gradient != 0).flatten()[row * 8 + column :].any()
+
+
+def test_the_gated_pixelcnn_has_no_blind_spot():
+    model = small_gated((1, 7, 7), 4)
+    x = torch.rand(1, 1, 7, 7, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.logits(x)[..., 4, 2].sum(), x)
+    assert (gradient != 0).flatten()[: 4 * 7 + 2].all()
+
+
+def test_the_gated_pixelcnn_s_colours_follow_red_green_blue():
+    model = small_gated((3, 3, 3), 4)
+    x = torch.rand(1, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    for colour in range(3):
+        (gradient,) = torch.autograd.grad(model.logits(x)[:, :, colour, 1, 1].sum(), x)
+        assert (gradient[0, :, 1, 1] != 0).tolist() == [earlier < colour for earlier in range(3)]
+        assert not (gradient[0, :, 1, 2] != 0).any()
+        assert not (gradient[0, :, 2] != 0).any()
+        assert (gradient[0, :, 0] != 0).all()
+
+
+def test_features_that_the_colours_cannot_share_are_refused():
+    with pytest.raises(ModelError, match="divisible by that, not 32"):
+        GatedPixelCNN((3, 32, 32), features=32)
 
 
 def test_shapes_that_do_not_halve_are_refused():

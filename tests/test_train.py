@@ -11,6 +11,7 @@ import torch
 
 import oodbench as ob
 from oodbench.errors import MissingDataError, ModelError
+from oodbench.metrics.ranking import area_under_roc
 from oodbench.models.cards import Recipe, load_card
 from oodbench.models.train import Fit, mutate, train
 
@@ -123,3 +124,16 @@ def test_what_cannot_be_trained_says_why(card, home, tmp_path):
         train(made.model_copy(update={"recipe": None}), tmp_path / "out")
     with pytest.raises(MissingDataError, match="oodbench data fetch kmnist"):
         train(made.model_copy(update={"trained_on": "kmnist"}), tmp_path / "out")
+
+
+def test_training_watches_how_well_raw_likelihood_detects(card, tmp_path):
+    made = card()
+    watching = made.recipe.model_copy(update={"watch": ["fashionmnist"]})
+    train(made.model_copy(update={"recipe": watching}), tmp_path / "out", "cpu", 1)
+    log = pd.read_csv(tmp_path / "out" / "log.csv")
+    model = ob.load_model(str(tmp_path / "out"))
+    scores = {
+        name: -ob.measure(model, ob.load_images(name), "log_prob")["log_prob"] for name in ("tiny/ref", "fashionmnist")
+    }
+    expected = area_under_roc(scores["tiny/ref"], scores["fashionmnist"][:500])
+    assert log.auroc_fashionmnist.iloc[-1] == pytest.approx(expected, abs=1e-6)

@@ -29,6 +29,7 @@ class DataCard:
     npz: dict[str, list[str]] = field(default_factory=dict)
     files: list[dict[str, str]] = field(default_factory=list)
     generated: str = ""
+    part: dict[str, Any] = field(default_factory=dict)
     how: str = ""
     base_view: str = ""
     transposed: bool = False

@@ -121,6 +121,8 @@ def load_images(identifier: str, like: Any = None, shape: Shape | None = None) -
         images = _open_card(unlisted_card(name), split, view, shape)
     elif data_card(name).generated:
         images = _generate(data_card(name), split, shape)
+    elif data_card(name).part:
+        images = _open_part(data_card(name), split, view, shape)
     else:
         images = _open_card(data_card(name), split, view, shape)
     if not len(images):
@@ -165,6 +167,21 @@ def _open_card(card: DataCard, split: str, view: str | None, shape: Shape | None
             raise _missing(card, split)
     assert source is not None
     return _view(card.name, split, source, _decoded(card.name, split, source), view, shape, official=full or source.n)
+
+
+def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
+    whole = load_images(card.part["of"])
+    rows = part_indices(card.part["sizes"])[split]
+    images = whole.images[rows[rows < len(whole)]]
+    if view is None:
+        view = view_between(whole.shape, shape) if shape is not None else ""
+    return _checked_shape(ImageSet(card.name, split, view, apply_view(images, view), card.counts[split]), shape)
+
+
+def part_indices(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Rows of another set's first ``sum(sizes)`` images for each split, in a fixed random order."""
+    order = np.argsort(np.random.Philox(key=REF_KEY).random_raw(sum(sizes.values())), kind="stable")
+    return dict(zip(sizes, np.split(order, np.cumsum(list(sizes.values()))[:-1]), strict=True))
 
 
 def _missing(card: DataCard, split: str) -> MissingDataError:

@@ -39,6 +39,8 @@ class Recipe(BaseModel):
     validate_every: int = 500
     patience: int = 10
     """Validations without a better `ref` bits/dim before training stops early."""
+    watch: list[str] = []
+    """Image sets against which each validation measures the AUROC of raw likelihood, on 500 images."""
 
 
 class Card(BaseModel):

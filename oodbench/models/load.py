@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from oodbench.errors import ModelError, UnknownNameError
 from oodbench.models.cards import Card, wrong_file
 from oodbench.models.describe import UserModel, describe
+from oodbench.models.diffusion import small_diffusion
+from oodbench.models.gated_pixelcnn import GatedPixelCNN
 from oodbench.models.glow import Glow
+from oodbench.models.hvae import HierarchicalVAE
 from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
 from oodbench.models.realnvp import RealNVP
@@ -24,10 +27,13 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "glow": Glow,
     "realnvp": RealNVP,
     "pixelcnn++": PixelCNN,
+    "gated-pixelcnn": GatedPixelCNN,
     "masked-pixelcnn": MaskedPixelCNN,
     "vae": rosca_vae,
     "dcgan-vae": dcgan_vae,
     "mlp-vae": mlp_vae,
+    "hierarchical-vae": HierarchicalVAE,
+    "diffusion": small_diffusion,
 }
 
 

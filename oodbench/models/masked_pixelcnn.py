@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oodbench.models.pixelcnn import Autoregressive, sample_in_raster_order
+from oodbench.models.autoregressive import SoftmaxAutoregressive
 
 
 class MaskedConv(nn.Conv2d):
@@ -25,7 +25,7 @@ class MaskedConv(nn.Conv2d):
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
 
 
-class MaskedPixelCNN(Autoregressive):
+class MaskedPixelCNN(SoftmaxAutoregressive):
     """One residual bottleneck block, applied ``repeats`` times with the same weights, between masked convolutions.
 
     ``log_prob`` is exact; the channels of a pixel are independent given the pixels before it.
@@ -43,8 +43,8 @@ class MaskedPixelCNN(Autoregressive):
         self, shape: tuple[int, int, int], hidden: int = 16, repeats: int = 5,
         mean: float = 0.5, std: float = 0.5, bins: int = 256,
     ):  # fmt: skip
-        super().__init__()
-        self.shape, self.repeats, self.mean, self.std, self.bins = tuple(shape), repeats, mean, std, bins
+        super().__init__(shape, mean, std, bins)
+        self.repeats = repeats
         self.enter = MaskedConv(shape[0], 2 * hidden, 7, own=False)
         self.block = nn.Sequential(
             MaskedConv(2 * hidden, hidden, 1, own=True), nn.ReLU(),
@@ -63,24 +63,3 @@ class MaskedPixelCNN(Autoregressive):
             h = h + self.block(h)
         logits: Tensor = self.leave(h)
         return logits.unflatten(1, (self.bins, self.shape[0]))
-
-    def _standardised(self, images: Tensor) -> Tensor:
-        return (images.to(self.enter.weight.dtype) / (self.bins - 1) - self.mean) / self.std
-
-    def log_prob_per_dim(self, images: Tensor) -> Tensor:
-        """``log p(x_d | pixels before)`` of each pixel and channel, ``(B, C, H, W)`` in nats."""
-        x = self._standardised(images)
-        return -F.cross_entropy(self.logits(x).to(x.dtype), images.long(), reduction="none")
-
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel."""
-
-        def draw(images: Tensor, row: int, column: int) -> Tensor:
-            probability = torch.softmax(self.logits(self._standardised(images))[..., row, column], 1)
-            flat = probability.movedim(1, -1).reshape(-1, self.bins)
-            return torch.multinomial(flat, 1, generator=generator).reshape(n, -1).to(torch.uint8)
-
-        return sample_in_raster_order(
-            torch.zeros(n, *self.shape, dtype=torch.uint8, device=self.enter.weight.device), draw
-        )

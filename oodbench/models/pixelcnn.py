@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from oodbench.errors import ModelError
-from oodbench.models.flows import sum_per_image
+from oodbench.models.autoregressive import Autoregressive, sample_in_raster_order
 from oodbench.models.logistic import LogisticMixture, mixture_width, scaled
 
 
@@ -75,28 +73,6 @@ class GatedResnet(nn.Module):
             h = h + self.skip(concat_elu(skip))
         a, b = self.leave(self.dropout(concat_elu(h))).chunk(2, 1)
         return x + a * torch.sigmoid(b)
-
-
-def sample_in_raster_order(images: Tensor, draw: Callable[[Tensor, int, int], Tensor]) -> Tensor:
-    """Fill ``images`` pixel by pixel with ``draw(images so far, row, column)``, levels ``(n, C)``."""
-    for row in range(images.shape[2]):
-        for column in range(images.shape[3]):
-            images[:, :, row, column] = draw(images, row, column)
-    return images
-
-
-class Autoregressive(nn.Module):
-    """What every model with ``log_prob_per_dim(images)``, ``(B, C, H, W)`` in nats, has: an exact sum."""
-
-    log_prob_per_dim: Callable[[Tensor], Tensor]
-
-    def loss(self, images: Tensor) -> Tensor:
-        """What training minimises: negative log-probability in nats ``(B,)``."""
-        return -sum_per_image(self.log_prob_per_dim(images))
-
-    def log_prob(self, images: Tensor) -> Tensor:
-        """Exact log-probability in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
-        return sum_per_image(self.log_prob_per_dim(images))
 
 
 class PixelCNN(Autoregressive):

@@ -24,12 +24,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import ModelError
+from oodbench.metrics.ranking import area_under_roc
 from oodbench.models.cards import Card, Recipe
 from oodbench.models.load import build
 from oodbench.paths import write_whole
 
 REF_IMAGES = 1000
 """Images of `ref` that each validation looks at."""
+WATCHED_IMAGES = 500
+"""Images of `ref` and of each watched set whose likelihoods are compared."""
 
 
 def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
@@ -82,6 +85,28 @@ class Fit(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Watch(pl.Callback):
+    """Logs, at each validation, the AUROC of raw likelihood against other image sets as ``auroc_<name>``.
+
+    How well a model detects and how well it fits part ways during training (Nalisnick et al. 2019, appendix).
+    """
+
+    def __init__(self, ref: Tensor, others: dict[str, Tensor]):
+        self.ref, self.others = ref, others
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        own = self._scores(module, self.ref)
+        for name, images in self.others.items():
+            other = self._scores(module, images)
+            finite = np.isfinite(own).all() and np.isfinite(other).all()
+            module.log(f"auroc_{name}", area_under_roc(own, other) if finite else math.nan)
+
+    def _scores(self, module: Any, images: Tensor) -> np.ndarray:
+        batches = images.split(module.recipe.batch_size)
+        log_prob = torch.cat([module.model.log_prob(batch.to(module.device)) for batch in batches])
+        return -log_prob.double().cpu().numpy()
+
+
 class _Bar(TQDMProgressBar):
     """Lightning's bar without its version number."""
 
@@ -105,6 +130,12 @@ def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
     if not recipe.mutation:
         return images
     return mutate(torch.from_numpy(images), recipe.mutation, torch.Generator().manual_seed(recipe.seed)).numpy()
+
+
+def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
+    sets = {name: load_images(name, shape=ref.shape) for name in recipe.watch}
+    tensors = {name: torch.from_numpy(np.array(found.images[:WATCHED_IMAGES])) for name, found in sets.items()}
+    return [Watch(torch.from_numpy(np.array(ref.images[:WATCHED_IMAGES])), tensors)] if sets else []
 
 
 def _joined_logs(folder: Path) -> str:
@@ -148,7 +179,12 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
         num_sanity_val_steps=0,
         log_every_n_steps=min(50, recipe.validate_every),
         logger=CSVLogger(out, name="lightning"),
-        callbacks=[best, EarlyStopping("ref_bits_per_dim", patience=recipe.patience), _Bar(refresh_rate=20)],
+        callbacks=[
+            best,
+            EarlyStopping("ref_bits_per_dim", patience=recipe.patience),
+            *_watch(recipe, ref),
+            _Bar(refresh_rate=20),
+        ],
         enable_model_summary=False,
     )
     fit = Fit(build(card).to(memory_format=torch.channels_last), recipe)

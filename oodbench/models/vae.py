@@ -7,14 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from oodbench.errors import ModelError
-from oodbench.models.flows import gaussian_log_prob, sum_per_image
-from oodbench.models.logistic import discretised_logistic_log_prob, scaled
+from oodbench.models.flows import gaussian_log_prob
+from oodbench.models.logistic import scaled
 from oodbench.models.noise import keyed_normal
-
-LIKELIHOODS = ("categorical", "logistic", "bernoulli")
+from oodbench.models.pixel_likelihood import PixelLikelihood
 
 
 class VAE(nn.Module):
@@ -27,8 +25,7 @@ class VAE(nn.Module):
     ----------
     shape : ``(C, H, W)``
     encoder : ``(B, C, H, W) -> (B, 2·latent)``, means and log standard deviations
-    decoder : ``(B, latent) -> (B, outputs, H, W)``: ``bins·C`` logits (categorical), C means and C log-scales
-        (discretised logistic), or C logits (Bernoulli on grey values in [0, 1], which is no density of 8-bit images)
+    decoder : ``(B, latent) -> (B, outputs, H, W)``, in the channels of :class:`PixelLikelihood`
     likelihood : ``categorical``, ``logistic`` or ``bernoulli``
     latent : dimensions of z
     samples : k of the bound that :meth:`log_prob` returns
@@ -42,10 +39,8 @@ class VAE(nn.Module):
         samples: int = 16, signed: bool = True, bins: int = 256, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
-        if likelihood not in LIKELIHOODS:
-            raise ModelError(f"no VAE decoder is called {likelihood!r}; there are {', '.join(LIKELIHOODS)}")
         self.shape, self.latent, self.samples, self.signed = tuple(shape), latent, samples, signed
-        self.bins, self.seed, self.pixel_likelihood = bins, seed, likelihood
+        self.bins, self.seed, self.pixels = bins, seed, PixelLikelihood(likelihood, shape[0], bins)
         self.encoder, self.decoder = encoder, decoder
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,15 +50,7 @@ class VAE(nn.Module):
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """``log p(x|z)`` in float64 nats ``(B,)``."""
-        out = self.decoder(z).to(x.dtype)
-        if self.pixel_likelihood == "logistic":
-            mean, log_scale = out.chunk(2, 1)
-            return sum_per_image(discretised_logistic_log_prob(x, mean, log_scale, self.bins))
-        if self.pixel_likelihood == "bernoulli":
-            return -sum_per_image(F.binary_cross_entropy_with_logits(out, (x + 1) / 2, reduction="none"))
-        logits = out.unflatten(1, (self.bins, self.shape[0]))
-        levels = torch.round((x + 1) * (self.bins - 1) / 2).long()
-        return -sum_per_image(F.cross_entropy(logits, levels, reduction="none"))
+        return self.pixels.log_prob(x, self.decoder(z))
 
     def log_weights(self, images: Tensor, noise: Tensor) -> Tensor:
         """``log p(x|z_i) + log p(z_i) − log q(z_i|x)`` for the posterior draws of ``noise`` ``(B, k, latent)``: ``(B, k)``."""
@@ -90,16 +77,8 @@ class VAE(nn.Module):
         """Draw uint8 images ``(n, C, H, W)``: z from the prior, then each pixel from its own distribution."""
         parameter = next(self.parameters())
         options: dict[str, Any] = {"generator": generator, "dtype": parameter.dtype, "device": parameter.device}
-        out = self.decoder(torch.randn(n, self.latent, **options))
-        u = torch.rand(n, *self.shape, **options)
-        if self.pixel_likelihood == "bernoulli":
-            return torch.round(torch.sigmoid(out) * (self.bins - 1)).to(torch.uint8)  # the grey values' means
-        if self.pixel_likelihood == "categorical":
-            cumulative = torch.softmax(out.unflatten(1, (self.bins, self.shape[0])), 1).cumsum(1)
-            return (cumulative < u[:, None]).sum(1).clamp(max=self.bins - 1).to(torch.uint8)
-        mean, log_scale = out.chunk(2, 1)
-        value = mean + torch.exp(log_scale) * (torch.log(u) - torch.log1p(-u))
-        return torch.round((value + 1) * (self.bins - 1) / 2).clamp(0, self.bins - 1).to(torch.uint8)
+        out: Tensor = self.decoder(torch.randn(n, self.latent, **options))
+        return self.pixels.sample(out, generator)
 
 
 def rosca_vae(
@@ -122,7 +101,7 @@ def rosca_vae(
     for inward, outward, stride in sizes:
         layers += [nn.Conv2d(inward, outward, 5, stride, padding=2), nn.ReLU()]
     encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(math.prod(inner), 2 * latent))
-    outputs = {"categorical": channels * options.get("bins", 256), "logistic": 2 * channels}.get(decoder, channels)
+    outputs = PixelLikelihood(decoder, channels, options.get("bins", 256)).outputs
     up = nn.Sequential(
         nn.Linear(latent, math.prod(inner)), nn.ReLU(), nn.Unflatten(1, inner),
         nn.ConvTranspose2d(8 * width, 4 * width, 5, 2, padding=2, output_padding=1), nn.ReLU(),
