@@ -12,6 +12,7 @@ import numpy as np
 from oodbench.data.images import ImageSet, content_hash, load_images
 from oodbench.data.views import Shape
 from oodbench.errors import OodbenchError
+from oodbench.models.cards import Card
 from oodbench.models.describe import describe
 from oodbench.registry import statistics
 from oodbench.statistics.measure import as_column, run_pass
@@ -98,8 +99,10 @@ def measure_shard(task: ShardTask) -> int:
 @lru_cache(maxsize=4)
 def _model(reference: str, seed: int, device: str) -> Any:
     from oodbench.models.load import load_model
+    from oodbench.models.scoring import scoring_form
 
-    return load_model(reference, seed, device)
+    model = load_model(reference, seed, device)
+    return scoring_form(model) if isinstance(describe(reference), Card) else model
 
 
 @lru_cache(maxsize=64)

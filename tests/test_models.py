@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 import oodbench as ob
 from oodbench.errors import ModelError, SuiteError, UnknownNameError
-from oodbench.models.cards import ZOO, load_card, zoo
+from oodbench.models.cards import ZOO, Recipe, load_card, zoo
 from oodbench.models.describe import background_of, describe
 
 
@@ -54,7 +54,7 @@ def test_the_zoo_is_trained_and_named_like_its_folders():
         loaded = load_card(name)
         assert loaded.name == name
         assert loaded.trained()["weights_sha256"] == hashlib.sha256(loaded.weights.read_bytes()).hexdigest()
-        assert loaded.recipe is None or loaded.trained()["recipe"] == loaded.recipe.model_dump()
+        assert loaded.recipe is None or Recipe(**loaded.trained()["recipe"]) == loaded.recipe
         assert loaded.trained()["command"].startswith(f"oodbench train {name}")
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register_statistics({"log_prob": "nats", "log_prob_z": "nats", "log_det": "nats"}, version="1")
+@register_statistics({"log_prob": "nats", "log_prob_z": "nats", "log_det": "nats"}, version="2")
 def density(model: Any, images: Tensor) -> dict[str, Tensor]:
     """``log_prob`` of any model; of one with ``encode`` also the two terms that it is the sum of."""
     if not hasattr(model, "encode"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +12,16 @@ from oodbench.errors import DataError, ScorerError
 from oodbench.registry import statistics
 from oodbench.types import Columns, Pass
 
-BATCH_VALUES = 64 * 3072
-"""Pixel values a batch, which bounds the memory of a pass (64 images of 3×32×32)."""
+BATCH = 64
+"""Images a batch, for a model without a ``batch_size`` of its own."""
 
 
 def run_pass(entry: Pass, model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Run a model's pass over uint8 images in batches of bounded size."""
+    """Run a model's pass over uint8 images in batches."""
     import torch
 
     device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else "cpu"
-    size = max(1, BATCH_VALUES // math.prod(images.shape[1:]))
+    size = getattr(model, "batch_size", BATCH)
     batches: list[Mapping[str, Any]] = []
     with torch.inference_mode():
         for start in range(0, len(images), size):

@@ -1,0 +1,71 @@
+"""The scoring form is the same density as the model that it is folded from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+import oodbench as ob
+from oodbench.models.cards import load_card, zoo
+from oodbench.models.flows import ActNorm
+from oodbench.models.glow import Glow
+from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.realnvp import RealNVP
+from oodbench.models.scoring import LARGEST_BATCH, scoring_form
+
+
+def images_of(model, n=4):
+    return torch.randint(0, 256, (n, *model.shape), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", zoo())
+@torch.no_grad()
+def test_a_shipped_model_and_its_scoring_form_agree(name):
+    model = ob.load_model(name)
+    images = torch.from_numpy(ob.load_images(f"{load_card(name).trained_on}/ref[:8]", like=model).images.copy())
+    before = model.log_prob(images)
+    form = scoring_form(model)
+    difference = (form.log_prob(images) - before).numpy()
+    assert ob.bits_per_dim(difference, model.shape) == pytest.approx(0, abs=1e-5)
+    assert torch.equal(model.log_prob(images), before)  # the original is as it was
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Glow((3, 8, 8), 2, 2, 8),
+        lambda: Glow((3, 8, 8), 2, 2, 8, lu=True, coupling="additive", prior="standard"),
+        lambda: RealNVP((1, 8, 8), 2, 2, 4),
+        lambda: PixelCNN((3, 8, 8), 8, 1, 2),
+    ],
+    ids=["glow", "glow with LU", "realnvp", "pixelcnn++"],
+)
+@torch.no_grad()
+def test_folding_is_exact_in_float64(make):
+    torch.manual_seed(0)
+    model = make().double()
+    model.log_prob(images_of(model, 32))  # in training mode: sets ActNorm
+    for parameter in model.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    form, images = scoring_form(model.eval()), images_of(model)
+    assert torch.allclose(form.log_prob(images), model.log_prob(images), rtol=1e-12)
+    assert not any(parametrize.is_parametrized(module) for module in form.modules())
+    assert not any(parameter.requires_grad for parameter in form.parameters())
+    model.train()
+    assert model.loss(images).shape == (4,)  # the original can still be trained
+
+
+@torch.no_grad()
+def test_a_folded_flow_still_inverts():
+    form = scoring_form(ob.load_model("glow-fashionmnist"))
+    assert sum(isinstance(module, ActNorm) for module in form.modules()) == 0
+    images = torch.from_numpy(ob.load_images("fashionmnist/test[:4]").images.copy())
+    z, *_ = form.encode(images)
+    assert torch.equal(form.decode(z), images)
+
+
+def test_batches_shrink_where_layers_are_large():
+    sizes = [scoring_form(PixelCNN((1, 32, 32), width, 1, 2)).batch_size for width in (8, 256)]
+    assert sizes[0] == LARGEST_BATCH
+    assert sizes[1] < sizes[0]
