@@ -56,6 +56,7 @@ def test_the_zoo_is_trained_and_named_like_its_folders():
         assert loaded.trained()["weights_sha256"] == hashlib.sha256(loaded.weights.read_bytes()).hexdigest()
         assert loaded.recipe is None or Recipe(**loaded.trained()["recipe"]) == loaded.recipe
         assert loaded.trained()["command"].startswith(f"oodbench train {name}")
+        assert loaded.trained().get("storage_moves_bits_per_dim", 0) < 1e-3
 
 
 def test_a_copy_of_a_card_scores_the_same(card):
