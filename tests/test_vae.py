@@ -111,8 +111,8 @@ def test_samples_follow_the_decoder(decoder):
 def test_bad_configurations_are_named():
     with pytest.raises(ModelError, match="divisible by 4, not 30×30"):
         rosca_vae((1, 30, 30))
-    with pytest.raises(ModelError, match="no VAE decoder is called 'gaussian'"):
-        rosca_vae((1, 28, 28), decoder="gaussian")
+    with pytest.raises(ModelError, match="no VAE decoder is called 'poisson'"):
+        rosca_vae((1, 28, 28), decoder="poisson")
 
 
 @pytest.mark.parametrize("make", [dcgan_vae, mlp_vae])

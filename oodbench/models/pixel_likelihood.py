@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from oodbench.errors import ModelError
 from oodbench.models.flows import sum_per_image
 from oodbench.models.logistic import discretised_logistic_log_prob
 
-LIKELIHOODS = ("categorical", "logistic", "bernoulli")
+LIKELIHOODS = ("categorical", "logistic", "bernoulli", "gaussian")
 
 
 class PixelLikelihood:
@@ -20,8 +21,9 @@ class PixelLikelihood:
 
     Parameters
     ----------
-    kind : ``categorical`` (``bins·C`` logits), ``logistic`` (C means and C log-scales of discretised logistics) or
-        ``bernoulli`` (C logits, on grey values in [0, 1], which is no density of 8-bit images)
+    kind : ``categorical`` (``bins·C`` logits) or ``logistic`` (C means and C log-scales of discretised logistics); and,
+        on grey values in [0, 1], which makes them no densities of 8-bit images, ``bernoulli`` (C logits) or ``gaussian``
+        (C means, unit variance, times the width of a bin)
     channels : C of the images
     bins : levels of a pixel
     """
@@ -34,7 +36,7 @@ class PixelLikelihood:
     @property
     def outputs(self) -> int:
         """Channels that the decoder gives."""
-        return {"categorical": self.bins, "logistic": 2, "bernoulli": 1}[self.kind] * self.channels
+        return {"categorical": self.bins, "logistic": 2, "bernoulli": 1, "gaussian": 1}[self.kind] * self.channels
 
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         """Float64 nats ``(B,)`` of pixels scaled to [−1, 1] under a decoder's output."""
@@ -44,16 +46,20 @@ class PixelLikelihood:
             return sum_per_image(discretised_logistic_log_prob(x, mean, log_scale, self.bins))
         if self.kind == "bernoulli":
             return -sum_per_image(F.binary_cross_entropy_with_logits(out, (x + 1) / 2, reduction="none"))
+        if self.kind == "gaussian":
+            width = math.log(self.bins - 1) + 0.5 * math.log(2 * math.pi)
+            return sum_per_image(-0.5 * ((x + 1) / 2 - out) ** 2 - width)
         logits = out.unflatten(1, (self.bins, self.channels))
         levels = torch.round((x + 1) * (self.bins - 1) / 2).long()
         return -sum_per_image(F.cross_entropy(logits, levels, reduction="none"))
 
     def sample(self, out: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw uint8 levels ``(B, C, H, W)``; the grey values' means for ``bernoulli``."""
+        """Draw uint8 levels ``(B, C, H, W)``; the grey values' means for ``bernoulli`` and ``gaussian``."""
         options: dict[str, Any] = {"generator": generator, "dtype": out.dtype, "device": out.device}
         u = torch.rand(len(out), self.channels, *out.shape[2:], **options)
-        if self.kind == "bernoulli":
-            return torch.round(torch.sigmoid(out) * (self.bins - 1)).to(torch.uint8)
+        if self.kind in ("bernoulli", "gaussian"):
+            grey = torch.sigmoid(out) if self.kind == "bernoulli" else out.clamp(0, 1)
+            return torch.round(grey * (self.bins - 1)).to(torch.uint8)
         if self.kind == "categorical":
             cumulative = torch.softmax(out.unflatten(1, (self.bins, self.channels)), 1).cumsum(1)
             return (cumulative < u[:, None]).sum(1).clamp(max=self.bins - 1).to(torch.uint8)

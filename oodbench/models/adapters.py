@@ -1,0 +1,212 @@
+"""Models of other libraries as density models of 8-bit images: flows, pythae's VAEs, diffusers' U-Nets.
+
+None of those libraries is imported here; each adapter takes an object that the user has made and loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oodbench.errors import ModelError
+from oodbench.models.diffusion import Diffusion
+from oodbench.models.flows import sum_per_image
+from oodbench.models.noise import keyed_uniform
+from oodbench.models.vae import VAE
+
+INITIALISED_FLAGS = ("initialized", "data_dep_init_done", "inited", "is_initialized")
+"""What nflows, normflows, y0ast's Glow and others call the flag of an ActNorm that has seen its first batch."""
+
+
+def settle_actnorm(module: nn.Module) -> None:
+    """Keep loaded ActNorm layers from setting themselves on the first batch that is scored.
+
+    Some libraries keep the flag outside the state dict, so that it is lost on loading: a layer whose parameters are not
+    those of a new one counts as initialised. A new one is a :class:`ModelError`.
+    """
+    for name, layer in module.named_modules():
+        for flag in INITIALISED_FLAGS:
+            if flag not in vars(layer) and flag not in layer._buffers:
+                continue
+            if bool(getattr(layer, flag)):
+                continue
+            if not any(parameter.any() for parameter in layer.parameters(recurse=False)):
+                raise ModelError(
+                    f"{name} is an ActNorm that was never initialised, so scores would depend on the first batch; "
+                    "load trained weights before wrapping the flow"
+                )
+            old = getattr(layer, flag)
+            setattr(layer, flag, torch.ones_like(old) if isinstance(old, Tensor) else True)
+
+
+class DequantisedFlow(nn.Module):
+    """A continuous density of scaled images, turned into one of 8-bit images by uniform dequantisation inside.
+
+    ``log p(x) ≥ E_u[log p_y(y) + log|dy/dx|]`` with ``y = (x + u)/levels − centre``, or ``y = logit(α + (1 − 2α)·(x + u)/256)``;
+    ``u`` is keyed by (seed, image bytes), and one draw estimates the bound.
+
+    Parameters
+    ----------
+    flow : the module that holds the weights
+    log_density : ``y -> (B,)`` nats; ``y`` is ``(B, C, H, W)``, or ``(B, C·H·W)`` where ``flat``
+    shape : ``(C, H, W)``
+    trained_on : name of the image set
+    flat : whether the flow takes vectors
+    logit : α of the logit transform that the flow was trained behind, None for none
+    levels : 256, or 255 where pixels were divided by 255
+    centre : what was subtracted from scaled pixels, for instance ½
+    seed : of the noise
+    """
+
+    likelihood = "uniform dequantisation, one draw"
+
+    def __init__(
+        self, flow: nn.Module, log_density: Callable[[Tensor], Tensor], shape: tuple[int, int, int], trained_on: str,
+        flat: bool, logit: float | None, levels: int, centre: float, seed: int,
+    ):  # fmt: skip
+        super().__init__()
+        if levels not in (255, 256):
+            raise ModelError(f"pixels are scaled by 255 or by 256 levels, not by {levels}")
+        if logit is not None and (levels == 255 or centre):
+            raise ModelError("a logit transform needs pixels in [0, 1): levels=256 and centre=0")
+        settle_actnorm(flow)
+        self.flow, self.log_density = flow, log_density
+        self.shape, self.trained_on, self.flat, self.seed = tuple(shape), trained_on, flat, seed
+        self.logit, self.levels, self.centre = logit, levels, centre
+
+    def transformed(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` of dequantised images and ``log|dy/dx|`` in float64 nats ``(B,)``."""
+        dtype = next(self.flow.parameters()).dtype
+        y = (images.to(dtype) + noise.to(dtype)) / self.levels
+        volume = -math.prod(self.shape) * math.log(self.levels)
+        if self.logit is None:
+            return y - self.centre, torch.full((len(y),), volume, dtype=torch.float64, device=y.device)
+        inside = self.logit + (1 - 2 * self.logit) * y
+        log_inside, log_outside = torch.log(inside), torch.log1p(-inside)
+        slope = sum_per_image(math.log(1 - 2 * self.logit) - log_inside - log_outside)
+        return log_inside - log_outside, slope + volume
+
+    def log_prob_with(self, images: Tensor, noise: Tensor) -> Tensor:
+        """The bound in nats ``(B,)`` under the given dequantisation noise in ``[0, 1)``."""
+        y, log_volume = self.transformed(images, noise)
+        found = self.log_density(y.flatten(1) if self.flat else y)
+        if found.shape != (len(images),):
+            raise ModelError(
+                f"the flow gives {tuple(found.shape) or 'one number'} for {len(images)} images; it must give one number an image"
+            )
+        return found.double() + log_volume
+
+    def log_prob(self, images: Tensor) -> Tensor:
+        """Log-probability in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
+        return self.log_prob_with(images, keyed_uniform(images, self.seed))
+
+
+def from_flow(
+    flow: Any, shape: tuple[int, int, int], trained_on: str, flat: bool = True, logit: float | None = None,
+    levels: int = 256, centre: float = 0.0, log_density: Callable[[Tensor], Tensor] | None = None, seed: int = 0,
+) -> DequantisedFlow:  # fmt: skip
+    """A flow of nflows, normflows or zuko, or of any library whose object has ``log_prob(y)`` or gives a distribution.
+
+    Parameters
+    ----------
+    log_density : where ``flow.log_prob(y)`` is not what is wanted, such as ``lambda y: flow.log_prob(y, None)`` for a
+        normflows ``MultiscaleFlow`` without classes
+    flow, shape, trained_on, flat, logit, levels, centre, seed : see :class:`DequantisedFlow`
+
+    Raises
+    ------
+    ModelError : an ActNorm was never initialised; a scaling that does not exist; not one number an image
+    """
+    own = flow.log_prob if hasattr(flow, "log_prob") else lambda y: flow().log_prob(y)
+    return DequantisedFlow(flow, log_density or own, shape, trained_on, flat, logit, levels, centre, seed).eval()
+
+
+class _PythaeEncoder(nn.Module):
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.encoder(x)
+        return torch.cat([out.embedding, out.log_covariance / 2], 1)
+
+
+class _PythaeDecoder(nn.Module):
+    """Logits of a decoder that ends in a sigmoid, where the likelihood is Bernoulli; else its output."""
+
+    def __init__(self, decoder: nn.Module, shape: tuple[int, int, int], bernoulli: bool):
+        super().__init__()
+        self.decoder, self.shape, self.bernoulli = decoder, shape, bernoulli
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.decoder(z)["reconstruction"].reshape(-1, *self.shape)
+        return torch.logit(out, eps=1e-6) if self.bernoulli else out
+
+
+def from_pythae(model: Any, trained_on: str, samples: int = 16, seed: int = 0) -> VAE:
+    """A pythae ``VAE`` over pixels in [0, 1], image by image, with the importance-weighted bound.
+
+    Its own ``get_nll`` is one mean over the data, of the log-likelihood and not of its negative. pythae's ``bce`` is a
+    Bernoulli on grey values and its ``mse`` a Gaussian of unit variance; neither is a density of 8-bit images, which
+    ``likelihood`` says.
+    """
+    config = model.model_config
+    kinds = {"bce": "bernoulli", "mse": "gaussian"}
+    if config.reconstruction_loss not in kinds:
+        raise ModelError(
+            f"pythae's reconstruction loss {config.reconstruction_loss!r} is no likelihood that is known here"
+        )
+    kind, shape = kinds[config.reconstruction_loss], tuple(config.input_dim)
+    decoder = _PythaeDecoder(model.decoder, shape, kind == "bernoulli")
+    vae: Any = VAE(shape, _PythaeEncoder(model.encoder), decoder, kind, config.latent_dim, samples, False, seed=seed)
+    vae.trained_on = trained_on
+    vae.likelihood = f"importance-weighted bound, k = {samples}, {kind} on grey values: no density of 8-bit images"
+    return vae.eval()
+
+
+class _DiffusersNoise(nn.Module):
+    """What a U-Net of diffusers says of the noise, whichever of noise, image or velocity it was trained to predict."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+    def __init__(self, unet: nn.Module, kind: str, log_snr: Tensor):
+        super().__init__()
+        self.unet, self.kind = unet, kind
+        self.register_buffer("alpha", torch.sigmoid(log_snr).sqrt().float(), persistent=False)
+        self.register_buffer("sigma", torch.sigmoid(-log_snr).sqrt().float(), persistent=False)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.unet(x_t, t).sample
+        alpha, sigma = (scale[t][:, None, None, None] for scale in (self.alpha, self.sigma))
+        if self.kind == "v_prediction":
+            return alpha * out + sigma * x_t
+        return (x_t - alpha * out) / sigma if self.kind == "sample" else out
+
+
+def from_diffusers(
+    unet: Any, scheduler: Any, shape: tuple[int, int, int], trained_on: str, terms: int = 16, seed: int = 0
+) -> Diffusion:
+    """A ``UNet2DModel`` of diffusers with the scheduler that it was trained under; pixels in [−1, 1], as there.
+
+    Raises
+    ------
+    ModelError : a U-Net that also predicts variances, or a prediction type that is not known
+    """
+    kind = getattr(scheduler.config, "prediction_type", "epsilon")
+    if kind not in ("epsilon", "sample", "v_prediction"):
+        raise ModelError(f"the prediction type {kind!r} is not known; there are 'epsilon', 'sample' and 'v_prediction'")
+    if unet.config.out_channels != shape[0]:
+        raise ModelError(
+            f"the U-Net gives {unet.config.out_channels} channels for images of {shape[0]}; learned variances are not supported"
+        )
+    kept = scheduler.alphas_cumprod.double()
+    log_snr = torch.log(kept) - torch.log1p(-kept)
+    model: Any = Diffusion(shape, _DiffusersNoise(unet, kind, log_snr), log_snr, terms, seed=seed)
+    model.trained_on = trained_on
+    model.likelihood = f"variational bound, {len(log_snr)} steps, {terms} terms drawn"
+    return model.eval()
