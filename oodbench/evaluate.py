@@ -19,7 +19,7 @@ from oodbench.errors import OodbenchError
 from oodbench.metrics import Estimate, detection_metrics
 from oodbench.models.base import bits_per_dim
 from oodbench.models.describe import describe
-from oodbench.plan import Skip, Trial, pass_of, trial_passes
+from oodbench.plan import Skip, Trial, passes_of, trial_passes
 from oodbench.registry import scorers, statistics
 from oodbench.shards import ImagePass, ImageRef, model_identity, open_images, read_columns, shard_tasks
 from oodbench.store import SCHEMA, SECONDS, Row, key_of
@@ -132,15 +132,16 @@ def group_means(columns: dict[str, np.ndarray], size: int, seed: int) -> dict[st
 
 
 def _needed(task: TrialTask, ref: ImageRef) -> dict[str, np.ndarray]:
-    """The columns that the scorer names, of one image set."""
+    """The columns that the scorer names, of one image set; ``(N, K)`` of an ensemble."""
     trial, scorer = task.trial, scorers[task.trial.scorer]
     columns = {}
     for need in scorer.fit_needs if ref == trial.ref else scorer.needs:
-        found = read_columns(pass_of(trial.model, need, ref), task.seed, task.device)
-        statistic = split_need(need)[0]
-        if statistic not in found:
+        statistic, of = split_need(need)
+        found = [read_columns(p, task.seed, task.device) for p in passes_of(trial.model, need, ref)]
+        if any(statistic not in one for one in found):
             raise OodbenchError(f"{trial.model} gives no {need!r}: it lacks a method that this statistic asks for")
-        columns[need] = found[statistic]
+        own = [one[statistic] for one in found]
+        columns[need] = np.stack(own, 1) if of == "ensemble" else own[0]
     return columns
 
 
@@ -161,7 +162,7 @@ def _describe_trial(task: TrialTask) -> Row:
     trial, scorer = task.trial, scorers[task.trial.scorer]
     model = describe(trial.model)
     test, ood = open_images(trial.test), open_images(trial.ood)
-    passes = {pass_of(trial.model, need, trial.test).name for need in scorer.needs}
+    passes = {p.name for need in scorer.needs for p in passes_of(trial.model, need, trial.test)}
     return {
         "schema": SCHEMA,
         "key": trial_key(task),
@@ -188,10 +189,16 @@ def _describe_trial(task: TrialTask) -> Row:
 def mean_bits_per_dim(task: TrialTask, ref: ImageRef) -> float | None:
     """Mean bits a dimension of the trial's model on an image set; None where a log-probability is missing or not finite."""
     try:
-        log_prob = read_columns(pass_of(task.trial.model, "log_prob", ref), task.seed, task.device)["log_prob"]
+        log_prob = model_log_prob(task, ref)
     except OodbenchError:
         return None
     return round(float(bits_per_dim(log_prob, ref.shape).mean()), DIGITS) if np.isfinite(log_prob).all() else None
+
+
+def model_log_prob(task: TrialTask, ref: ImageRef) -> np.ndarray:
+    """The log-probabilities of the trial's model on an image set, nats ``(N,)``."""
+    (own,) = passes_of(task.trial.model, "log_prob", ref)
+    return read_columns(own, task.seed, task.device)["log_prob"]
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ import numpy as np
 
 from oodbench.data.images import load_images, parse_identifier
 from oodbench.errors import DataError, ModelError, UnknownNameError
-from oodbench.models.describe import background_of, describe
+from oodbench.models.describe import describe, relatives
 from oodbench.registry import scorers, statistics
 from oodbench.shards import ImagePass, ImageRef, open_images
 from oodbench.suite import Suite
@@ -129,7 +129,7 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
     no_ref = _unavailable(ref)
     for name in chosen:
         scorer = scorers[name]
-        reason = (no_ref if scorer.fit else None) or _lacks_background(model, scorer.all_needs)
+        reason = (no_ref if scorer.fit else None) or _lacks_relatives(model, scorer.all_needs)
         if reason:
             plan.skips.append(Skip(in_dist, ood, reason, model, name))
             continue
@@ -175,14 +175,18 @@ def _unusable(test: ImageRef, ood: ImageRef) -> str | None:
     return None
 
 
-def _lacks_background(model: str, needs: Iterable[str]) -> str | None:
-    asked = [need for need in needs if split_need(need)[1]]
-    if not asked:
-        return None
-    background = background_of(model)
-    if background is None:
-        return f"{model} has no background model, which {asked[0]} asks for"
-    return _no_weights(background)
+def _lacks_relatives(model: str, needs: Iterable[str]) -> str | None:
+    for need in needs:
+        of = split_need(need)[1]
+        found = relatives(model, of)
+        if of == "background" and not found:
+            return f"{model} has no background model, which {need} asks for"
+        if of == "ensemble" and len(found) < 2:
+            return f"{model} has no ensemble of two or more models, which {need} asks for"
+        reasons = [reason for name in found if name != model and (reason := _no_weights(name))]
+        if reasons:
+            return reasons[0]
+    return None
 
 
 def trial_passes(trial: Trial) -> list[ImagePass]:
@@ -191,14 +195,12 @@ def trial_passes(trial: Trial) -> list[ImagePass]:
     wanted = [(need, refs) for need in scorer.needs for refs in (trial.test, trial.ood)]
     wanted += [(need, trial.ref) for need in scorer.fit_needs if trial.ref is not None]
     wanted += [("log_prob", trial.test), ("log_prob", trial.ood)]  # bits a dimension stand in every row
-    return [pass_of(trial.model, need, refs) for need, refs in wanted]
+    return [p for need, refs in wanted for p in passes_of(trial.model, need, refs)]
 
 
-def pass_of(model: str, need: str, images: ImageRef) -> ImagePass:
-    """The pass that gives ``need`` of ``model`` on an image set."""
-    statistic, of_background = split_need(need)
+def passes_of(model: str, need: str, images: ImageRef) -> list[ImagePass]:
+    """The passes that give ``need`` of ``model`` on an image set: one, or one of each member of an ensemble."""
+    statistic, of = split_need(need)
     entry = statistics[statistic]
     first = next(iter(entry.statistics))
-    if entry.model_free:
-        return ImagePass(first, None, images)
-    return ImagePass(first, background_of(model) if of_background else model, images)
+    return [ImagePass(first, name, images) for name in ([None] if entry.model_free else relatives(model, of))]

@@ -129,8 +129,8 @@ def register_scorer(
 ) -> Callable[[Any], Any]:
     """Register a scorer: a function of statistics, or a class with ``fit`` (reference columns → state) and ``score``.
 
-    The argument names are the list of needs; ``background_X`` asks X of the model's background model. In a class,
-    ``score`` takes the state first.
+    The argument names are the list of needs; ``background_X`` asks X of the model's background model, and
+    ``ensemble_X`` of each of the K members of its ensemble, ``(N, K)``. In a class, ``score`` takes the state first.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import OodbenchError
-from oodbench.models.describe import describe
+from oodbench.models.describe import describe, relatives
 from oodbench.models.load import load_model
 from oodbench.registry import load_plugin, registered_by, scorers
 from oodbench.statistics.measure import measure
@@ -113,15 +113,14 @@ def _same(one: Any, other: Tensor) -> bool:
 
 def probe_columns(scorer: Scorer, model: str = "glow-fashionmnist", n: int = 40) -> tuple[Columns, Columns]:
     """Real columns for a scorer, of ``ref`` and of ``test`` images, measured with a model of the zoo."""
-    background = getattr(describe(model), "background", None)
-    loaded = {False: load_model(model), True: load_model(background) if background else None}
 
     def columns(split: str) -> Columns:
-        images = load_images(f"{describe(model).trained_on}/{split}", like=loaded[False]).first(n)
+        images = load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).first(n)
         found = {}
         for need in scorer.all_needs:
-            statistic, of_background = split_need(need)
-            column = measure(loaded[of_background], images, statistic)[statistic]
+            statistic, of = split_need(need)
+            own = [measure(load_model(name), images, statistic)[statistic] for name in relatives(model, of)]
+            column = np.stack(own, 1) if of == "ensemble" else own[0]
             column.flags.writeable = False
             found[need] = column
         return found

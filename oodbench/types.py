@@ -11,8 +11,8 @@ import numpy as np
 Columns = Mapping[str, np.ndarray]
 """Statistic name → per-image numbers, float64 ``(N,)`` or ``(N, K)``."""
 
-BACKGROUND = "background_"
-"""Prefix that asks a statistic of the model's background model instead."""
+Of = Literal["model", "background", "ensemble"]
+"""Whose statistic it is: the model's own, its background model's, or those of all members of its ensemble."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,13 @@ class Scorer:
         return tuple(dict.fromkeys(self.needs + self.fit_needs))
 
 
-def split_need(need: str) -> tuple[str, bool]:
-    """A scorer's argument name as (statistic, whether it is asked of the background model)."""
-    return need.removeprefix(BACKGROUND), need.startswith(BACKGROUND)
+def split_need(need: str) -> tuple[str, Of]:
+    """A scorer's argument name as (statistic, of whom): ``background_log_prob`` is the background model's ``log_prob``.
+
+    >>> split_need("ensemble_log_prob")
+    ('log_prob', 'ensemble')
+    """
+    for of in ("background", "ensemble"):
+        if need.startswith(f"{of}_"):
+            return need.removeprefix(f"{of}_"), of  # type: ignore[return-value]
+    return need, "model"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 import oodbench as ob
 from oodbench.errors import ModelError, SuiteError, UnknownNameError
 from oodbench.models.cards import ZOO, Recipe, load_card, zoo
-from oodbench.models.describe import background_of, describe
+from oodbench.models.describe import describe, relatives
 
 
 @pytest.fixture
@@ -143,7 +143,9 @@ def test_a_faulty_card_names_its_line(card):
 
 
 def test_the_background_of_a_card_at_a_path_is_its_sibling(card, tmp_path):
-    assert background_of("glow-fashionmnist") == "glow-fashionmnist-background"
-    assert background_of(str(card)) == "glow-fashionmnist-background"  # the zoo's, where there is no sibling
+    assert relatives("glow-fashionmnist", "background") == ["glow-fashionmnist-background"]
+    assert relatives(str(card), "background") == [
+        "glow-fashionmnist-background"
+    ]  # the zoo's, where there is no sibling
     shutil.copytree(ZOO / "glow-fashionmnist-background", tmp_path / "glow-fashionmnist-background")
-    assert background_of(str(card)) == str(tmp_path / "glow-fashionmnist-background")
+    assert relatives(str(card), "background") == [str(tmp_path / "glow-fashionmnist-background")]

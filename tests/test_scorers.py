@@ -17,6 +17,7 @@ def columns(random):
     return {
         "log_prob": random.normal(-3000, 300, 50),
         "background_log_prob": random.normal(-3500, 300, 50),
+        "ensemble_log_prob": random.normal(-3000, 300, (50, 5)),
         "code_length_png": random.normal(3000, 200, 50),
         "code_length_jp2": random.normal(2500, 200, 50),
         "pixel_mean": random.uniform(size=50),
@@ -28,6 +29,7 @@ FORMULAS = {
     "likelihood": lambda c, i, entropy: -c["log_prob"][i],
     "typicality": lambda c, i, entropy: abs(-c["log_prob"][i] - entropy),
     "likelihood-ratio": lambda c, i, entropy: -(c["log_prob"][i] - c["background_log_prob"][i]),
+    "waic": lambda c, i, entropy: np.var(c["ensemble_log_prob"][i]) - sum(c["ensemble_log_prob"][i]) / 5,
     "input-complexity-png": lambda c, i, entropy: -c["log_prob"][i] - c["code_length_png"][i],
     "input-complexity-jp2": lambda c, i, entropy: -c["log_prob"][i] - c["code_length_jp2"][i],
     "code-length-png": lambda c, i, entropy: c["code_length_png"][i],

@@ -13,12 +13,14 @@ import numpy as np
 from oodbench.errors import ModelError
 from oodbench.models.cards import Card, load_card
 from oodbench.registry import models
+from oodbench.types import Of
 
 
 class UserModel:
     """A model registered by a plugin, with the attributes that a :class:`Card` has."""
 
     background = None
+    ensemble: tuple[str, ...] = ()
     view = ""
 
     def __init__(self, name: str):
@@ -57,10 +59,17 @@ def describe(reference: str) -> Card | UserModel:
     return UserModel(reference) if reference in models else load_card(reference)
 
 
-def background_of(reference: str) -> str | None:
-    """Reference of the model's background model; a sibling of a card at a path."""
+def relatives(reference: str, of: Of) -> list[str]:
+    """References of the models that a statistic is asked of: the model, its background model, or its ensemble.
+
+    What a card at a path names is its sibling where there is one, else the zoo's.
+    """
     model: Any = describe(reference)
-    if model.background is None or not isinstance(model, Card) or reference == model.name:
-        return model.background
-    sibling = model.folder.parent / model.background
-    return str(sibling) if sibling.is_dir() else model.background
+    if of == "model":
+        return [reference]
+    names = [model.background] if of == "background" and model.background else []
+    names = list(model.ensemble) if of == "ensemble" else names
+    if not isinstance(model, Card) or reference == model.name:
+        return names
+    siblings = [model.folder.parent / name for name in names]
+    return [str(sibling) if sibling.is_dir() else sibling.name for sibling in siblings]

@@ -15,16 +15,15 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from oodbench.evaluate import TrialTask, trial_scores
+from oodbench.evaluate import TrialTask, model_log_prob, trial_scores
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.ranking import counts
 from oodbench.models.base import bits_per_dim
 from oodbench.models.describe import describe
 from oodbench.paths import write_whole
-from oodbench.plan import pass_of
 from oodbench.registry import scorers
 from oodbench.report.tables import figure_files
-from oodbench.shards import ImageRef, open_images, read_columns
+from oodbench.shards import ImageRef, open_images
 
 COLOURS = sns.color_palette("colorblind")
 SETTINGS: Any = {"figure.dpi": 130, "axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
@@ -54,9 +53,7 @@ def likelihood_histogram(task: TrialTask) -> Figure:
     images lie beyond it stands in the legend.
     """
     refs = (task.trial.test, task.trial.ood)
-    columns = [
-        read_columns(pass_of(task.trial.model, "log_prob", ref), task.seed, task.device)["log_prob"] for ref in refs
-    ]
+    columns = [model_log_prob(task, ref) for ref in refs]
     ends = np.array([np.quantile(column, [0.005, 0.995]) for column in columns])
     margin = 0.05 * (ends.max() - ends.min())
     low, high = ends.min() - margin, ends.max() + margin
