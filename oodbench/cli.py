@@ -259,6 +259,18 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
     )
 
 
+@main.command("fetch")
+@click.argument("cards", nargs=-1, required=True)
+def fetch_cards(cards: tuple[str, ...]) -> None:
+    """Download the weights of CARDS that are hosted elsewhere, and compare them with their recorded hash."""
+    from oodbench.models.cards import load_card
+    from oodbench.models.hub import fetch_weights
+
+    for name in cards:
+        path = fetch_weights(load_card(name))
+        click.echo(f"{name}: {path.stat().st_size / 1e6:.1f} MB, as its card says, in {path}")
+
+
 @main.command("import")
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the new card; its name is the model's.")

@@ -123,7 +123,7 @@ def test_wrong_shapes_are_named(card):
 
 def test_a_card_without_weights_names_the_command(card):
     (card / "weights.safetensors").unlink()
-    assert "has no weights; make them: `oodbench train glow-fashionmnist`" in error(card)
+    assert "has no weights on this machine; make them: `oodbench train glow-fashionmnist`" in error(card)
 
 
 def test_unknown_models_and_families(card):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from oodbench.errors import ModelError, UnknownNameError
-from oodbench.paths import PACKAGE
+from oodbench.paths import PACKAGE, home
 from oodbench.yaml_files import load_yaml
 
 ZOO = PACKAGE / "models" / "zoo"
@@ -43,6 +43,17 @@ class Recipe(BaseModel):
     """Image sets against which each validation measures the AUROC of raw likelihood, on 500 images."""
 
 
+class Hosted(BaseModel):
+    """Where weights lie that are too large for the package; their hash is in ``trained.json``, as everyone's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    repo: str
+    """A repository of the Hugging Face hub (``owner/name``), or a folder."""
+    file: str = "weights.safetensors"
+    revision: str = "main"
+
+
 class Card(BaseModel):
     """A model of the zoo, or of a user's folder."""
 
@@ -63,6 +74,7 @@ class Card(BaseModel):
     reported: dict[str, str] = {}
     """Published numbers to compare with, each with its source."""
     recipe: Recipe | None = None
+    hosted: Hosted | None = None
     folder: Path
 
     @property
@@ -76,24 +88,42 @@ class Card(BaseModel):
 
     @property
     def weights(self) -> Path:
-        return self.folder / "weights.safetensors"
+        """The weights file: beside the card, or where ``oodbench fetch`` puts hosted ones."""
+        own = self.folder / "weights.safetensors"
+        return own if self.hosted is None or own.exists() else home() / "weights" / f"{self.name}.safetensors"
 
-    def trained(self) -> dict[str, Any]:
-        """What ``oodbench train`` recorded; :class:`ModelError` where the model was never trained."""
+    def record(self) -> dict[str, Any]:
+        """``trained.json``: what ``oodbench train`` recorded; :class:`ModelError` where the model was never trained."""
         path = self.folder / "trained.json"
-        if not path.exists() or not self.weights.exists():
+        if not path.exists():
             raise ModelError(f"{self.name} has no weights; make them: `oodbench train {self.name}`")
         return dict(json.loads(path.read_text("utf-8")))
 
+    def trained(self) -> dict[str, Any]:
+        """The record of a model whose weights are here; :class:`ModelError` says how to get them otherwise."""
+        record = self.record()
+        if not self.weights.exists():
+            how = (
+                f"get them: `oodbench fetch {self.name}`" if self.hosted else f"make them: `oodbench train {self.name}`"
+            )
+            raise ModelError(f"{self.name} has no weights on this machine; {how}")
+        return record
+
     def read_weights(self) -> bytes:
         """The weights file, whose SHA-256 must be the recorded one."""
-        expected, content = self.trained()["weights_sha256"], self.weights.read_bytes()
+        self.trained()  # says what to do where there are none
+        content = self.weights.read_bytes()
+        self.verify(content, str(self.weights))
+        return content
+
+    def verify(self, content: bytes, where: str) -> None:
+        """:class:`ModelError` unless these are the bytes whose hash ``trained.json`` records."""
+        expected = self.record()["weights_sha256"]
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
             raise ModelError(
-                f"{self.weights} has SHA-256 {found[:12]}…, its card says {expected[:12]}…: {wrong_file(content)}"
+                f"{where} has SHA-256 {found[:12]}…, its card says {expected[:12]}…: {wrong_file(content)}"
             )
-        return content
 
     def identity(self) -> str:
         """SHA-256 over family, configuration and the weights as they are on disk: what a cached column belongs to."""

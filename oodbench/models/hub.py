@@ -1,0 +1,49 @@
+"""Weights that are hosted elsewhere: on the Hugging Face hub, or in a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from oodbench.errors import ModelError
+from oodbench.models.cards import Card, Hosted
+from oodbench.paths import home, write_whole
+
+
+def fetch_weights(card: Card) -> Path:
+    """Bring a card's hosted weights here; their hash is compared with the card's before they are kept.
+
+    Raises
+    ------
+    ModelError : nothing is hosted, huggingface_hub is not installed, no connection, no such file, or another hash
+    """
+    if card.hosted is None:
+        raise ModelError(f"the card of {card.name} names no place where its weights are hosted")
+    content = _located(card.name, card.hosted).read_bytes()
+    card.verify(content, card.hosted.repo)
+    write_whole(card.weights, lambda file: file.write(content))
+    return card.weights
+
+
+def _located(name: str, hosted: Hosted) -> Path:
+    if Path(hosted.repo).expanduser().is_dir():
+        return _checked_file(Path(hosted.repo).expanduser() / hosted.file)
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ModelError(
+            f"the weights of {name} are on the Hugging Face hub; install its client: pip install 'oodbench[hub]'"
+        ) from error
+    endpoint, cache = os.environ.get("HF_ENDPOINT"), home() / "hub"
+    try:
+        found = hf_hub_download(hosted.repo, hosted.file, revision=hosted.revision, endpoint=endpoint, cache_dir=cache)
+    except Exception as error:  # its own exceptions, those of its transport, and OSError
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{hosted.file} of {hosted.repo}@{hosted.revision} cannot be fetched: {reason}") from error
+    return Path(found)
+
+
+def _checked_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}, which the card names as its weights")
+    return path
