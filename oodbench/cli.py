@@ -224,18 +224,18 @@ def show(name: str, plugins: Paths) -> None:
 
 
 @main.command()
-@click.argument("file", type=FILE)
-def check(file: Path) -> None:
-    """Run the contract tests on the scorers and models that FILE registers."""
-    from oodbench.testing import check_plugin
+@click.argument("target")
+def check(target: str) -> None:
+    """Run the contract tests on TARGET: a plugin file, a model's name, or a card's folder."""
+    from oodbench.testing import check as run_checks
 
-    faults, checked = check_plugin(file)
+    faults, checked = run_checks(target)
     for name in checked:
         own = [fault for fault in faults if fault.startswith(f"{name}: ")]
         click.echo("\n".join(own) if own else f"{name}: all contract tests passed")
     if faults or not checked:
         raise OodbenchError(
-            f"{len(faults)} contract tests failed" if faults else f"{file} registers no scorer and no model"
+            f"{len(faults)} contract tests failed" if faults else f"{target} registers no scorer and no model"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import yaml
 
 from oodbench.data import sources
@@ -106,7 +107,8 @@ def show(name: str) -> str:
                 f"model {name}: shape {model.shape}, trained on {model.trained_on or 'not stated'}, {model.likelihood}"
             )
         fields = model.model_dump(exclude={"folder"})
-        return _yaml(fields | {"trained": model.trained() if model.weights.exists() else "not trained"})
+        trained = {"trained": model.trained(), "during training": _trajectory(model)} if model.weights.exists() else {}
+        return _yaml(fields | (trained or {"trained": "not trained"}))
     if name in catalog():
         card = catalog()[name]
         return _yaml({"name": name, "title": card.title, "licence": card.licence, "citation": card.citation,
@@ -122,6 +124,17 @@ def show(name: str) -> str:
         unit = found.statistics[name]
         return _yaml({"statistic": name, "unit": unit, "pass": found.identity, "model-free": found.model_free})
     raise UnknownNameError("model, image set, scorer, statistic or suite", name, known)
+
+
+def _trajectory(card: Card) -> list[str]:
+    """A line for each validation: bits/dim of `ref`, and the AUROC of raw likelihood where sets were watched."""
+    log = pd.read_csv(card.folder / "log.csv").dropna(subset="ref_bits_per_dim")
+    watched = [str(name) for name in log if str(name).startswith("auroc_")]
+    return [
+        f"step {row['step'] + 1:.0f}: {row['ref_bits_per_dim']:.3f} bits/dim"
+        + "".join(f", AUROC {name.removeprefix('auroc_')} {row[name]:.3f}" for name in watched)
+        for row in log.to_dict("records")
+    ]
 
 
 def _yaml(fields: dict[str, object]) -> str:

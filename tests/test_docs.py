@@ -11,7 +11,7 @@ import pytest
 
 from oodbench.paths import PACKAGE
 from oodbench.registry import load_plugin, models, registered_by, scorers
-from oodbench.testing import check_plugin
+from oodbench.testing import check
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -33,7 +33,7 @@ def test_python_blocks_run(page, number, code, tmp_path, monkeypatch):
         return
     path = tmp_path / f"{page.stem}_{number}.py"
     path.write_text(code)
-    faults, checked = check_plugin(path)
+    faults, checked = check(str(path))
     assert checked
     assert faults == []
     for kind, names in zip((scorers, models), registered_by(path), strict=True):
@@ -51,7 +51,7 @@ def test_the_readme_shows_the_published_leaderboard():
         assert (REPOSITORY / figure).exists()
 
 
-MODULES = ["metrics.ranking", "data.views", "data.images", "models.load", "registry"]
+MODULES = ["types", "metrics.ranking", "data.views", "data.images", "models.load", "registry"]
 
 
 @pytest.mark.parametrize("name", MODULES)

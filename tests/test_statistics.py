@@ -106,7 +106,13 @@ class Broken(UniformModel):
 
     def __init__(self, how):
         super().__init__()
-        self.how, self.calls = how, 0
+        self.how, self.calls, self.remembered = how, 0, None
+
+    def _first_mean(self, log_prob):
+        """As an ActNorm that sets itself on the first batch after loading."""
+        if self.remembered is None:
+            self.remembered = log_prob.mean()
+        return self.remembered
 
     def log_prob(self, images):
         self.calls += 1
@@ -121,6 +127,7 @@ class Broken(UniformModel):
             "sign": lambda: -(1e6 + log_prob),
             "nan": lambda: log_prob * torch.nan,
             "mean": lambda: log_prob.mean(),
+            "first batch": lambda: log_prob + self._first_mean(log_prob),
         }[self.how]()
 
 
@@ -136,6 +143,7 @@ class Broken(UniformModel):
         ("sign", "wrong sign"),
         ("nan", "64 of 64 log-probabilities are NaN"),
         ("mean", "one number for the whole batch"),
+        ("first batch", "the first batch after loading changes all scores"),
     ],
 )
 def test_each_broken_promise_has_its_sentence(how, sentence):
