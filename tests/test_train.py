@@ -152,3 +152,24 @@ def test_weights_are_stored_in_half_precision_where_that_changes_nothing(card, t
     images = ob.load_images("tiny/ref")
     one, two = (ob.measure(ob.load_model(str(path.parent)), images, "log_prob")["log_prob"] for path in (half, full))
     assert ob.bits_per_dim(one - two, images.shape) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("realnvp", "couplings: 1, hidden: 8"),
+        ("gated-pixelcnn", "features: 8, layers: 1"),
+        ("vae", "latent: 4, width: 2"),
+        ("hierarchical-vae", "latents: [1, 2], width: 8"),
+        ("diffusion", "width: 8, terms: 2"),
+    ],
+)
+def test_every_family_learns(card, tmp_path, family, config):
+    made = card(steps=24)
+    text = (made.folder / "card.yaml").read_text()
+    old = "family: glow\nconfig: {shape: [1, 28, 28], scales: 2, steps: 1, hidden: 4}"
+    assert old in text
+    (made.folder / "card.yaml").write_text(text.replace(old, f"family: {family}\nconfig: {{shape: [1, 28, 28], {config}}}"))
+    train(load_card(str(made.folder)), tmp_path / "out", "cpu", 1)
+    validated = pd.read_csv(tmp_path / "out" / "log.csv").ref_bits_per_dim
+    assert validated.iloc[-1] < validated.iloc[0]
