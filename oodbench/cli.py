@@ -240,6 +240,24 @@ def check(target: str) -> None:
 
 
 @main.command()
+@click.argument("model")
+@click.argument("in_dist")
+@click.argument("ood")
+@click.option("--limit", type=click.IntRange(2), default=500, show_default=True, help="Images of each set.")
+@click.option(
+    "--probes", type=click.IntRange(2), default=64, show_default=True, help="Images and vectors for the traces."
+)
+def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None:
+    """Predict from variances and curvature which of two image sets is likelier under the flow MODEL, and measure it.
+
+    IN_DIST and OOD are image sets such as cifar10 or svhn/test[:200].
+    """
+    from oodbench.analysis.explain import explain as explain_pair
+
+    click.echo(explain_pair(model, in_dist, ood, limit, probes))
+
+
+@main.command()
 @click.argument("card")
 @click.option("--out", type=FOLDER, help="Folder of the trained card [default: ./<card>].")
 @click.option("--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu.")

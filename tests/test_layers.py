@@ -17,7 +17,7 @@ LAYERS = [
     {"suite", "shards", "execute"},
     {"plan"},
     {"evaluate", "listing"},
-    {"report"},
+    {"report", "analysis"},
     {"runner", "testing"},
     {"cli"},
 ]

@@ -169,7 +169,9 @@ def test_every_family_learns(card, tmp_path, family, config):
     text = (made.folder / "card.yaml").read_text()
     old = "family: glow\nconfig: {shape: [1, 28, 28], scales: 2, steps: 1, hidden: 4}"
     assert old in text
-    (made.folder / "card.yaml").write_text(text.replace(old, f"family: {family}\nconfig: {{shape: [1, 28, 28], {config}}}"))
+    (made.folder / "card.yaml").write_text(
+        text.replace(old, f"family: {family}\nconfig: {{shape: [1, 28, 28], {config}}}")
+    )
     train(load_card(str(made.folder)), tmp_path / "out", "cpu", 1)
     validated = pd.read_csv(tmp_path / "out" / "log.csv").ref_bits_per_dim
     assert validated.iloc[-1] < validated.iloc[0]

@@ -1,0 +1,202 @@
+"""Why a set is likelier: the second-order expansion of Nalisnick et al. (ICLR 2019, arXiv:1810.09136, §5).
+
+Around the in-dist mean ``x₀``, with ``µ`` the sets' means and ``S`` their second moments about ``x₀``,
+
+``E_ood[log p] − E_in[log p] ≈ ∇log p(x₀)ᵀ(µ_ood − µ_in) + ½ Tr[∇²log p(x₀)·(S_ood − S_in)]``.
+
+Pixels are ``y = (x + ½)/bins − ½``; the variance of dequantisation noise is the same for both sets and cancels.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oodbench.errors import ModelError
+from oodbench.models.flows import ActNorm, Coupling, InvertibleConv
+from oodbench.models.glow import Glow
+from oodbench.models.multiscale import MultiscaleFlow
+
+PROBES_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number in nats and its standard error; an error of zero means that nothing was sampled."""
+
+    value: float
+    error: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.value:+.1f}" + f" ± {self.error:.1f}" * (self.error > 0)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The expansion's terms, nats.
+
+    Attributes
+    ----------
+    first : the gradient's term
+    second : the curvature's term at the in-dist mean, over the sets' whole second moments
+    diagonal : the same over per-pixel variances alone, each set's about its own mean, as in the paper
+    at_data : the second term with the curvature averaged over in-dist images instead of taken at their mean
+    closed_form : the paper's form for constant-volume Glow, from its 1×1 convolutions; None for other models
+    """
+
+    first: Estimate
+    second: Estimate
+    diagonal: Estimate
+    at_data: Estimate
+    closed_form: float | None
+
+
+def scaled_pixels(model: MultiscaleFlow, images: np.ndarray) -> Tensor:
+    """uint8 images at the middle of their bins, as the flow sees them."""
+    return model.dequantise(torch.from_numpy(np.array(images)), torch.tensor(0.5))
+
+
+def log_density(model: MultiscaleFlow, y: Tensor) -> Tensor:
+    """Log density of continuous images ``(B,)`` in nats, differentiable."""
+    _, log_prob_z, log_det = model.flow(y)
+    return log_prob_z + log_det
+
+
+def curvature(model: MultiscaleFlow, points: Tensor, left: Tensor, right: Tensor) -> np.ndarray:
+    """``leftᵀ ∇²log p(point) right`` for each row, float64 ``(B,)``, by Hessian-vector products."""
+    found = []
+    for x, u, v in zip(*(t.split(PROBES_AT_ONCE) for t in (points, left, right)), strict=True):
+        x = x.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(log_density(model, x).sum(), x, create_graph=True)
+        (product,) = torch.autograd.grad((gradient * v).sum(), x)
+        found.append((product * u).flatten(1).sum(1, dtype=torch.float64))
+    return torch.cat(found).numpy()
+
+
+def _half_mean(values: np.ndarray) -> Estimate:
+    return Estimate(float(values.mean() / 2), float(values.std(ddof=1) / 2 / math.sqrt(len(values))))
+
+
+def _difference(one: Estimate, other: Estimate) -> Estimate:
+    return Estimate(one.value - other.value, math.hypot(one.error, other.error))
+
+
+def whole_moments_term(model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor) -> Estimate:
+    """``½ Tr[H·(S_ood − S_in)]``: centred images are themselves the probes, since ``E[vᵀHv] = Tr[H·E[vvᵀ]]``."""
+    halves = [
+        _half_mean(curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre))
+        for y in (ood, in_dist)
+    ]
+    return _difference(*halves)
+
+
+def diagonal_term(
+    model: MultiscaleFlow, centre: Tensor, variances: Tensor, probes: int, generator: torch.Generator
+) -> Estimate:
+    """``½ Tr[H·diag(variances)]`` by Hutchinson's estimator with Rademacher probes at ``centre``."""
+    signs = torch.randint(0, 2, (probes, *variances.shape), generator=generator).to(variances) * 2 - 1
+    right = variances.abs().sqrt() * signs
+    return _half_mean(curvature(model, centre.expand_as(right), variances.sign() * right, right))
+
+
+def expand(model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, seed: int = 0) -> Expansion:
+    """The expansion for a flow and two sets of uint8 images.
+
+    Parameters
+    ----------
+    model : a Glow or RealNVP of ours
+    in_dist, ood : uint8 ``(N, C, H, W)``; means and variances are those of all images
+    probes : images of each set, and Rademacher vectors, that the traces are estimated with
+    seed : of the Rademacher vectors
+
+    Raises
+    ------
+    ModelError : a model without a differentiable continuous density
+    """
+    if not isinstance(model, MultiscaleFlow):
+        raise ModelError(f"the expansion needs a flow with a differentiable density; {type(model).__name__} has none")
+    model = copy.deepcopy(model).double()
+    y_in, y_ood = scaled_pixels(model, in_dist), scaled_pixels(model, ood)
+    centre = y_in.mean(0)
+    x = centre[None].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(log_density(model, x).sum(), x)
+    first = float((gradient[0] * (y_ood.mean(0) - centre)).sum())
+    variances = y_ood.var(0, unbiased=False) - y_in.var(0, unbiased=False)
+    few_in, few_ood = y_in[:probes], y_ood[:probes]
+    return Expansion(
+        Estimate(first),
+        whole_moments_term(model, centre[None], centre, few_in, few_ood),
+        diagonal_term(model, centre, variances, probes, torch.Generator().manual_seed(seed)),
+        whole_moments_term(model, few_in, centre, few_in, few_ood),
+        closed_form(model, variances) if is_constant_volume(model) else None,
+    )
+
+
+def is_constant_volume(model: nn.Module) -> bool:
+    """Whether it is a Glow with additive couplings alone, whose log-determinant is the same for every image."""
+    couplings = [layer for layer in model.modules() if isinstance(layer, Coupling)]
+    return isinstance(model, Glow) and not any(layer.affine for layer in couplings)
+
+
+@torch.no_grad()
+def closed_form(model: Any, variances: Tensor) -> float:
+    """``−½ Σ_z Var_z/σ_z²`` in nats: what additive couplings leave of the second-order term.
+
+    With the couplings' shifts held fixed, a constant-volume Glow is linear: ActNorm and 1×1 convolutions. The variances
+    ``variances`` ``(C, H, W)``, independent between pixels, are carried through it as a covariance of the channels at each
+    place, and divided by the prior's variance where latents leave. In the paper's notation this is
+    ``−1/(2σ²)·Σ_c α_c²·Σ_{h,w}(σ²_ood − σ²_in)``, with its products of 1×1 convolutions kept as matrices.
+    """
+    covariance = torch.diag_embed(variances.double().movedim(0, -1))  # (H, W, C, C)
+    total = 0.0
+    for scale, steps in enumerate(model.scales):
+        covariance = _squeezed(covariance)
+        for step in steps.children():
+            for layer in step.layers:
+                covariance = _mixed(layer, covariance)
+        variances = torch.diagonal(covariance, dim1=-2, dim2=-1)
+        kept = variances.shape[-1] // 2 if scale < len(model.scales) - 1 else 0
+        log_std = _prior_log_std(model, scale, variances.shape[-1] - kept)
+        total -= 0.5 * float((variances[..., kept:] * torch.exp(-2 * log_std)).sum())
+        covariance = covariance[..., :kept, :kept]
+    return total
+
+
+def _prior_log_std(model: Any, scale: int, channels: int) -> Tensor:
+    """The prior's log standard deviation of each latent channel, where it is predicted at its prediction for zeros."""
+    latent = torch.zeros(1, channels, 1, 1, dtype=model.top_prior.dtype)
+    return cast(Tensor, model._prior(scale, latent)[1].double()[0, :, 0, 0])
+
+
+def _squeezed(covariance: Tensor) -> Tensor:
+    """``(H, W, C, C)`` to ``(H/2, W/2, 4C, 4C)``: four places side by side, independent of one another."""
+    height, width, channels, _ = covariance.shape
+    blocks = covariance.reshape(height // 2, 2, width // 2, 2, channels, channels)
+    out = covariance.new_zeros(height // 2, width // 2, channels, 4, channels, 4)
+    for row in range(2):
+        for column in range(2):
+            place = 2 * row + column
+            out[:, :, :, place, :, place] = blocks[:, row, :, column]
+    return out.reshape(height // 2, width // 2, 4 * channels, 4 * channels)
+
+
+def _mixed(layer: nn.Module, covariance: Tensor) -> Tensor:
+    """Covariance of the channels after one linear layer; an additive coupling with a fixed shift changes nothing."""
+    if isinstance(layer, ActNorm):
+        scale = torch.exp(layer.log_scale.double()).flatten()
+        return covariance * scale[:, None] * scale
+    if isinstance(layer, InvertibleConv):
+        matrix = layer.matrix().double()
+        return matrix @ covariance @ matrix.T
+    return covariance
+
+
+def variance_sums(images: np.ndarray) -> np.ndarray:
+    """Per-channel sums over pixels of the variances of images scaled to [0, 1], ``(C,)``: the paper's data statistics."""
+    return (images / 255.0).var(0).sum((1, 2))
