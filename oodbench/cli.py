@@ -117,6 +117,8 @@ def _check_device(device: str) -> None:
 
 def _print_summary(rows: list[dict[str, Any]]) -> None:
     """AUROC of single real images, pair by pair, with every failure and skip; the rest is in the leaderboard."""
+    from oodbench.report.tables import skip_lines
+
     order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
     tried = sorted((r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order])
     brief = [r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)]
@@ -131,9 +133,9 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
         click.echo(
             f"\nRows on groups and on noise and constant images ({len(tried) - len(brief)}) are in the leaderboard."
         )
-    for row in rows:
-        if row["status"] == "skipped":
-            click.echo(f"skipped: {_skip_text(row['in_dist'], row['ood'], row['model'], row['scorer'], row['reason'])}")
+    skips = ((row["in_dist"], row["ood"], row["reason"]) for row in rows if row["status"] == "skipped")
+    for line in skip_lines(skips):
+        click.echo(f"skipped: {line}")
 
 
 def _auroc_text(row: dict[str, Any]) -> str:
@@ -143,16 +145,12 @@ def _auroc_text(row: dict[str, Any]) -> str:
     return f"{row['auroc']:.3f}{interval}" + " ▼" * (row["auroc"] < 0.5)
 
 
-def _skip_text(in_dist: str, ood: str, model: str, scorer: str, reason: str) -> str:
-    who = ", ".join(filter(None, (model, scorer)))
-    return f"{in_dist} → {ood}{f' ({who})' if who else ''}: {reason}"
-
-
 @main.command()
 @suite_options
 def plan(suite: str, limit: int | None, only: tuple[str, ...], seed: int | None, plugins: Paths) -> None:
     """Print what a run would measure and evaluate, and every skip with its reason."""
     from oodbench.plan import make_plan
+    from oodbench.report.tables import skip_lines
     from oodbench.runner import adapted
     from oodbench.shards import open_images
     from oodbench.suite import load_suite
@@ -166,8 +164,8 @@ def plan(suite: str, limit: int | None, only: tuple[str, ...], seed: int | None,
         group = f", groups of {trial.group_size}" if trial.group_size > 1 else ""
         names = open_images(trial.test).identifier, open_images(trial.ood).identifier
         click.echo(f"evaluate {trial.scorer}{group} with {trial.model}: {names[0]} → {names[1]}")
-    for skip in made.skips:
-        click.echo(f"skip     {_skip_text(skip.in_dist, skip.ood, skip.model, skip.scorer, skip.reason)}")
+    for line in skip_lines((skip.in_dist, skip.ood, skip.reason) for skip in made.skips):
+        click.echo(f"skip     {line}")
     click.echo(f"{len(made.passes)} passes, {len(made.trials)} trials, {len(made.skips)} skips")
 
 

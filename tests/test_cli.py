@@ -44,7 +44,7 @@ def test_plan_prints_passes_trials_and_skips(here):
     assert "measure density of glow-cifar10 on svhn/test[:20] (20 images)" in printed
     assert "evaluate typicality, groups of 10 with glow-cifar10: cifar10/test[:20] → svhn/test[:20]" in printed
     assert "skip cifar100 → imagenet7k: no model of the suite 'paper' is trained on cifar100" in printed
-    assert "skip celeba5k → svhn (glow-celeba32): celeba/train is not on this machine; to get it: download" in printed
+    assert "celeba5k → cifar10: celeba/train is not on this machine; to get it: download" in printed
 
 
 @pytest.mark.parametrize("what", ["models", "data", "scorers", "statistics", "suites"])

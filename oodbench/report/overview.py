@@ -13,6 +13,7 @@ from oodbench.report.tables import (
     distinct,
     metric_cell,
     scorer_cost,
+    skip_lines,
     slug,
     table,
     trial_of,
@@ -43,14 +44,10 @@ def overview(rows: list[Row], costs: dict[str, float]) -> str:
     parts.append(table(["page", "in-dist images", "models (bits/dim)", "OOD sets"], pages))
     if skips:
         parts.append("## Skipped\n")
-        parts.append("\n".join(sorted(f"- {_subject(row)}: {row['reason']}" for row in skips)) + "\n")
+        lines = skip_lines((row["in_dist"], row["ood"], row["reason"]) for row in skips)
+        parts.append("\n".join(sorted(f"- {line}" for line in lines)) + "\n")
     parts.append(_provenance(tried))
     return "\n".join(parts) + notes.text()
-
-
-def _subject(row: Row) -> str:
-    who = ", ".join(row[name] for name in ("model", "scorer") if row[name])
-    return f"{row['in_dist']} → {row['ood']}" + f" ({who})" * bool(who)
 
 
 def _summary(rows: list[Row], in_dist: str) -> list[str]:

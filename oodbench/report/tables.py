@@ -17,6 +17,14 @@ in-dist than in-dist ones; scores are never re-signed. ‡ not above the best mo
 """
 
 
+def skip_lines(skips: Iterable[tuple[str, str, str]]) -> list[str]:
+    """A line for each reason with the pairs that it rules out, of (in-dist, OOD, reason)."""
+    pairs: dict[str, dict[str, None]] = {}
+    for in_dist, ood, reason in skips:
+        pairs.setdefault(reason, {})[f"{in_dist} → {ood}"] = None
+    return [f"{', '.join(found)}: {reason}" for reason, found in pairs.items()]
+
+
 class Notes:
     """Footnotes of a page, numbered in order of use; the same text has one number."""
 
