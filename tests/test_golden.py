@@ -7,14 +7,29 @@ import pytest
 import oodbench as ob
 
 LOG_PROB = {
-    "glow-cifar10": [-5127.5700, -5018.5030, -5588.9179],
-    "glow-cifar10-background": [-9073.0574, -7802.7048, -8136.2800],
-    "glow-fashionmnist": [-832.9727, -1120.2496, -531.1193],
-    "glow-fashionmnist-background": [-1084.9702, -1357.2872, -795.3200],
-    "glow-mnist": [-629.5188, -841.8363, -395.8392],
-    "pixelcnn-fashionmnist": [-702.4109, -943.6719, -409.2861],
-    "pixelcnn-fashionmnist-background": [-864.0297, -1087.3254, -587.2486],
-    "vae-fashionmnist": [-949.6801, -1237.8484, -556.8943],
+    "cvglow-cifar10": [-5364.3641, -5236.9656, -5800.5010],
+    "cvglow-fashionmnist": [-1156.7207, -1507.8425, -803.1328],
+    "glow-celeba32": [-6516.3186, -5895.9343, -6418.9538],
+    "glow-cifar10": [-5127.4793, -5018.4818, -5588.9669],
+    "glow-cifar10-background": [-9073.0746, -7802.8168, -8136.2868],
+    "glow-fashionmnist": [-833.0088, -1120.1639, -531.0254],
+    "glow-fashionmnist-background": [-1084.9524, -1357.1915, -795.2212],
+    "glow-imagenet32": [-6005.3824, -5791.7482, -6430.0626],
+    "glow-mnist": [-629.4846, -841.7990, -395.7840],
+    "glow-small-cifar10-1": [-5831.6703, -5503.2451, -5972.2390],
+    "glow-small-cifar10-2": [-5943.3622, -5521.7507, -5989.2559],
+    "glow-small-cifar10-3": [-5902.9663, -5622.4877, -6081.2511],
+    "glow-small-cifar10-4": [-5867.9000, -5482.6858, -5982.8912],
+    "glow-small-cifar10-5": [-5918.6947, -5541.1729, -6018.8297],
+    "glow-small-fashionmnist-1": [-1035.7390, -1387.8362, -684.8894],
+    "glow-small-fashionmnist-2": [-1086.6263, -1412.5363, -680.5730],
+    "glow-small-fashionmnist-3": [-1019.2246, -1359.0810, -663.1535],
+    "glow-small-fashionmnist-4": [-1080.8541, -1380.1487, -654.1002],
+    "glow-small-fashionmnist-5": [-1008.3216, -1362.7684, -635.6883],
+    "glow-svhn": [-4955.3340, -4554.5129, -5043.9782],
+    "pixelcnn-fashionmnist": [-702.3586, -943.6022, -409.1873],
+    "pixelcnn-fashionmnist-background": [-864.0396, -1087.3382, -587.2600],
+    "vae-fashionmnist": [-949.7502, -1237.8539, -556.9383],
 }
 """First three MNIST (28×28) or SVHN (32×32) test images, nats, seed 0."""
 

@@ -76,7 +76,7 @@ def test_weights_from_a_folder(card, home):
         ob.load_model(str(made.folder))
     answer = CliRunner().invoke(main, ["fetch", str(made.folder)])
     assert answer.exit_code == 0, answer.output
-    assert "1.1 MB, as its card says" in answer.output
+    assert "0.6 MB, as its card says" in answer.output
     assert made.weights == home / "weights" / "glow-fashionmnist-paper.safetensors"
     assert ob.load_model(str(made.folder)).shape == (1, 28, 28)
 
