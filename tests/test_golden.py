@@ -27,8 +27,11 @@ LOG_PROB = {
     "glow-small-fashionmnist-4": [-1080.8541, -1380.1487, -654.1002],
     "glow-small-fashionmnist-5": [-1008.3216, -1362.7684, -635.6883],
     "glow-svhn": [-4955.3340, -4554.5129, -5043.9782],
+    "pixelcnn-cifar10": [-5676.1023, -5140.3614, -5717.8077],
+    "pixelcnn-cifar10-background": [-11145.4891, -10998.8745, -11323.7953],
     "pixelcnn-fashionmnist": [-702.3586, -943.6022, -409.1873],
     "pixelcnn-fashionmnist-background": [-864.0396, -1087.3382, -587.2600],
+    "vae-cifar10": [-10977.5585, -10848.6981, -11871.7447],
     "vae-fashionmnist": [-949.7502, -1237.8539, -556.9383],
 }
 """First three MNIST (28×28) or SVHN (32×32) test images, nats, seed 0."""
