@@ -44,7 +44,7 @@ def overview(rows: list[Row], costs: dict[str, float]) -> str:
     parts.append(table(["page", "in-dist images", "models (bits/dim)", "OOD sets"], pages))
     if skips:
         parts.append("## Skipped\n")
-        lines = skip_lines((row["in_dist"], row["ood"], row["reason"]) for row in skips)
+        lines = skip_lines(sorted((row["in_dist"], row["ood"], row["reason"]) for row in skips))
         parts.append("\n".join(sorted(f"- {line}" for line in lines)) + "\n")
     parts.append(_provenance(tried))
     return "\n".join(parts) + notes.text()
