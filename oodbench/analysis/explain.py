@@ -31,10 +31,8 @@ def explain(reference: str, in_dist: str, ood: str, limit: int = 500, probes: in
     model = load_model(reference)
     sets = [load_images(name, like=model).first(limit) for name in (in_dist, ood)]
     found = expand(model, sets[0].images, sets[1].images, probes)
-    log_prob = [measure(model, images, "log_prob")["log_prob"] for images in sets]
-    means = [Estimate(float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x)))) for x in log_prob]
-    measured = Estimate(means[1].value - means[0].value, math.hypot(means[0].error, means[1].error))
-    return "\n".join(_lines(describe(reference).name, sets, measured, found))
+    of_in, of_ood = (Estimate.of_mean(measure(model, images, "log_prob")["log_prob"]) for images in sets)
+    return "\n".join(_lines(describe(reference).name, sets, of_ood - of_in, found))
 
 
 def _lines(name: str, sets: list[ImageSet], measured: Estimate, found: Expansion) -> Iterator[str]:
@@ -84,5 +82,5 @@ def _verdict(measured: Estimate, found: Expansion) -> Iterator[str]:
 
 def _apart(one: Estimate, other: Estimate) -> bool:
     """Whether two estimates differ by more than three errors and by more than a fifth."""
-    difference = abs(one.value - other.value)
-    return difference > 3 * math.hypot(one.error, other.error) and difference > 0.2 * abs(other.value)
+    difference = one - other
+    return abs(difference.value) > max(3 * difference.error, 0.2 * abs(other.value))

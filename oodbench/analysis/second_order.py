@@ -33,6 +33,14 @@ class Estimate:
     value: float
     error: float = 0.0
 
+    @classmethod
+    def of_mean(cls, values: np.ndarray) -> Estimate:
+        """The mean of independent numbers."""
+        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        return Estimate(self.value - other.value, math.hypot(self.error, other.error))
+
     def __str__(self) -> str:
         return f"{self.value:+.1f}" + f" ± {self.error:.1f}" * (self.error > 0)
 
@@ -79,21 +87,13 @@ def curvature(model: MultiscaleFlow, points: Tensor, left: Tensor, right: Tensor
     return torch.cat(found).numpy()
 
 
-def _half_mean(values: np.ndarray) -> Estimate:
-    return Estimate(float(values.mean() / 2), float(values.std(ddof=1) / 2 / math.sqrt(len(values))))
-
-
-def _difference(one: Estimate, other: Estimate) -> Estimate:
-    return Estimate(one.value - other.value, math.hypot(one.error, other.error))
-
-
 def whole_moments_term(model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor) -> Estimate:
     """``½ Tr[H·(S_ood − S_in)]``: centred images are themselves the probes, since ``E[vᵀHv] = Tr[H·E[vvᵀ]]``."""
-    halves = [
-        _half_mean(curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre))
+    of_ood, of_in = (
+        Estimate.of_mean(curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre) / 2)
         for y in (ood, in_dist)
-    ]
-    return _difference(*halves)
+    )
+    return of_ood - of_in
 
 
 def diagonal_term(
@@ -102,7 +102,7 @@ def diagonal_term(
     """``½ Tr[H·diag(variances)]`` by Hutchinson's estimator with Rademacher probes at ``centre``."""
     signs = torch.randint(0, 2, (probes, *variances.shape), generator=generator).to(variances) * 2 - 1
     right = variances.abs().sqrt() * signs
-    return _half_mean(curvature(model, centre.expand_as(right), variances.sign() * right, right))
+    return Estimate.of_mean(curvature(model, centre.expand_as(right), variances.sign() * right, right) / 2)
 
 
 def expand(model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, seed: int = 0) -> Expansion:
@@ -148,7 +148,7 @@ def is_constant_volume(model: nn.Module) -> bool:
 def closed_form(model: Any, variances: Tensor) -> float:
     """``−½ Σ_z Var_z/σ_z²`` in nats: what additive couplings leave of the second-order term.
 
-    With the couplings' shifts held fixed, a constant-volume Glow is linear: ActNorm and 1×1 convolutions. The variances
+    With the couplings' shifts held fixed, a constant-volume Glow is linear: ActNorm and 1×1 convolutions. The
     ``variances`` ``(C, H, W)``, independent between pixels, are carried through it as a covariance of the channels at each
     place, and divided by the prior's variance where latents leave. In the paper's notation this is
     ``−1/(2σ²)·Σ_c α_c²·Σ_{h,w}(σ²_ood − σ²_in)``, with its products of 1×1 convolutions kept as matrices.

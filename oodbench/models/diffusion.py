@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oodbench.models.flows import sum_per_image
-from oodbench.models.logistic import scaled
+from oodbench.models.logistic import nearest_level, scaled
 from oodbench.models.noise import keyed_normal
 
 LARGEST_LOG_SNR, SMALLEST_LOG_SNR = 13.3, -5.0
@@ -155,7 +155,7 @@ class Diffusion(nn.Module):
         first = torch.zeros(n, dtype=torch.long, device=like.device)
         alpha, sigma = self.scales(first)
         drawn = self.denoised(x, first) + (sigma / alpha).to(x.dtype) * torch.randn(x.shape, **options)
-        return torch.round((drawn + 1) * (self.bins - 1) / 2).clamp(0, self.bins - 1).to(torch.uint8)
+        return nearest_level(drawn, self.bins).to(torch.uint8)
 
     def previous(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of ``p(x_{t−1}|x_t)``."""

@@ -20,6 +20,11 @@ def scaled(images: Tensor, bins: int, dtype: torch.dtype) -> Tensor:
     return images.to(dtype) * (2 / (bins - 1)) - 1
 
 
+def nearest_level(x: Tensor, bins: int) -> Tensor:
+    """Undo :func:`scaled`: the nearest of the levels ``0 … bins−1``, in the dtype of ``x``."""
+    return torch.round((x + 1) * (bins - 1) / 2).clamp(0, bins - 1)
+
+
 def discretised_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, bins: int) -> Tensor:
     """Log-probability of each level under a logistic integrated over its bin; the outer bins reach to infinity.
 
@@ -97,9 +102,8 @@ class LogisticMixture:
             log_scale = self.log_scales[:, :, channel].clamp(min=SMALLEST_LOG_SCALE).gather(1, chosen)[:, 0]
             u = torch.rand(mean.shape, **options)
             value = mean + torch.exp(log_scale) * (torch.log(u) - torch.log1p(-u))
-            level = torch.round((value + 1) * (self.bins - 1) / 2).clamp(0, self.bins - 1)
-            drawn.append(scaled(level, self.bins, mean.dtype))
-        return torch.round((torch.stack(drawn, 1) + 1) * (self.bins - 1) / 2).to(torch.uint8)
+            drawn.append(scaled(nearest_level(value, self.bins), self.bins, mean.dtype))
+        return nearest_level(torch.stack(drawn, 1), self.bins).to(torch.uint8)
 
 
 def mixture_width(channels: int) -> int:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from oodbench.errors import ModelError
 from oodbench.models.flows import sum_per_image
-from oodbench.models.logistic import discretised_logistic_log_prob
+from oodbench.models.logistic import discretised_logistic_log_prob, nearest_level
 
 LIKELIHOODS = ("categorical", "logistic", "bernoulli", "gaussian")
 
@@ -50,8 +50,7 @@ class PixelLikelihood:
             width = math.log(self.bins - 1) + 0.5 * math.log(2 * math.pi)
             return sum_per_image(-0.5 * ((x + 1) / 2 - out) ** 2 - width)
         logits = out.unflatten(1, (self.bins, self.channels))
-        levels = torch.round((x + 1) * (self.bins - 1) / 2).long()
-        return -sum_per_image(F.cross_entropy(logits, levels, reduction="none"))
+        return -sum_per_image(F.cross_entropy(logits, nearest_level(x, self.bins).long(), reduction="none"))
 
     def sample(self, out: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 levels ``(B, C, H, W)``; the grey values' means for ``bernoulli`` and ``gaussian``."""
@@ -65,4 +64,4 @@ class PixelLikelihood:
             return (cumulative < u[:, None]).sum(1).clamp(max=self.bins - 1).to(torch.uint8)
         mean, log_scale = out.chunk(2, 1)
         value = mean + torch.exp(log_scale) * (torch.log(u) - torch.log1p(-u))
-        return torch.round((value + 1) * (self.bins - 1) / 2).clamp(0, self.bins - 1).to(torch.uint8)
+        return nearest_level(value, self.bins).to(torch.uint8)
