@@ -137,7 +137,7 @@ def _needed(task: TrialTask, ref: ImageRef) -> dict[str, np.ndarray]:
     columns = {}
     for need in scorer.fit_needs if ref == trial.ref else scorer.needs:
         statistic, of = split_need(need)
-        found = [read_columns(p, task.seed, task.device) for p in passes_of(trial.model, need, ref)]
+        found = [read_columns(p, task.seed, task.device) for p in passes_of(trial.model, need, ref, trial.ref)]
         if any(statistic not in one for one in found):
             raise OodbenchError(f"{trial.model} gives no {need!r}: it lacks a method that this statistic asks for")
         own = [one[statistic] for one in found]
@@ -162,7 +162,7 @@ def _describe_trial(task: TrialTask) -> Row:
     trial, scorer = task.trial, scorers[task.trial.scorer]
     model = describe(trial.model)
     test, ood = open_images(trial.test), open_images(trial.ood)
-    passes = {p.name for need in scorer.needs for p in passes_of(trial.model, need, trial.test)}
+    passes = {p.name for need in scorer.needs for p in passes_of(trial.model, need, trial.test, trial.ref)}
     return {
         "schema": SCHEMA,
         "key": trial_key(task),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-import pandas as pd
 import yaml
 
 from oodbench.data import sources
 from oodbench.data.catalog import DataCard, catalog, unlisted_card
 from oodbench.data.images import split_indices
 from oodbench.errors import DataError, ModelError, UnknownNameError
-from oodbench.models.cards import Card, zoo
+from oodbench.models.cards import Card, training_log, zoo
 from oodbench.models.describe import describe
 from oodbench.registry import models as user_models
 from oodbench.registry import scorers as all_scorers
@@ -128,12 +127,10 @@ def show(name: str) -> str:
 
 def _trajectory(card: Card) -> list[str]:
     """A line for each validation: bits/dim of `ref`, and the AUROC of raw likelihood where sets were watched."""
-    log = pd.read_csv(card.folder / "log.csv").dropna(subset="ref_bits_per_dim")
-    watched = [str(name) for name in log if str(name).startswith("auroc_")]
     return [
-        f"step {row['step'] + 1:.0f}: {row['ref_bits_per_dim']:.3f} bits/dim"
-        + "".join(f", AUROC {name.removeprefix('auroc_')} {row[name]:.3f}" for name in watched)
-        for row in log.to_dict("records")
+        f"step {line['step'] + 1:.0f}: {line['ref_bits_per_dim']:.3f} bits/dim"
+        + "".join(f", AUROC {k.removeprefix('auroc_')} {v:.3f}" for k, v in line.items() if k.startswith("auroc_"))
+        for line in training_log(card)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -126,15 +127,16 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
     if reason:
         plan.skips.append(Skip(in_dist, ood, reason, model))
         return
-    no_ref = _unavailable(ref)
+    no_ref = unavailable(ref)
     for name in chosen:
         scorer = scorers[name]
-        reason = (no_ref if scorer.fit else None) or _lacks_relatives(model, scorer.all_needs)
+        fits = bool(scorer.fit) or any(statistics[split_need(need)[0]].prepare for need in scorer.needs)
+        reason = (no_ref if fits else None) or _cannot_give(model, scorer.all_needs)
         if reason:
             plan.skips.append(Skip(in_dist, ood, reason, model, name))
             continue
         for size in [1, *suite.group_sizes.get(name, [])]:
-            plan.trials.append(Trial(model, name, size, test, other, ref if scorer.fit else None))
+            plan.trials.append(Trial(model, name, size, test, other, ref if fits else None))
 
 
 def _seen_by(model: str, identifier: str) -> str:
@@ -157,7 +159,7 @@ def _no_weights(model: str) -> str | None:
     return None
 
 
-def _unavailable(ref: ImageRef) -> str | None:
+def unavailable(ref: ImageRef) -> str | None:
     """Why a known set cannot be opened here, or None; unknown names are errors, not skips."""
     try:
         open_images(ref)
@@ -167,7 +169,7 @@ def _unavailable(ref: ImageRef) -> str | None:
 
 
 def _unusable(test: ImageRef, ood: ImageRef) -> str | None:
-    reason = _unavailable(test) or _unavailable(ood)
+    reason = unavailable(test) or unavailable(ood)
     if reason:
         return reason
     if np.array_equal(open_images(test).images, open_images(ood).images):
@@ -175,15 +177,21 @@ def _unusable(test: ImageRef, ood: ImageRef) -> str | None:
     return None
 
 
-def _lacks_relatives(model: str, needs: Iterable[str]) -> str | None:
+def _cannot_give(model: str, needs: Iterable[str]) -> str | None:
+    """Why a statistic cannot be had of a model, its background or its ensemble, or None."""
     for need in needs:
-        of = split_need(need)[1]
-        found = relatives(model, of)
+        statistic, of = split_need(need)
+        entry, found = statistics[statistic], relatives(model, of)
+        if entry.package and importlib.util.find_spec(entry.package[0]) is None:
+            package, extra = entry.package
+            return f"{need} needs the package {package}: `pip install 'oodbench[{extra}]'`"
+        method = entry.capability_for(statistic)
         if of == "background" and not found:
             return f"{model} has no background model, which {need} asks for"
         if of == "ensemble" and len(found) < 2:
             return f"{model} has no ensemble of two or more models, which {need} asks for"
         reasons = [reason for name in found if name != model and (reason := _no_weights(name))]
+        reasons += [f"{n} has no `{method}`, which {need} asks for" for n in found if not describe(n).gives(method)]
         if reasons:
             return reasons[0]
     return None
@@ -195,12 +203,16 @@ def trial_passes(trial: Trial) -> list[ImagePass]:
     wanted = [(need, refs) for need in scorer.needs for refs in (trial.test, trial.ood)]
     wanted += [(need, trial.ref) for need in scorer.fit_needs if trial.ref is not None]
     wanted += [("log_prob", trial.test), ("log_prob", trial.ood)]  # bits a dimension stand in every row
-    return [p for need, refs in wanted for p in passes_of(trial.model, need, refs)]
+    return [p for need, refs in wanted for p in passes_of(trial.model, need, refs, trial.ref)]
 
 
-def passes_of(model: str, need: str, images: ImageRef) -> list[ImagePass]:
-    """The passes that give ``need`` of ``model`` on an image set: one, or one of each member of an ensemble."""
+def passes_of(model: str, need: str, images: ImageRef, ref: ImageRef | None = None) -> list[ImagePass]:
+    """The passes that give ``need`` of ``model`` on an image set: one, or one of each member of an ensemble.
+
+    ``ref`` are the in-dist images that a pass is prepared on, where it is.
+    """
     statistic, of = split_need(need)
     entry = statistics[statistic]
-    first = next(iter(entry.statistics))
-    return [ImagePass(first, name, images) for name in ([None] if entry.model_free else relatives(model, of))]
+    first, prepared_on = next(iter(entry.statistics)), ref if entry.prepare else None
+    names = [None] if entry.model_free else relatives(model, of)
+    return [ImagePass(first, name, images, prepared_on) for name in names]

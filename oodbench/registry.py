@@ -104,7 +104,13 @@ def scorer(name: str) -> Scorer:
 
 
 def register_statistics(
-    units: Mapping[str, str], version: str, model_free: bool = False
+    units: Mapping[str, str],
+    version: str,
+    model_free: bool = False,
+    capability: str | Mapping[str, str] = "",
+    package: tuple[str, str] | None = None,
+    differentiates: bool = False,
+    prepare: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a pass over the images under its function's name.
 
@@ -113,10 +119,13 @@ def register_statistics(
     units : name → unit of each statistic that the function returns
     version : a new one whenever the numbers change; part of every cache key
     model_free : the function takes ``(images)`` as uint8 numpy ``(B, C, H, W)`` instead of ``(model, images)`` as tensors
+    capability, package, differentiates, prepare : see :class:`oodbench.types.Pass`
     """
 
     def register(compute: Callable[..., Any]) -> Callable[..., Any]:
-        entry = Pass(compute.__name__, units, compute, version, model_free)
+        entry = Pass(
+            compute.__name__, units, compute, version, model_free, capability, package, differentiates, prepare
+        )
         for name in units:
             statistics.add(name, entry)
         return compute

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from oodbench.analysis.study import (
+    StudyTask,
+    draw,
+    samples_of,
+    samples_wanted,
+    study_head,
+    study_key,
+    study_passes,
+    study_row,
+    study_tasks,
+)
 from oodbench.errors import StoreError
 from oodbench.evaluate import TrialTask, cost_rows, evaluate, failed, skip_row, trial_key
 from oodbench.execute import default_workers, map_tasks
@@ -89,9 +100,12 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
     kept = {key: existing[key] for key in tasks if key in existing}
 
     new = {key: task for key, task in wanted.items() if key not in kept}
-    failures = measure_missing(needed_passes(new.values()), suite.seed, options)
+    studies = Studies(folder, plan, whole, options)
+    passes = [*needed_passes(new.values()), *(p for task in studies.new for p in study_passes(task))]
+    failures = measure_missing(list(dict.fromkeys(passes)), suite.seed, options)
     rows = [*kept.values(), *evaluate_all(list(new.values()), failures, options)]
     write_rows(rows_file, [*rows, *(skip_row(suite.name, skip) for skip in whole.skips)])
+    studies.write(failures, options)
     if new or not (folder / "costs.jsonl").exists():
         measured = [p for p in needed_passes(tasks.values()) if is_measured(p, suite.seed, options)]
         known = [*read_rows(folder / "costs.jsonl"), *cost_rows(measured, suite.seed, options.device)]
@@ -104,6 +118,48 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
         draw_figures(folder, [tasks[row["key"]] for row in rows if row["status"] == "ok"])
     write_report(folder)
     return read_rows(rows_file)
+
+
+class Studies:
+    """The rows of the paper's explanations in ``analysis.jsonl``: those that are there and stay, and those to compute."""
+
+    def __init__(self, folder: Path, plan: Plan, whole: Plan, options: Options):
+        self.file = folder / "analysis.jsonl"
+        wanted = study_tasks(plan, options.device)
+        with progress_bars("models") as bars:
+            todo = [task for task in samples_wanted(wanted) if not samples_of(task).exists()]
+            if todo:
+                bars.add("samples", "images drawn from models", len(todo))
+            for _, result in _map(draw, todo, options):
+                if isinstance(result, Exception):
+                    raise result
+                bars.advance("samples", 1)
+        known = [t for t in study_tasks(whole, options.device) if t.role != "samples" or samples_of(t).exists()]
+        keys = {study_key(task) for task in known}
+        existing = [row for row in read_rows(self.file) if row["status"] == "ok" and row["key"] in keys]
+        self.kept = {row["key"]: row for row in existing}
+        self.new = [task for task in wanted if study_key(task) not in self.kept]
+
+    def write(self, failures: dict[ImagePass, str], options: Options) -> None:
+        """Compute the new rows and write all; a row whose passes failed is a FAILED row."""
+        rows = list(self.kept.values())
+        sound = []
+        for task in self.new:
+            why = [failures[p] for p in study_passes(task) if p in failures]
+            if why:
+                rows.append({**study_head(task), "status": "failed", "reason": "; ".join(why)})
+            else:
+                sound.append(task)
+        with progress_bars("rows") as bars:
+            if sound:
+                bars.add("study", "the paper's explanations", len(sound))
+            for _, result in _map(study_row, sound, options):
+                if isinstance(result, Exception):
+                    raise result
+                rows.append(result)
+                bars.advance("study", 1)
+        if rows or self.file.exists():
+            write_rows(self.file, rows)
 
 
 def trial_tasks(plan: Plan, options: Options) -> list[TrialTask]:
@@ -139,6 +195,8 @@ def _is_local(task: object) -> bool:
     local = scorers.local | models.local | statistics.local
     if isinstance(task, ShardTask):
         return task.model in local or task.statistic in local
+    if isinstance(task, StudyTask):
+        return task.model in local
     assert isinstance(task, TrialTask)
     needs = scorers[task.trial.scorer].all_needs
     return bool(local & {task.trial.scorer, task.trial.model, *(split_need(need)[0] for need in needs)})
@@ -155,17 +213,19 @@ def measure_missing(passes: Sequence[ImagePass], seed: int, options: Options) ->
     missing = {t: p for p in passes for t in shard_tasks(p, seed, options.device) if t.key not in store}
     failures: dict[ImagePass, str] = {}
     with progress_bars("images") as bars:
-        for image_pass in dict.fromkeys(missing.values()):
-            images = open_images(image_pass.images)
-            todo = sum(min(SHARD, len(images) - t.start) for t, p in missing.items() if p == image_pass)
-            bars.add(image_pass, f"{image_pass.name} on {images.identifier}", todo)
+        todo: dict[str, int] = {}
+        for task, image_pass in missing.items():
+            size = min(SHARD, len(open_images(image_pass.images)) - task.start)
+            todo[image_pass.label] = todo.get(image_pass.label, 0) + size
+        for label, total in todo.items():
+            bars.add(label, label, total)
         for task, result in _map(measure_shard, list(missing), options):
             if isinstance(result, StoreError):
                 raise result
             if isinstance(result, Exception):
                 failures[missing[task]] = f"{missing[task].name} failed: {result or type(result).__name__}"
             else:
-                bars.advance(missing[task], result)
+                bars.advance(missing[task].label, result)
     return failures
 
 

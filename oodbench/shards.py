@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from oodbench.data.images import ImageSet, content_hash, load_images
-from oodbench.data.views import Shape
+from oodbench.data.views import Shape, apply_view
 from oodbench.errors import OodbenchError
 from oodbench.models.cards import Card
 from oodbench.models.describe import describe
 from oodbench.registry import statistics
-from oodbench.statistics.measure import as_column, run_pass
+from oodbench.statistics.measure import as_column, prepare, run_pass
 from oodbench.store import SECONDS, ColumnStore, key_of
 
 SHARD = 500
@@ -29,12 +29,18 @@ class ImageRef:
     reference: str
     shape: Shape
     limit: int | None = None
+    contract: int = 100
+    """Per cent to which pixels are contracted towards mid-grey, after the model's own view."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def open_images(ref: ImageRef) -> ImageSet:
     """The image set of a reference; opened once a process."""
-    return load_images(ref.reference, shape=ref.shape).first(ref.limit)
+    found = load_images(ref.reference, shape=ref.shape).first(ref.limit)
+    if ref.contract == 100:
+        return found
+    view = f"contract{ref.contract}"
+    return replace(found, images=apply_view(found.images, view), view=",".join(filter(None, (found.view, view))))
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,20 @@ class ImagePass:
     """A statistic that the pass gives; names the pass."""
     model: str | None
     images: ImageRef
+    prepared_on: ImageRef | None = None
+    """In-dist reference images, for passes that are prepared on some."""
 
     @property
     def name(self) -> str:
         """``pass`` or ``pass of model``."""
         name = statistics[self.statistic].name
         return f"{name} of {describe(self.model).name}" if self.model else name
+
+    @property
+    def label(self) -> str:
+        """The pass and its images, for people; all contractions of a set go by one label."""
+        plain = open_images(replace(self.images, contract=100)).identifier
+        return f"{self.name} on {plain}" + ", contracted" * (self.images.contract < 100)
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class ShardTask:
     key: str
     seed: int
     device: str
+    prepared_on: ImageRef | None = None
 
 
 def shard_starts(n: int) -> range:
@@ -71,7 +86,7 @@ def shard_starts(n: int) -> range:
     return range(0, n, SHARD)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def shard_hashes(ref: ImageRef) -> tuple[str, ...]:
     """Content hash of each shard of an image set."""
     images = open_images(ref).images
@@ -87,7 +102,8 @@ def measure_shard(task: ShardTask) -> int:
         columns = dict(entry.compute(images))
     else:
         assert task.model is not None
-        columns = run_pass(entry, _model(task.model, task.seed, task.device), images)
+        given = task.statistic, task.model, task.seed, task.device
+        columns = run_pass(entry, _model_for(*given), images, _prepared(*given, task.prepared_on))
     ColumnStore().put(
         task.key,
         {name: as_column(entry, name, values, images) for name, values in columns.items()},
@@ -96,13 +112,23 @@ def measure_shard(task: ShardTask) -> int:
     return len(images)
 
 
+def _model_for(statistic: str, reference: str, seed: int, device: str) -> Any:
+    return _model(reference, seed, device, not statistics[statistic].differentiates)
+
+
 @lru_cache(maxsize=4)
-def _model(reference: str, seed: int, device: str) -> Any:
+def _model(reference: str, seed: int, device: str, folded: bool) -> Any:
     from oodbench.models.load import load_model
     from oodbench.models.scoring import scoring_form
 
     model = load_model(reference, seed, device)
-    return scoring_form(model) if isinstance(describe(reference), Card) else model
+    return scoring_form(model) if folded and isinstance(describe(reference), Card) else model
+
+
+@lru_cache(maxsize=4)
+def _prepared(statistic: str, reference: str, seed: int, device: str, ref: ImageRef | None) -> tuple[Any, ...]:
+    images = open_images(ref).images if ref else None
+    return prepare(statistics[statistic], _model_for(statistic, reference, seed, device), images)
 
 
 @lru_cache(maxsize=64)
@@ -113,18 +139,26 @@ def model_identity(model: str) -> str:
 
 def forget() -> None:
     """Drop what this process remembers of images and models, which may have changed on disk since."""
-    for remembered in (open_images, shard_hashes, model_identity, _model, describe):
+    for remembered in (open_images, shard_hashes, model_identity, _model, _prepared, describe):
         remembered.cache_clear()
 
 
 def shard_tasks(image_pass: ImagePass, seed: int, device: str) -> list[ShardTask]:
     """The shards of a pass, each under a key made of content: statistic, weights, noise seed, device and pixels."""
     who = [model_identity(image_pass.model), seed, device.split(":")[0]] if image_pass.model else []
-    entry = statistics[image_pass.statistic].identity
+    entry, ref = statistics[image_pass.statistic].identity, image_pass.prepared_on
+    who += [open_images(ref).sha256] if ref else []
     starts = shard_starts(len(open_images(image_pass.images)))
     return [
         ShardTask(
-            image_pass.statistic, image_pass.model, image_pass.images, start, key_of(entry, who, images), seed, device
+            image_pass.statistic,
+            image_pass.model,
+            image_pass.images,
+            start,
+            key_of(entry, who, images),
+            seed,
+            device,
+            ref,
         )
         for start, images in zip(starts, shard_hashes(image_pass.images), strict=True)
     ]

@@ -22,6 +22,21 @@ class Pair(BaseModel):
     """Image sets, ``name[/split][[:limit]][@view]``."""
 
 
+class Analysis(BaseModel):
+    """What is computed of the paper's explanations, beside the detection metrics."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: int = Field(200, gt=1)
+    """Of each set: training images, grayed images, those of the second-order expansion."""
+    gray: tuple[int, ...] = (0, 12, 25, 37, 50, 62, 75, 87)
+    """Per cent to which pixels are contracted towards mid-grey; 100 needs no measurement."""
+    samples: int = Field(64, ge=0)
+    """Images drawn from each model that can be sampled."""
+    probes: int = Field(64, gt=1)
+    """Images and vectors that the second-order traces are estimated with."""
+
+
 class Suite(BaseModel):
     """A benchmark as a value."""
 
@@ -42,6 +57,8 @@ class Suite(BaseModel):
     """Of dequantisation noise, group membership and bootstrap."""
     bootstrap: int = Field(1000, ge=0)
     """Replicates for the intervals of AUPR and FPR."""
+    analysis: Analysis | None = None
+    """The paper's explanations; none where it is left out."""
 
 
 def suites_folder() -> Path:

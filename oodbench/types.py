@@ -26,6 +26,10 @@ class Pass:
     compute : ``(model, images) -> {statistic: (B,)}`` with torch tensors, or ``(images) -> …`` on uint8 numpy arrays
         when ``model_free``
     version : changes whenever the numbers do; holds the codec's version, for instance
+    capability : what a model must have, the name of a method, for the whole pass or by statistic; empty for any model
+    package : an optional package that it imports, with the extra that installs it: ``(package, extra)``
+    differentiates : needs gradients, and therefore the model as it was trained rather than folded
+    prepare : ``(model, in-dist reference images) -> state``, which ``compute`` then takes as a third argument
     """
 
     name: str
@@ -33,6 +37,14 @@ class Pass:
     compute: Callable[..., Mapping[str, Any]]
     version: str
     model_free: bool = False
+    capability: str | Mapping[str, str] = ""
+    package: tuple[str, str] | None = None
+    differentiates: bool = False
+    prepare: Callable[..., Any] | None = None
+
+    def capability_for(self, statistic: str) -> str:
+        """The method that a model must have to give ``statistic``; empty where any model does."""
+        return self.capability if isinstance(self.capability, str) else self.capability.get(statistic, "")
 
     @property
     def identity(self) -> str:

@@ -5,6 +5,7 @@ seed, command, result) and ``log.csv``. This module does not import torch.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from pathlib import Path
@@ -17,6 +18,24 @@ from oodbench.paths import PACKAGE, home
 from oodbench.yaml_files import load_yaml
 
 ZOO = PACKAGE / "models" / "zoo"
+
+
+ANY = frozenset({"parameters"})
+FLOW = ANY | {"encode", "decode", "scales", "sample", "input_and_log_prob"}
+VAE = ANY | {"posterior", "sample", "input_and_log_prob"}
+CAPABILITIES: dict[str, frozenset[str]] = {
+    "glow": FLOW,
+    "realnvp": FLOW,
+    "pixelcnn++": ANY | {"sample", "input_and_log_prob"},
+    "gated-pixelcnn": ANY | {"sample"},
+    "masked-pixelcnn": ANY | {"sample"},
+    "vae": VAE,
+    "dcgan-vae": VAE,
+    "mlp-vae": VAE,
+    "hierarchical-vae": ANY | {"sample", "log_prob_above"},
+    "diffusion": ANY | {"sample", "score"},
+}
+"""Methods of each family that statistics ask for, so that a plan knows them without loading a model."""
 
 
 class Recipe(BaseModel):
@@ -86,6 +105,10 @@ class Card(BaseModel):
         channels, height, width = self.config["shape"]
         return channels, height, width
 
+    def gives(self, method: str) -> bool:
+        """Whether the model has a method that a statistic asks for; an empty name asks for nothing."""
+        return not method or method in CAPABILITIES.get(self.family, ())
+
     @property
     def weights(self) -> Path:
         """The weights file: beside the card, or where ``oodbench fetch`` puts hosted ones."""
@@ -129,6 +152,19 @@ class Card(BaseModel):
         """SHA-256 over family, configuration and the weights as they are on disk: what a cached column belongs to."""
         weights = hashlib.sha256(self.read_weights()).hexdigest()
         return hashlib.sha256(json.dumps([self.family, self.config, weights], sort_keys=True).encode()).hexdigest()
+
+
+def training_log(card: Card) -> list[dict[str, float]]:
+    """A card's validations in order: ``step``, ``ref_bits_per_dim``, and ``auroc_<set>`` where sets were watched."""
+    path = card.folder / "log.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [line for line in csv.DictReader(file) if line.get("ref_bits_per_dim")]
+    kept = [
+        {k: v for k, v in line.items() if k.startswith("auroc_") or k in ("step", "ref_bits_per_dim")} for line in lines
+    ]
+    return [{name: float(value) for name, value in line.items() if value} for line in kept]
 
 
 def wrong_file(content: bytes) -> str:

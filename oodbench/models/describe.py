@@ -41,6 +41,10 @@ class UserModel:
     def exact(self) -> bool:
         return self.likelihood == "exact"
 
+    def gives(self, method: str) -> bool:
+        """Whether the model has a method that a statistic asks for; an empty name asks for nothing."""
+        return not method or hasattr(self.model, method)
+
     def identity(self) -> str:
         """SHA-256 over the source file that defines the model, and over its weights: state dict, or arrays it holds."""
         digest = hashlib.sha256(Path(inspect.getsourcefile(models[self.name]) or "").read_bytes())

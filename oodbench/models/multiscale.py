@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from oodbench.errors import ModelError
-from oodbench.models.flows import Bijection, Squeeze, gaussian_log_prob, zero_conv
+from oodbench.models.flows import Bijection, Squeeze, gaussian_log_prob, sum_per_image, zero_conv
 from oodbench.models.noise import keyed_uniform
+
+
+class FactoredOut(NamedTuple):
+    """What one scale factors out, the prior's ``mean`` and ``log_std`` for it, and the scale's own ``log_det``."""
+
+    latent: Tensor
+    mean: Tensor
+    log_std: Tensor
+    log_det: Tensor
+
+    @property
+    def log_prob_z(self) -> Tensor:
+        return gaussian_log_prob(self.latent, self.mean, self.log_std)
+
+    @property
+    def standardised(self) -> Tensor:
+        return (self.latent - self.mean) * torch.exp(-self.log_std)
 
 
 class MultiscaleFlow(nn.Module):
@@ -74,10 +91,13 @@ class MultiscaleFlow(nn.Module):
 
     def flow(self, y: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Latents of each scale, ``log_prob_z`` and ``log_det`` of a continuous input ``y`` in ``[−½, ½)``."""
-        latents: list[Tensor] = []
-        log_det = y.new_zeros(len(y), dtype=torch.float64)
-        log_prob_z = torch.zeros_like(log_det)
+        found = list(self._by_scale(y))
+        log_prob_z = torch.stack([scale.log_prob_z for scale in found]).sum(0)
+        return [scale.latent for scale in found], log_prob_z, torch.stack([scale.log_det for scale in found]).sum(0)
+
+    def _by_scale(self, y: Tensor) -> Iterator[FactoredOut]:
         for scale, steps in enumerate(self.scales):
+            log_det = y.new_zeros(len(y), dtype=torch.float64)
             if self.squeeze_first:
                 y, _ = self.squeeze(y)
             for step in steps.children():
@@ -87,9 +107,7 @@ class MultiscaleFlow(nn.Module):
                 y, out = y.chunk(2, 1)
             else:
                 out = y
-            log_prob_z = log_prob_z + gaussian_log_prob(out, *self._prior(scale, y))
-            latents.append(out)
-        return latents, log_prob_z, log_det
+            yield FactoredOut(out, *self._prior(scale, y), log_det)
 
     def dequantise(self, images: Tensor, noise: Tensor) -> Tensor:
         """``(x + noise)/bins − ½`` in the weights' precision."""
@@ -105,9 +123,8 @@ class MultiscaleFlow(nn.Module):
         return -self.log_prob_with(images, torch.rand(images.shape, device=images.device))
 
     def log_prob(self, images: Tensor) -> Tensor:
-        """Log-probability in float64 nats of uint8 images ``(B, C, H, W) -> (B,)``; ``log_prob_z + log_det``."""
-        _, log_prob_z, log_det = self.encode(images)
-        return log_prob_z + log_det
+        """Log-probability in float64 nats of uint8 images ``(B, C, H, W) -> (B,)``."""
+        return self.log_prob_with(images, keyed_uniform(images, self.seed))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,6 +138,31 @@ class MultiscaleFlow(nn.Module):
         """
         latents, log_prob_z, log_det = self.flow(self.dequantise(images, keyed_uniform(images, self.seed)))
         return torch.cat([z.flatten(1) for z in latents], 1), log_prob_z, log_det - self._log_volume
+
+    def input_and_log_prob(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The dequantised input, in units of the full scale, requiring its gradient, and log p as a function of it, ``(B,)``."""
+        y = self.dequantise(images, keyed_uniform(images, self.seed)).requires_grad_()
+        _, log_prob_z, log_det = self.flow(y)
+        return y, log_prob_z + log_det - self._log_volume
+
+    def log_prob_terms(self, images: Tensor) -> dict[str, Tensor]:
+        """``log_prob`` and what it is made of, float64 ``(B,)`` each, in nats but for the norm.
+
+        ``log_prob_z + log_det``; ``latent_norm``, the Euclidean norm of the latents standardised by the prior, about √D for a
+        sample; ``last_scale_log_prob``, the last scale's share ``log p(z_L) + log|det f_L| + ½ Σ_{l<L} log|det f_l|``, as
+        Schirrmeister et al. (NeurIPS 2020, arXiv:2006.10848) divide the likelihood between scales.
+        """
+        y = self.dequantise(images, keyed_uniform(images, self.seed))
+        found = list(self._by_scale(y))
+        of_z, of_det = [scale.log_prob_z for scale in found], [scale.log_det for scale in found]
+        log_prob_z, log_det = torch.stack(of_z).sum(0), torch.stack(of_det).sum(0)
+        return {
+            "log_prob": log_prob_z + log_det - self._log_volume,
+            "log_prob_z": log_prob_z,
+            "log_det": log_det - self._log_volume,
+            "latent_norm": torch.stack([sum_per_image(scale.standardised**2) for scale in found]).sum(0).sqrt(),
+            "last_scale_log_prob": of_z[-1] + (log_det + of_det[-1]) / 2,
+        }
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

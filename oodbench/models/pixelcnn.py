@@ -9,6 +9,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from oodbench.errors import ModelError
 from oodbench.models.autoregressive import Autoregressive, sample_in_raster_order
+from oodbench.models.flows import sum_per_image
 from oodbench.models.logistic import LogisticMixture, mixture_width, scaled
 
 
@@ -159,6 +160,12 @@ class PixelCNN(Autoregressive):
         """``log p(x_d | x_<d)`` of each pixel and channel, ``(B, C, H, W)`` in nats, in raster order."""
         x = scaled(images, self.bins, next(self.parameters()).dtype)
         return self._mixture(x).log_prob_per_dim(x)
+
+    def input_and_log_prob(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The input in units of the full scale, requiring its gradient, and log p as a function of it, ``(B,)``."""
+        x = ((scaled(images, self.bins, next(self.parameters()).dtype) + 1) / 2).requires_grad_()
+        inner = 2 * x - 1
+        return x, sum_per_image(self._mixture(inner).log_prob_per_dim(inner))
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

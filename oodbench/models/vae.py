@@ -54,13 +54,19 @@ class VAE(nn.Module):
 
     def log_weights(self, images: Tensor, noise: Tensor) -> Tensor:
         """``log p(x|z_i) + log p(z_i) − log q(z_i|x)`` for the posterior draws of ``noise`` ``(B, k, latent)``: ``(B, k)``."""
-        x = scaled(images, self.bins, next(self.parameters()).dtype)
-        mean, log_std = self.posterior(x)
+        x = self._scaled(images)
+        return self._weighed(x, *self.posterior(x), noise).sum(2)
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        return scaled(images, self.bins, next(self.parameters()).dtype)
+
+    def _weighed(self, x: Tensor, mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
+        """``log p(x|z_i)`` and ``log p(z_i) − log q(z_i|x)`` of each draw, ``(B, k, 2)``."""
         weights = []
         for draw in noise.to(x.dtype).unbind(1):
             z = mean + torch.exp(log_std) * draw
             log_ratio = gaussian_log_prob(z) - gaussian_log_prob(z, mean, log_std)
-            weights.append(self.log_likelihood(x, z) + log_ratio)
+            weights.append(torch.stack([self.log_likelihood(x, z), log_ratio], 1))
         return torch.stack(weights, 1)
 
     def loss(self, images: Tensor) -> Tensor:
@@ -69,8 +75,35 @@ class VAE(nn.Module):
 
     def log_prob(self, images: Tensor) -> Tensor:
         """The bound with k = ``samples`` draws in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
+        return self.log_prob_terms(images)["log_prob"]
+
+    def log_prob_terms(self, images: Tensor) -> dict[str, Tensor]:
+        """``log_prob``, and the terms of the ELBO from the same draws, in float64 nats ``(B,)``.
+
+        ``reconstruction`` is ``E_q log p(x|z)``, ``kl`` is ``KL(q(z|x) ‖ p(z))``, ``posterior_entropy`` is ``H[q(z|x)]``
+        and ``prior_cross_entropy`` is ``−E_q log p(z) = kl + posterior_entropy``; all but the first in closed form.
+        """
+        x = self._scaled(images)
+        posterior = self.posterior(x)
+        weighed = self._weighed(x, *posterior, keyed_normal(images, self.seed, (self.samples, self.latent)))
+        mean, log_std = (value.double() for value in posterior)
+        entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
+        cross_entropy = 0.5 * (mean**2 + torch.exp(2 * log_std) + math.log(2 * math.pi)).sum(1)
+        return {
+            "log_prob": torch.logsumexp(weighed.sum(2), 1) - math.log(self.samples),
+            "reconstruction": weighed[:, :, 0].mean(1),
+            "kl": cross_entropy - entropy,
+            "posterior_entropy": entropy,
+            "prior_cross_entropy": cross_entropy,
+        }
+
+    def input_and_log_prob(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The input in units of the full scale, requiring its gradient, and the bound as a function of it, ``(B,)``."""
+        x = ((self._scaled(images) + 1) / 2).requires_grad_()
         noise = keyed_normal(images, self.seed, (self.samples, self.latent))
-        return torch.logsumexp(self.log_weights(images, noise), 1) - math.log(self.samples)
+        inner = 2 * x - 1
+        weights = self._weighed(inner, *self.posterior(inner), noise).sum(2)
+        return x, torch.logsumexp(weights, 1) - math.log(self.samples)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,36 @@ from oodbench.types import Columns, Pass
 
 BATCH = 64
 """Images a batch, for a model without a ``batch_size`` of its own."""
+PREPARING = 200
+"""Reference images that a pass is prepared on: the last ones, which a suite's limit leaves to it alone."""
 
 
-def run_pass(entry: Pass, model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Run a model's pass over uint8 images in batches."""
+def run_pass(entry: Pass, model: Any, images: np.ndarray, prepared: Sequence[Any] = ()) -> dict[str, np.ndarray]:
+    """Run a model's pass over uint8 images in batches; ``prepared`` holds what :func:`prepare` returned."""
     import torch
 
     device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else "cpu"
     size = getattr(model, "batch_size", BATCH)
     batches: list[Mapping[str, Any]] = []
-    with torch.inference_mode():
+    with torch.enable_grad() if entry.differentiates else torch.inference_mode():
         for start in range(0, len(images), size):
             batch = torch.from_numpy(np.array(images[start : start + size])).to(device)
-            batches.append(entry.compute(model, batch))
-    return {name: np.concatenate([np.asarray(torch.as_tensor(b[name]).cpu()) for b in batches]) for name in batches[0]}
+            batches.append(entry.compute(model, batch, *prepared))
+    return {
+        name: np.concatenate([np.asarray(torch.as_tensor(b[name]).detach().cpu()) for b in batches])
+        for name in batches[0]
+    }
+
+
+def prepare(entry: Pass, model: Any, reference: np.ndarray | None) -> tuple[Any, ...]:
+    """What a pass learns from in-dist reference images before it is run: empty, or its one state."""
+    import torch
+
+    if entry.prepare is None:
+        return ()
+    if reference is None:
+        raise ScorerError(f"the pass {entry.name!r} is prepared on in-dist reference images; give `reference`")
+    return (entry.prepare(model, torch.from_numpy(np.array(reference[-PREPARING:]))),)
 
 
 def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.ndarray:
@@ -41,7 +57,7 @@ def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.nda
     return column.astype(np.float64)
 
 
-def measure(model: Any, images: ImageSet, *names: str) -> Columns:
+def measure(model: Any, images: ImageSet, *names: str, reference: ImageSet | None = None) -> Columns:
     """Measure statistics of an image set in this process, without the cache: for notebooks and tests.
 
     Parameters
@@ -49,6 +65,7 @@ def measure(model: Any, images: ImageSet, *names: str) -> Columns:
     model : a density model, or None for model-free statistics
     images : of the model's shape
     names : statistics (``oodbench list statistics``)
+    reference : in-dist reference images, for statistics that are prepared on some
 
     Returns
     -------
@@ -70,7 +87,11 @@ def measure(model: Any, images: ImageSet, *names: str) -> Columns:
         if name in found:
             continue
         entry = statistics[name]
-        columns = entry.compute(images.images) if entry.model_free else run_pass(entry, model, images.images)
+        if entry.model_free:
+            columns = entry.compute(images.images)
+        else:
+            prepared = prepare(entry, model, None if reference is None else reference.images)
+            columns = run_pass(entry, model, images.images, prepared)
         found.update({key: as_column(entry, key, values, images.images) for key, values in columns.items()})
         if name not in found:
             raise ScorerError(

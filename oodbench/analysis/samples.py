@@ -1,0 +1,41 @@
+"""Images drawn from a model, kept in the cache as an image set of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.models.describe import describe
+from oodbench.paths import home, write_whole
+from oodbench.shards import ImageRef, model_identity
+
+
+def samples_path(model: str, n: int, seed: int) -> Path:
+    """Where ``n`` images drawn from a model lie, or will; the name is a hash of weights, n and seed."""
+    key = hashlib.sha256(json.dumps([model_identity(model), n, seed]).encode()).hexdigest()[:16]
+    return home() / "samples" / f"samples-of-{describe(model).name}-{key}.npy"
+
+
+def samples_ref(model: str, n: int, seed: int) -> ImageRef:
+    """The drawn images as an image set."""
+    return ImageRef(str(samples_path(model, n, seed)), describe(model).shape)
+
+
+def draw_samples(model: str, n: int, seed: int, device: str = "cpu") -> Path:
+    """Draw ``n`` images from a model at temperature 1, unless they lie in the cache already.
+
+    The sampler's random stream starts at ``seed``; images belong to the device that they were drawn on.
+    """
+    import torch
+
+    from oodbench.models.load import load_model
+
+    path = samples_path(model, n, seed)
+    if not path.exists():
+        generator = torch.Generator(device).manual_seed(seed)
+        images = np.asarray(load_model(model, seed, device).sample(n, generator=generator).cpu())
+        write_whole(path, lambda file: np.save(file, images))
+    return path
