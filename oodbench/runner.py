@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,10 +21,11 @@ from oodbench.analysis.study import (
 from oodbench.errors import StoreError
 from oodbench.evaluate import TrialTask, cost_rows, evaluate, failed, skip_row, trial_key
 from oodbench.execute import default_workers, map_tasks
+from oodbench.models.describe import describe
 from oodbench.plan import Plan, make_plan, trial_passes
 from oodbench.progress import progress_bars
 from oodbench.registry import load_plugin, models, registered_by, scorers, statistics
-from oodbench.report import missing_figures, write_report
+from oodbench.report import gallery, missing_figures, write_report
 from oodbench.shards import SHARD, ImagePass, ShardTask, forget, measure_shard, open_images, shard_tasks
 from oodbench.store import ColumnStore, Row, read_rows, write_rows
 from oodbench.suite import Suite, load_suite
@@ -110,14 +111,30 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
         measured = [p for p in needed_passes(tasks.values()) if is_measured(p, suite.seed, options)]
         known = [*read_rows(folder / "costs.jsonl"), *cost_rows(measured, suite.seed, options.device)]
         write_rows(folder / "costs.jsonl", {row["pass"]: row for row in known}.values())
-    if new or missing_figures(folder, rows):
-        from oodbench.report.figures import (
-            draw_figures,  # here, since matplotlib takes a second that a finished run saves
-        )
-
-        draw_figures(folder, [tasks[row["key"]] for row in rows if row["status"] == "ok"])
+    sound = [tasks[row["key"]] for row in rows if row["status"] == "ok"]
+    changed = {describe(task.trial.model).name for task in new.values()} | {describe(t.model).name for t in studies.new}
+    draw_missing(folder, changed, sound, study_tasks(whole, options.device))
     write_report(folder)
     return read_rows(rows_file)
+
+
+def draw_missing(
+    folder: Path, changed: Collection[str], trials: Sequence[TrialTask], studies: Sequence[StudyTask]
+) -> None:
+    """Draw the figures that are not there, and those of models that have new rows."""
+    rows = read_rows(folder / "analysis.jsonl")
+    wanted = gallery(read_rows(folder / "rows.jsonl"), rows)
+    lacking = missing_figures(folder, wanted)
+    todo = [
+        one for one in wanted if one in lacking or one.of in changed or (changed and one.kind in ("data", "training"))
+    ]
+    if todo:
+        from oodbench.report.figures import (
+            Material,
+            draw_figures,
+        )  # matplotlib takes a second that a finished run saves
+
+        draw_figures(folder, todo, Material(trials, studies, rows))
 
 
 class Studies:

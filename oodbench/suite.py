@@ -31,7 +31,7 @@ class Analysis(BaseModel):
     """Of each set: training images, grayed images, those of the second-order expansion."""
     gray: tuple[int, ...] = (0, 12, 25, 37, 50, 62, 75, 87)
     """Per cent to which pixels are contracted towards mid-grey; 100 needs no measurement."""
-    samples: int = Field(64, ge=0)
+    samples: int = Field(16, ge=0)
     """Images drawn from each model that can be sampled."""
     probes: int = Field(64, gt=1)
     """Images and vectors that the second-order traces are estimated with."""

@@ -82,7 +82,7 @@ def _subjects(trial: Trial, settings: Analysis, seed: int) -> Iterable[tuple[str
         yield "likelihood", "train", train
     if settings.samples and model.gives("sample"):
         yield "likelihood", "samples", samples_ref(trial.model, settings.samples, seed)
-    if model.gives("scales"):
+    if model.gives("latent_shapes"):
         yield "second-order", "ood", trial.ood
 
 

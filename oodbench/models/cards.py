@@ -21,7 +21,7 @@ ZOO = PACKAGE / "models" / "zoo"
 
 
 ANY = frozenset({"parameters"})
-FLOW = ANY | {"encode", "decode", "scales", "sample", "input_and_log_prob"}
+FLOW = ANY | {"encode", "decode", "latent_shapes", "sample", "input_and_log_prob"}
 VAE = ANY | {"posterior", "sample", "input_and_log_prob"}
 CAPABILITIES: dict[str, frozenset[str]] = {
     "glow": FLOW,

@@ -171,9 +171,11 @@ class PixelCNN(Autoregressive):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel."""
         parameter = next(self.parameters())
+        step = 2 ** (self.scales - 1)
 
         def draw(images: Tensor, row: int, column: int) -> Tensor:
-            levels = self._mixture(scaled(images, self.bins, parameter.dtype)).sample(generator)
+            seen = images[:, :, : -(-(row + 1) // step) * step]  # rows below have no say
+            levels = self._mixture(scaled(seen, self.bins, parameter.dtype)).sample(generator)
             return levels[:, :, row, column]
 
         return sample_in_raster_order(torch.zeros(n, *self.shape, dtype=torch.uint8, device=parameter.device), draw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from oodbench.report.gallery import gallery
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
@@ -9,7 +10,6 @@ from oodbench.report.tables import (
     best_baseline,
     bits_cell,
     distinct,
-    figure_files,
     metric_cell,
     scorer_cost,
     table,
@@ -50,9 +50,11 @@ def _model_section(model: str, rows: list[Row], skips: list[Row], costs: dict[st
     for (in_dist, ood), row in first.items():
         fit = [bits_cell(row[f"{kind}_bits_per_dim"]) for kind in ("id", "ood")]
         sizes = _sizes(rows, (in_dist, ood))
-        lines.append([in_dist, ood + _shared(row, notes), *sizes, *fit, _figure_links(model, ood) if sizes[0] else ""])
-    heads = ["in-dist set", "OOD set", "images", "OOD base rate", "in-dist bits/dim", "OOD bits/dim", "figures"]
+        lines.append([in_dist, ood + _shared(row, notes), *sizes, *fit])
+    heads = ["in-dist set", "OOD set", "images", "OOD base rate", "in-dist bits/dim", "OOD bits/dim"]
     parts.append(table(heads, lines))
+    links = _figure_links(rows)
+    parts += [f"Figures: {links}.\n"] if links else []
     for metric, title in METRIC_TITLES.items():
         parts.append(f"### {title}\n")
         parts.append(_metric_table(rows, skips, pairs, metric, notes))
@@ -80,9 +82,8 @@ def _shared(row: Row, notes: Notes) -> str:
     return notes.mark(f"{row['shared_images']} images of {row['in_dist']} occur, pixel by pixel, in {row['ood']} too")
 
 
-def _figure_links(model: str, ood: str) -> str:
-    files = figure_files(model, ood)
-    return ", ".join(f"[{kind}]({path})" for kind, path in files.items())
+def _figure_links(rows: list[Row]) -> str:
+    return ", ".join(f"[{one.kind}]({one.stem}.png)" for one in gallery(rows, []))
 
 
 def _metric_table(rows: list[Row], skips: list[Row], pairs: list[tuple[str, str]], metric: str, notes: Notes) -> str:

@@ -26,7 +26,7 @@ OF_FLOWS, OF_VAES = "encode", "posterior"
 CAPABILITIES = {
     **dict.fromkeys(("log_prob_z", "log_det", "latent_norm"), OF_FLOWS),
     **dict.fromkeys(("reconstruction", "kl", "posterior_entropy", "prior_cross_entropy"), OF_VAES),
-    "last_scale_log_prob": "scales",
+    "last_scale_log_prob": "latent_shapes",
 }
 
 
