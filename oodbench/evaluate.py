@@ -16,7 +16,7 @@ import numpy as np
 from oodbench import __version__
 from oodbench.data.catalog import catalog
 from oodbench.errors import OodbenchError
-from oodbench.metrics import Estimate, detection_metrics
+from oodbench.metrics import Estimate, detection_metrics, proportion
 from oodbench.models.base import bits_per_dim
 from oodbench.models.describe import describe
 from oodbench.plan import Skip, Trial, passes_of, trial_passes
@@ -27,6 +27,8 @@ from oodbench.types import split_need
 
 DIGITS = 6
 """Decimals of the numbers in a row."""
+LEVEL, DRAWN_GROUPS = 0.99, 1000
+"""Of the rejection test: in-dist groups that it should accept, and bootstrap groups that its threshold comes from."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def evaluate(task: TrialTask) -> Row:
 def _judge(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> Row:
     scores_in, scores_ood = _scores(task, columns)
     found = detection_metrics(scores_in, scores_ood, task.bootstrap, task.seed)
+    scorer = scorers[task.trial.scorer]
+    if task.trial.ref and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
+        threshold = rejection_threshold(task, columns[task.trial.ref])
+        for name, scores in (("flagged_in", scores_in), ("flagged_ood", scores_ood)):
+            found[name] = proportion(int((scores > threshold).sum()), len(scores))
     n_in, n_ood = len(scores_in), len(scores_ood)
     return {
         "status": "ok",
@@ -101,6 +108,20 @@ def _scores(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> 
                 f"it returned shape {scores[-1].shape} for {n} images or groups; one score each is needed"
             )
     return scores
+
+
+def rejection_threshold(task: TrialTask, reference: dict[str, np.ndarray]) -> float:
+    """The score that a share ``1 − LEVEL`` of groups of in-dist reference images exceeds.
+
+    Groups of the trial's size are drawn with replacement, :data:`DRAWN_GROUPS` times (Nalisnick et al. 2019,
+    arXiv:1906.02994, §3).
+    """
+    scorer, size = scorers[task.trial.scorer], task.trial.group_size
+    needed = {name: reference[name] for name in scorer.needs}
+    n = len(next(iter(reference.values())))
+    chosen = np.random.RandomState(task.seed).randint(0, n, (DRAWN_GROUPS, size))
+    groups = needed if size == 1 else {name: column[chosen].mean(1) for name, column in needed.items()}
+    return float(np.quantile(scorer.fitted(reference)(groups), LEVEL))
 
 
 def trial_scores(task: TrialTask) -> list[np.ndarray]:

@@ -131,7 +131,7 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
     for name in chosen:
         scorer = scorers[name]
         fits = bool(scorer.fit) or any(statistics[split_need(need)[0]].prepare for need in scorer.needs)
-        reason = (no_ref if fits else None) or _cannot_give(model, scorer.all_needs)
+        reason = (no_ref if fits else None) or cannot_give(model, scorer.all_needs)
         if reason:
             plan.skips.append(Skip(in_dist, ood, reason, model, name))
             continue
@@ -177,7 +177,7 @@ def _unusable(test: ImageRef, ood: ImageRef) -> str | None:
     return None
 
 
-def _cannot_give(model: str, needs: Iterable[str]) -> str | None:
+def cannot_give(model: str, needs: Iterable[str]) -> str | None:
     """Why a statistic cannot be had of a model, its background or its ensemble, or None."""
     for need in needs:
         statistic, of = split_need(need)
@@ -186,8 +186,8 @@ def _cannot_give(model: str, needs: Iterable[str]) -> str | None:
             package, extra = entry.package
             return f"{need} needs the package {package}: `pip install 'oodbench[{extra}]'`"
         method = entry.capability_for(statistic)
-        if of == "background" and not found:
-            return f"{model} has no background model, which {need} asks for"
+        if of in ("background", "general") and not found:
+            return f"{model} has no {of} model, which {need} asks for"
         if of == "ensemble" and len(found) < 2:
             return f"{model} has no ensemble of two or more models, which {need} asks for"
         reasons = [reason for name in found if name != model and (reason := _no_weights(name))]

@@ -15,7 +15,7 @@ import numpy as np
 from oodbench.errors import StoreError
 from oodbench.paths import home, write_if_changed, write_whole
 
-SCHEMA = 1
+SCHEMA = 2
 """Of rows; a reader refuses newer ones."""
 SECONDS = "seconds"
 """Beside the statistics, each shard keeps how long its measurement took."""

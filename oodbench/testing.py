@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from oodbench.data.images import ImageSet, load_images
-from oodbench.errors import OodbenchError
+from oodbench.errors import OodbenchError, ScorerError
 from oodbench.models.describe import describe, relatives
 from oodbench.models.load import load_model
-from oodbench.registry import load_plugin, registered_by, scorers
+from oodbench.plan import cannot_give
+from oodbench.registry import load_plugin, registered_by, scorers, statistics
 from oodbench.statistics.measure import measure
 from oodbench.types import Columns, Scorer, split_need
 
@@ -127,15 +128,29 @@ def _same(one: Any, other: Tensor) -> bool:
     return torch.allclose(torch.as_tensor(one), other, rtol=TOLERANCE, atol=0.0)
 
 
-def probe_columns(scorer: Scorer, model: str = "glow-fashionmnist", n: int = 40) -> tuple[Columns, Columns]:
+PROBED = ("glow-fashionmnist", "vae-fashionmnist", "hvae-fashionmnist", "diffusion-fashionmnist", "glow-cifar10")
+"""Models of the zoo on which scorers are probed: the first that gives what a scorer needs."""
+
+
+def probe_columns(scorer: Scorer, n: int = 60) -> tuple[Columns, Columns]:
     """Real columns for a scorer, of ``ref`` and of ``test`` images, measured with a model of the zoo."""
+    reasons = {name: cannot_give(name, scorer.all_needs) for name in PROBED}
+    model = next((name for name, reason in reasons.items() if reason is None), None)
+    if model is None:
+        raise ScorerError(f"{scorer.name} cannot be probed: {reasons[PROBED[0]]}")
+
+    def of_split(split: str) -> ImageSet:
+        return load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).first(n)
 
     def columns(split: str) -> Columns:
-        images = load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).first(n)
         found = {}
         for need in scorer.all_needs:
             statistic, of = split_need(need)
-            own = [measure(load_model(name), images, statistic)[statistic] for name in relatives(model, of)]
+            names = [None] if statistics[statistic].model_free else relatives(model, of)
+            own = [
+                measure(name and load_model(name), of_split(split), statistic, reference=of_split("ref"))[statistic]
+                for name in names
+            ]
             column = np.stack(own, 1) if of == "ensemble" else own[0]
             column.flags.writeable = False
             found[need] = column

@@ -11,8 +11,8 @@ import numpy as np
 Columns = Mapping[str, np.ndarray]
 """Statistic name → per-image numbers, float64 ``(N,)`` or ``(N, K)``."""
 
-Of = Literal["model", "background", "ensemble"]
-"""Whose statistic it is: the model's own, its background model's, or those of all members of its ensemble."""
+Of = Literal["model", "background", "general", "ensemble"]
+"""Whose statistic it is: the model's own, its background or its general model's, or those of its ensemble's members."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def split_need(need: str) -> tuple[str, Of]:
     >>> split_need("ensemble_log_prob")
     ('log_prob', 'ensemble')
     """
-    for of in ("background", "ensemble"):
+    for of in ("background", "general", "ensemble"):
         if need.startswith(f"{of}_"):
             return need.removeprefix(f"{of}_"), of  # type: ignore[return-value]
     return need, "model"

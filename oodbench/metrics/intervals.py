@@ -24,6 +24,15 @@ class Estimate(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def proportion(hits: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
+    """A rate with Wilson's score interval."""
+    z2 = float(ndtri(0.5 + confidence / 2)) ** 2
+    rate = hits / trials
+    centre = (rate + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = np.sqrt(z2 * (rate * (1 - rate) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
+    return Estimate(rate, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
 def delong_variance(scores_in: np.ndarray, scores_ood: np.ndarray) -> float:
     """DeLong's variance of the AUROC from the placements of each image among the other class.
 

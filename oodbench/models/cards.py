@@ -89,6 +89,9 @@ class Card(BaseModel):
     view: str = ""
     """How images of another shape reach this model, where it was trained on another view than the rule's."""
     background: str | None = None
+    """The same kind of model, trained on mutated images: what is common to images of this sort."""
+    general: str | None = None
+    """A model of a broad set of images."""
     ensemble: list[str] = []
     reported: dict[str, str] = {}
     """Published numbers to compare with, each with its source."""

@@ -20,6 +20,7 @@ class UserModel:
     """A model registered by a plugin, with the attributes that a :class:`Card` has."""
 
     background = None
+    general = None
     ensemble: tuple[str, ...] = ()
     view = ""
 
@@ -71,8 +72,8 @@ def relatives(reference: str, of: Of) -> list[str]:
     model: Any = describe(reference)
     if of == "model":
         return [reference]
-    names = [model.background] if of == "background" and model.background else []
-    names = list(model.ensemble) if of == "ensemble" else names
+    single = {"background": model.background, "general": model.general}.get(of)
+    names = list(model.ensemble) if of == "ensemble" else [single] if single else []
     if not isinstance(model, Card) or reference == model.name:
         return names
     siblings = [model.folder.parent / name for name in names]

@@ -1,5 +1,5 @@
 """Scorers: arithmetic from columns to an OOD score, larger = more OOD. Importing this registers the built-in ones."""
 
-from oodbench.scorers import baselines, complexity, density, ratio
+from oodbench.scorers import baselines, complexity, density, diffusion, dose, gradient, ratio, vae
 
-__all__ = ["baselines", "complexity", "density", "ratio"]
+__all__ = ["baselines", "complexity", "density", "diffusion", "dose", "gradient", "ratio", "vae"]

@@ -1,4 +1,4 @@
-"""Scorers that look at the model's log-likelihood alone."""
+"""Scorers that look at the model's log-likelihood, or at a part of it, alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from oodbench.registry import register_scorer
 def likelihood(log_prob: np.ndarray) -> np.ndarray:
     """Negative log-likelihood, ``−log p(x)``, in nats."""
     return -log_prob
+
+
+@register_scorer("likelihood-two-sided", cite="as in the code of Wang et al. (thu-ml/ood-dgm), there about test images")
+class TwoSidedLikelihood:
+    """Distance of ``log p(x)`` from its median over reference images, in nats."""
+
+    def fit(self, log_prob: np.ndarray) -> float:
+        return float(np.median(log_prob))
+
+    def score(self, median: float, log_prob: np.ndarray) -> np.ndarray:
+        return np.abs(log_prob - median)
 
 
 @register_scorer("typicality", cite="Nalisnick et al., 2019, arXiv:1906.02994")
@@ -26,3 +37,9 @@ class Typicality:
 
     def score(self, entropy: float, log_prob: np.ndarray) -> np.ndarray:
         return np.abs(-log_prob - entropy)
+
+
+@register_scorer("last-scale-likelihood", cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848")
+def last_scale(last_scale_log_prob: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of a multi-scale flow's last scale, ``−[log p(z_L) + its share of log|det|]``, in nats."""
+    return -last_scale_log_prob

@@ -1,10 +1,12 @@
-"""Scorers that compare the model with other models: a background model, or an ensemble."""
+"""Scorers that compare the model with other models: a background model, a general one, or an ensemble."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from oodbench.registry import register_scorer
+
+CHOI = "Choi, Jang, Alemi 2018, arXiv:1810.01392"
 
 
 @register_scorer("likelihood-ratio", cite="Ren et al., NeurIPS 2019, arXiv:1906.02845")
@@ -13,10 +15,25 @@ def likelihood_ratio(log_prob: np.ndarray, background_log_prob: np.ndarray) -> n
     return background_log_prob - log_prob
 
 
-@register_scorer("waic", cite="Choi, Jang, Alemi 2018, arXiv:1810.01392")
+@register_scorer("general-ratio", cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848")
+def general_ratio(log_prob: np.ndarray, general_log_prob: np.ndarray) -> np.ndarray:
+    """Negative log-ratio to a model of a broad set of images, ``log p_general(x) − log p(x)``, in nats."""
+    return general_log_prob - log_prob
+
+
+@register_scorer("waic", cite=CHOI)
 def waic(ensemble_log_prob: np.ndarray) -> np.ndarray:
     """Negative Watanabe–Akaike criterion of an ensemble, ``Var_k[log p_k(x)] − E_k[log p_k(x)]``, in nats.
 
     The variance over the K members is their mean squared deviation, divided by K.
     """
     return ensemble_log_prob.var(1) - ensemble_log_prob.mean(1)
+
+
+@register_scorer("waic-per-dim", cite=CHOI)
+def waic_per_dim(ensemble_log_prob: np.ndarray, dimensions: np.ndarray) -> np.ndarray:
+    """WAIC of ``log p(x)/D``, in nats a dimension, where the variance does not outgrow the mean as images do.
+
+    The variance of nats grows with D², so that in whole images it decides alone.
+    """
+    return waic(ensemble_log_prob / dimensions[:, None])

@@ -1,5 +1,5 @@
 """Per-image numbers, measured once and shared by all scorers. Importing this registers the built-in ones."""
 
-from oodbench.statistics import complexity, density, hierarchy, moments
+from oodbench.statistics import complexity, density, diffusion, gradient, hierarchy, jacobian, moments, regret
 
-__all__ = ["complexity", "density", "hierarchy", "moments"]
+__all__ = ["complexity", "density", "diffusion", "gradient", "hierarchy", "jacobian", "moments", "regret"]

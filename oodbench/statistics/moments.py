@@ -7,8 +7,11 @@ import numpy as np
 from oodbench.registry import register_statistics
 
 
-@register_statistics({"pixel_mean": "[0,1]", "pixel_variance": "[0,1]²"}, version="1", model_free=True)
+@register_statistics(
+    {"pixel_mean": "[0,1]", "pixel_variance": "[0,1]²", "dimensions": "1"}, version="2", model_free=True
+)  # fmt: skip
 def moments(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and variance over all pixels and channels of one image."""
+    """Mean and variance over all pixels and channels of one image, and how many there are."""
     pixels = images.reshape(len(images), -1) / 255.0
-    return {"pixel_mean": pixels.mean(1), "pixel_variance": pixels.var(1)}
+    dimensions = np.full(len(images), pixels.shape[1], np.float64)
+    return {"pixel_mean": pixels.mean(1), "pixel_variance": pixels.var(1), "dimensions": dimensions}

@@ -1,0 +1,61 @@
+"""Scorers of diffusion models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oodbench.registry import register_scorer
+from oodbench.scorers.fitted import Mixture, Standard, enough
+
+MAHMOOD = "Mahmood et al., ICLR 2021, arXiv:2010.13132"
+NEIGHBOURS = 5
+
+
+@register_scorer("msma-gmm", cite=MAHMOOD)
+class MsmaMixture:
+    """Negative log-density of the score norms at ten noise levels under a Gaussian mixture of 2 to 20 components."""
+
+    def fit(self, score_norms: np.ndarray) -> Mixture:
+        return Mixture.of(score_norms, (2, 5, 10, 20), ("full",))
+
+    def score(self, mixture: Mixture, score_norms: np.ndarray) -> np.ndarray:
+        return mixture.negative_log_density(score_norms)
+
+
+@register_scorer("msma-knn", cite=MAHMOOD)
+class MsmaNeighbours:
+    """Distance to the fifth nearest reference image, between standardised score norms at ten noise levels."""
+
+    def fit(self, score_norms: np.ndarray) -> tuple[Standard, np.ndarray]:
+        enough(score_norms, NEIGHBOURS, "the fifth nearest neighbour")
+        standard = Standard.of(score_norms)
+        return standard, standard(score_norms)
+
+    def score(self, state: tuple[Standard, np.ndarray], score_norms: np.ndarray) -> np.ndarray:
+        from scipy.spatial import KDTree
+
+        standard, points = state
+        return np.asarray(KDTree(points).query(standard(score_norms), [NEIGHBOURS])[0])[:, 0]
+
+
+@register_scorer("diffusion-reconstruction", cite="Graham et al., CVPRW 2023, arXiv:2211.07740")
+class Reconstruction:
+    """Mean over noise levels of the squared reconstruction error, each standardised over reference images."""
+
+    def fit(self, reconstruction_errors: np.ndarray) -> Standard:
+        return Standard.of(reconstruction_errors)
+
+    def score(self, standard: Standard, reconstruction_errors: np.ndarray) -> np.ndarray:
+        found: np.ndarray = standard(reconstruction_errors).mean(1)
+        return found
+
+
+@register_scorer("diffpath-6d", cite="Heng et al., NeurIPS 2024, arXiv:2406.11620")
+class DiffPath:
+    """Negative log-density of the six moments of the path to noise under a Gaussian mixture."""
+
+    def fit(self, path_moments: np.ndarray) -> Mixture:
+        return Mixture.of(path_moments, (2, 5, 10, 20), ("full", "tied", "diag", "spherical"))
+
+    def score(self, mixture: Mixture, path_moments: np.ndarray) -> np.ndarray:
+        return mixture.negative_log_density(path_moments)
