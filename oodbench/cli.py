@@ -186,6 +186,21 @@ def report(folder: Path, check: bool) -> None:
     click.echo(f"{folder}: every page is what its rows give")
 
 
+@main.command()
+@click.argument("scorer")
+@click.argument("other")
+@click.option("--results", type=FOLDER, default=Path("leaderboards/paper"), show_default=True, help="Folder of a run.")
+def compare(scorer: str, other: str, results: Path) -> None:
+    """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over all pairs."""
+    from oodbench.report.comparison import compare as compare_scorers
+    from oodbench.store import read_rows
+
+    contests = read_rows(results / "contests.jsonl")
+    if not contests:
+        raise OodbenchError(f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`")
+    _print_table(*compare_scorers(contests, scorer, other))
+
+
 @main.command("list")
 @click.argument("what", type=click.Choice(["models", "data", "scorers", "statistics", "suites"]))
 @plugin_option

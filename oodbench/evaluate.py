@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from oodbench import __version__
-from oodbench.data.catalog import catalog
+from oodbench.data.catalog import is_synthetic
 from oodbench.errors import OodbenchError
 from oodbench.metrics import Estimate, detection_metrics, proportion
 from oodbench.models.base import bits_per_dim
@@ -95,7 +95,7 @@ def _judge(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> R
     }
 
 
-def _scores(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> list[np.ndarray]:
+def _scores(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     trial = task.trial
     score = scorers[trial.scorer].fitted(columns[trial.ref] if trial.ref else {})
     scores = []
@@ -107,7 +107,7 @@ def _scores(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> 
             raise OodbenchError(
                 f"it returned shape {scores[-1].shape} for {n} images or groups; one score each is needed"
             )
-    return scores
+    return scores[0], scores[1]
 
 
 def rejection_threshold(task: TrialTask, reference: dict[str, np.ndarray]) -> float:
@@ -124,7 +124,7 @@ def rejection_threshold(task: TrialTask, reference: dict[str, np.ndarray]) -> fl
     return float(np.quantile(scorer.fitted(reference)(groups), LEVEL))
 
 
-def trial_scores(task: TrialTask) -> list[np.ndarray]:
+def trial_scores(task: TrialTask) -> tuple[np.ndarray, np.ndarray]:
     """The OOD scores of the in-dist and of the OOD images (or groups) of a trial."""
     return _scores(task, _columns(task))
 
@@ -193,7 +193,7 @@ def _describe_trial(task: TrialTask) -> Row:
         "in_dist": test.identifier,
         "ood": ood.identifier,
         "in_dist_name": test.name,
-        "synthetic": ood.name in catalog() and bool(catalog()[ood.name].generated),
+        "synthetic": is_synthetic(ood.name),
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,

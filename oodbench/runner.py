@@ -18,6 +18,7 @@ from oodbench.analysis.study import (
     study_row,
     study_tasks,
 )
+from oodbench.contest import contest_key, contest_row, contests
 from oodbench.errors import StoreError
 from oodbench.evaluate import TrialTask, cost_rows, evaluate, failed, skip_row, trial_key
 from oodbench.execute import default_workers, map_tasks
@@ -112,6 +113,7 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
         known = [*read_rows(folder / "costs.jsonl"), *cost_rows(measured, suite.seed, options.device)]
         write_rows(folder / "costs.jsonl", {row["pass"]: row for row in known}.values())
     sound = [tasks[row["key"]] for row in rows if row["status"] == "ok"]
+    write_contests(folder / "contests.jsonl", sound, options)
     changed = {describe(task.trial.model).name for task in new.values()} | {describe(t.model).name for t in studies.new}
     draw_missing(folder, changed, sound, study_tasks(whole, options.device))
     write_report(folder)
@@ -122,11 +124,13 @@ def draw_missing(
     folder: Path, changed: Collection[str], trials: Sequence[TrialTask], studies: Sequence[StudyTask]
 ) -> None:
     """Draw the figures that are not there, and those of models that have new rows."""
-    rows = read_rows(folder / "analysis.jsonl")
-    wanted = gallery(read_rows(folder / "rows.jsonl"), rows)
+    rows, contests = (read_rows(folder / f"{name}.jsonl") for name in ("analysis", "contests"))
+    wanted = gallery(read_rows(folder / "rows.jsonl"), rows, contests)
     lacking = missing_figures(folder, wanted)
     todo = [
-        one for one in wanted if one in lacking or one.of in changed or (changed and one.kind in ("data", "training"))
+        one
+        for one in wanted
+        if one in lacking or one.of in changed or (changed and one.kind in ("data", "training", "ranks"))
     ]
     if todo:
         from oodbench.report.figures import (
@@ -134,7 +138,25 @@ def draw_missing(
             draw_figures,
         )  # matplotlib takes a second that a finished run saves
 
-        draw_figures(folder, todo, Material(trials, studies, rows))
+        draw_figures(folder, todo, Material(trials, studies, rows, contests))
+
+
+def write_contests(file: Path, tasks: Sequence[TrialTask], options: Options) -> None:
+    """Compare the scorers of each pair on the same images; contests whose trials have not changed are kept."""
+    wanted = {contest_key(contest): contest for contest in contests(tasks)}
+    kept = {row["key"]: row for row in read_rows(file) if row["key"] in wanted}
+    new = [contest for key, contest in wanted.items() if key not in kept]
+    rows = list(kept.values())
+    with progress_bars("pairs") as bars:
+        if new:
+            bars.add("contests", "paired comparisons", len(new))
+        for _, result in _map(contest_row, new, options):
+            if isinstance(result, Exception):
+                raise result
+            rows.append(result)
+            bars.advance("contests", 1)
+    if rows or file.exists():
+        write_rows(file, rows)
 
 
 class Studies:
@@ -214,6 +236,8 @@ def _is_local(task: object) -> bool:
         return task.model in local or task.statistic in local
     if isinstance(task, StudyTask):
         return task.model in local
+    if isinstance(task, tuple):
+        return any(_is_local(one) for one in task)
     assert isinstance(task, TrialTask)
     needs = scorers[task.trial.scorer].all_needs
     return bool(local & {task.trial.scorer, task.trial.model, *(split_need(need)[0] for need in needs)})

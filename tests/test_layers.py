@@ -17,6 +17,7 @@ LAYERS = [
     {"suite", "shards", "execute"},
     {"plan"},
     {"evaluate", "listing"},
+    {"contest"},
     {"report", "analysis"},
     {"runner", "testing"},
     {"cli"},

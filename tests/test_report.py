@@ -107,8 +107,7 @@ def test_a_skipped_scorer_is_not_ranked_and_says_why(tmp_path):
     skip = {"schema": 1, "suite": "t", "status": "skipped", "reason": "glow has no background model", "in_dist_name": "a",
             "in_dist": "a", "ood": "b", "model": "glow", "scorer": "ratio", "key": "s"}  # fmt: skip
     made = pages(tmp_path, [row("x", 0.9), skip])
-    assert "not ranked[^1] | ratio" in made["README.md"]
-    assert "[^1]: ratio: glow has no background model" in made["README.md"]
+    assert "Not measured, and not ranked: ratio (glow has no background model)." in made["README.md"]
     assert "[^1]: glow has no background model" in made["a.md"]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from oodbench import __version__
 from oodbench.analysis.samples import draw_samples, samples_path, samples_ref
-from oodbench.data.catalog import catalog
+from oodbench.data.catalog import is_synthetic
 from oodbench.data.images import parse_identifier
 from oodbench.errors import OodbenchError
 from oodbench.evaluate import DIGITS
@@ -87,8 +87,7 @@ def _subjects(trial: Trial, settings: Analysis, seed: int) -> Iterable[tuple[str
 
 
 def _synthetic(images: ImageRef) -> bool:
-    name = parse_identifier(images.reference)[0]
-    return name in catalog() and bool(catalog()[name].generated)
+    return is_synthetic(parse_identifier(images.reference)[0])
 
 
 def _training_images(test: ImageRef, n: int) -> ImageRef:

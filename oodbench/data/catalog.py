@@ -47,6 +47,11 @@ def catalog() -> dict[str, DataCard]:
     return {name: DataCard(name=name, **entry) for name, entry in entries.items()}
 
 
+def is_synthetic(name: str) -> bool:
+    """Whether a set's images are generated: noise, or one colour."""
+    return name in catalog() and bool(catalog()[name].generated)
+
+
 def unlisted_card(name: str) -> DataCard:
     """The card of a set that only the user's folder knows."""
     return DataCard(name=name, title=name, licence="not known", citation="", counts={})

@@ -33,20 +33,26 @@ def proportion(hits: int, trials: int, confidence: float = CONFIDENCE) -> Estima
     return Estimate(rate, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
+def placements(scores_in: np.ndarray, scores_ood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each OOD image the share of in-dist images below it, and for each in-dist image the share of OOD images below it.
+
+    Ties count one half; both have the AUROC, or one minus it, as their mean. By sorting, as in Sun & Xu 2014.
+    """
+
+    def below(of: np.ndarray, among: np.ndarray) -> np.ndarray:
+        order = np.sort(among)
+        return (np.searchsorted(order, of, "left") + np.searchsorted(order, of, "right")) / (2 * len(among))
+
+    return below(scores_ood, scores_in), below(scores_in, scores_ood)
+
+
 def delong_variance(scores_in: np.ndarray, scores_ood: np.ndarray) -> float:
     """DeLong's variance of the AUROC from the placements of each image among the other class.
 
-    ``var(V₁₀)/m + var(V₀₁)/n``. DeLong, DeLong, Clarke-Pearson, Biometrics 1988; computed by sorting as in Sun & Xu 2014.
+    ``var(V₁₀)/m + var(V₀₁)/n``. DeLong, DeLong, Clarke-Pearson, Biometrics 1988.
     """
-    n, m = len(scores_in), len(scores_ood)
-    order_in, order_ood = np.sort(scores_in), np.sort(scores_ood)
-    above_in = (np.searchsorted(order_in, scores_ood, "left") + np.searchsorted(order_in, scores_ood, "right")) / (
-        2 * n
-    )
-    above_ood = (np.searchsorted(order_ood, scores_in, "left") + np.searchsorted(order_ood, scores_in, "right")) / (
-        2 * m
-    )
-    return float(above_in.var(ddof=1) / m + above_ood.var(ddof=1) / n)
+    of_ood, of_in = placements(scores_in, scores_ood)
+    return float(of_ood.var(ddof=1) / len(of_ood) + of_in.var(ddof=1) / len(of_in))
 
 
 def auroc(scores_in: np.ndarray, scores_ood: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:

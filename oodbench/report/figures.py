@@ -18,13 +18,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from oodbench.analysis.study import StudyTask, columns_of
-from oodbench.evaluate import TrialTask, trial_scores
+from oodbench.data.catalog import is_synthetic
+from oodbench.evaluate import TrialTask, model_log_prob, trial_scores
 from oodbench.metrics import area_under_roc
+from oodbench.metrics.comparison import critical_difference
 from oodbench.metrics.ranking import counts
 from oodbench.models.base import bits_per_dim
 from oodbench.models.describe import describe
 from oodbench.paths import write_whole
 from oodbench.registry import scorers
+from oodbench.report.comparison import common, ranked
 from oodbench.report.gallery import FORMATS, Illustration
 from oodbench.shards import ImageRef, open_images
 from oodbench.store import Row
@@ -57,6 +60,7 @@ class Material:
     trials: Sequence[TrialTask]
     studies: Sequence[StudyTask]
     rows: Sequence[Row]
+    contests: Sequence[Row]
 
     def of_model(self, name: str) -> Material:
         """What belongs to one model."""
@@ -64,6 +68,7 @@ class Material:
             [t for t in self.trials if describe(t.trial.model).name == name],
             [t for t in self.studies if describe(t.model).name == name],
             [row for row in self.rows if row["model"] == name],
+            [row for row in self.contests if row["model"] == name],
         )
 
     def likelihoods(self, *roles: str) -> list[StudyTask]:
@@ -137,16 +142,10 @@ def likelihoods(material: Material, name: str) -> Figure:
     for axes, ((test, ood), tasks) in zip(panels, own.pairs().items()):
         columns = {}
         for ref in (test, ood):
-            log_prob = _log_prob(tasks[0], ref)
+            log_prob = model_log_prob(tasks[0], ref)
             columns[f"{_name(ref)}, {bits_per_dim(log_prob, ref.shape).mean():.2f} bits/dim"] = log_prob
         _histograms(axes, columns, "log p(x) / nats")
     return figure
-
-
-def _log_prob(task: TrialTask, ref: ImageRef) -> np.ndarray:
-    from oodbench.evaluate import model_log_prob
-
-    return model_log_prob(task, ref)
 
 
 def roc_curves(material: Material, name: str) -> Figure:
@@ -183,7 +182,7 @@ def decomposition(material: Material, name: str) -> Figure:
 
 
 def _is_synthetic(task: StudyTask) -> bool:
-    return _name(task.images) in ("noise", "constant")
+    return is_synthetic(_name(task.images))
 
 
 def graying(material: Material, name: str) -> Figure:
@@ -279,6 +278,25 @@ def data(material: Material, in_dist: str) -> Figure:
     return figure
 
 
+def ranks(material: Material, _: str) -> Figure:
+    """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not distinguished (Demšar 2006)."""
+    names, aurocs = common(material.contests)
+    found = ranked(names, aurocs)
+    gap = critical_difference(len(names), len(aurocs))
+    figure, (axes,) = _panels(1, (6.5, 0.9 + 0.2 * len(found)))
+    for line, (name, rank, _auroc) in enumerate(found):
+        axes.plot([rank, rank, 0.6], [0, -line - 1, -line - 1], color=INK, linewidth=0.8)
+        axes.plot(rank, 0, "o", color=COLOURS[0], markersize=4)
+        axes.text(0.55, -line - 1, f"{name} ({rank:.2f})", ha="right", va="center", fontsize=8)
+    bars = [(a[1], max(b[1] for b in found if b[1] - a[1] < gap)) for a in found]
+    widest = [bar for bar in bars if bar[1] > bar[0] and not any(o[0] < bar[0] and o[1] >= bar[1] for o in bars)]
+    for place, (low, high) in enumerate(widest):
+        axes.plot([low, high], [0.6 + 0.5 * place] * 2, color=COLOURS[3], linewidth=3, solid_capstyle="butt")
+    axes.set(xlim=(0.5, len(found) + 0.5), yticks=[], xlabel=f"mean rank; critical difference {gap:.2f}")
+    axes.spines["left"].set_visible(False)
+    return figure
+
+
 DRAWN: dict[str, Callable[[Material, str], Figure]] = {
     "likelihoods": likelihoods,
     "roc": roc_curves,
@@ -288,4 +306,5 @@ DRAWN: dict[str, Callable[[Material, str], Figure]] = {
     "latents": latents,
     "training": training,
     "data": data,
+    "ranks": ranks,
 }

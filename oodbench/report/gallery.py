@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from oodbench.report.comparison import common
 from oodbench.report.tables import distinct, slug
 from oodbench.store import Row
 
@@ -27,8 +28,8 @@ class Illustration:
         return f"figures/{slug(self.of)}-{self.kind}" if self.of else f"figures/{self.kind}"
 
 
-def gallery(rows: Iterable[Row], studies: Iterable[Row]) -> list[Illustration]:
-    """All figures that rows and analysis rows give."""
+def gallery(rows: Iterable[Row], studies: Iterable[Row], contests: Iterable[Row] = ()) -> list[Illustration]:
+    """All figures that rows, analysis rows and contests give."""
     sound = [row for row in rows if row["status"] == "ok"]
     told = [row for row in studies if row["status"] == "ok"]
     found = []
@@ -43,6 +44,13 @@ def gallery(rows: Iterable[Row], studies: Iterable[Row]) -> list[Illustration]:
             f"at each validation during training, of {', '.join(with_log)}; one training each, seed in its card."
         )
         found.append(Illustration("training", "", caption))
+    together = list(contests)
+    if len(together) > 1 and len(common(together)[0]) > 2:
+        caption = (
+            f"Mean rank of the AUROC over {len(together)} models and pairs of sets, best on the left; bars join scorers whose "
+            "ranks differ by less than the critical difference (Nemenyi, 5 %)."
+        )
+        found.append(Illustration("ranks", "", caption))
     for in_dist in distinct(sorted(row["in_dist"] for row in told if row["kind"] == "likelihood")):
         sets = ", ".join([in_dist, *_others(told, in_dist)])
         caption = f"Mean and variance of each pixel over the images of a set, in units of the full scale: {sets}."

@@ -25,6 +25,8 @@ METRIC_TITLES = {
     "fpr80_ood": "FPR@80, OOD positive",
     "fpr95_in": "FPR@95, in-dist positive: OOD images accepted when 95 % of in-dist is accepted",
     "fpr80_in": "FPR@80, in-dist positive",
+    "flagged_ood": "OOD flagged by a test that 1 % of in-dist groups should fail (threshold from bootstrap groups of `ref`)",
+    "flagged_in": "In-dist flagged by the same test: 0.01 where it holds its size",
 }
 
 
@@ -56,8 +58,10 @@ def _model_section(model: str, rows: list[Row], skips: list[Row], costs: dict[st
     links = _figure_links(rows)
     parts += [f"Figures: {links}.\n"] if links else []
     for metric, title in METRIC_TITLES.items():
-        parts.append(f"### {title}\n")
-        parts.append(_metric_table(rows, skips, pairs, metric, notes))
+        having = [row for row in rows if row["status"] == "failed" or metric in row]
+        if having:
+            parts.append(f"### {title}\n")
+            parts.append(_metric_table(having, skips, pairs, metric, notes))
     parts.append("### Cost\n")
     lines = [
         [name, *scorer_cost([r for r in rows if r["scorer"] == name], costs), _tunes(rows, name)]

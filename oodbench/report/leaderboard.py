@@ -7,6 +7,8 @@ from pathlib import Path
 
 from oodbench.errors import StoreError
 from oodbench.paths import write_if_changed
+from oodbench.report.comparison import comparison_page, matrix_page
+from oodbench.report.gallery import gallery
 from oodbench.report.in_dist import in_dist_page
 from oodbench.report.overview import overview
 from oodbench.report.page import html_page, markdown_page
@@ -73,7 +75,12 @@ def _pages(folder: Path) -> dict[Path, str]:
         raise StoreError(f"{folder / 'rows.jsonl'} has no rows; run the suite first: `oodbench run --suite paper`")
     costs = {row["pass"]: row["ms_per_image"] for row in read_rows(folder / "costs.jsonl")}
     tried = [row for row in rows if row["status"] != "skipped"]
-    pages = {folder / "README.md": overview(rows, costs), **_story_pages(folder, rows)}
+    pages = {folder / "README.md": overview(rows, costs), folder / "matrix.md": matrix_page(rows)}
+    contests = sorted(read_rows(folder / "contests.jsonl"), key=lambda r: (r["in_dist"], r["model"], r["ood"]))
+    if contests:
+        figure = next((f"{one.stem}.png" for one in gallery(rows, [], contests) if one.kind == "ranks"), None)
+        pages[folder / "comparison.md"] = comparison_page(contests, figure)
+    pages |= _story_pages(folder, rows)
     for in_dist in distinct(row["in_dist_name"] for row in tried):
         own = [row for row in rows if row["in_dist_name"] == in_dist]
         pages[folder / f"{slug(in_dist)}.md"] = in_dist_page(in_dist, own, costs)

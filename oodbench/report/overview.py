@@ -77,11 +77,6 @@ def _ranking(rows: list[Row], skips: list[Row], costs: dict[str, float], notes: 
                 "its rows are of unlike image sets" if mixed else f"{place.found} of {len(trials)} pairs have a result"
             )
             lines.append([f"not ranked{notes.mark(f'{place.name}: {reason}')}", *place.cells(baseline)])
-        if not baseline:
-            blank = [""] * (len(trials) + 4)
-            lines += [
-                [f"not ranked{notes.mark(f'{name}: {reason}')}", name, *blank] for name, reason in sorted(why.items())
-            ]
     heads = [
         "rank",
         "scorer",
@@ -93,7 +88,9 @@ def _ranking(rows: list[Row], skips: list[Row], costs: dict[str, float], notes: 
     ]
     kind = "exact" if row["likelihood"] == "exact" else f"a bound: {row['likelihood']}"
     fit = f"{bits_cell(row['id_bits_per_dim'])} bits/dim on {row['in_dist']}"
-    return f"## {model}\n\nlog p(x) is {kind}; {fit}.\n\n" + table(heads, lines)
+    lacking = "; ".join(f"{name} ({reason})" for name, reason in sorted(why.items()))
+    end = f"\nNot measured, and not ranked: {lacking}.\n" if lacking else ""
+    return f"## {model}\n\nlog p(x) is {kind}; {fit}.\n\n" + table(heads, lines) + end
 
 
 def _names(rows: list[Row], baseline: bool) -> list[str]:

@@ -9,9 +9,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from oodbench.data.catalog import catalog
 from oodbench.report.gallery import Illustration, gallery
-from oodbench.report.tables import distinct
+from oodbench.report.tables import bare_name, distinct
 from oodbench.store import Row
 
 Table = tuple[list[str], list[list[str]]]
@@ -275,7 +274,7 @@ def both_directions(told: Told) -> Section:
     for test, ood in told.pairs():
         row = told.auroc(ood["model"], ood["in_dist"], ood["images"])
         if row is not None and not ood["synthetic"]:
-            found.setdefault((_bare(test["images"]), _bare(ood["images"])), []).append(
+            found.setdefault((bare_name(test["images"]), bare_name(ood["images"])), []).append(
                 f"{row['auroc']:.3f} ({row['model']})"
             )
     both = [pair for pair in found if (pair[1], pair[0]) in found and pair[0] < pair[1]]
@@ -285,13 +284,6 @@ def both_directions(told: Told) -> Section:
         "of both, so that one direction fails and the other is easy. Parts of a set count as the set.",
     ]
     return Section("Both directions", text, [(["direction", "AUROC", "other direction", "AUROC"], lines)])
-
-
-def _bare(identifier: str) -> str:
-    """The set's name, or that of the set that it is a part of."""
-    name = identifier.split("/")[0]
-    part = catalog()[name].part if name in catalog() else {}
-    return str(part["of"]).split("/")[0] if part else name
 
 
 def training(told: Told) -> Section:
