@@ -258,3 +258,69 @@ def test_each_broken_promise_of_a_scorer_has_its_sentence(code, sentence):
         assert any(sentence in fault for fault in check_scorer(registered(code)))
     finally:
         scorers._entries.pop(f"probe-{code.__name__}", None)
+
+
+def test_too_few_reference_images_are_told(columns):
+    few = {name: column[:5] for name, column in columns.items()}
+    for name, what in [("dose-kde", "a kernel density estimate"), ("dose-svm", "a one-class SVM"),
+                       ("msma-gmm", "a Gaussian mixture"), ("fisher-combination", "a p-value"),
+                       ("gradient-layers", "a Gaussian for each layer")]:  # fmt: skip
+        with pytest.raises(ScorerError, match=f"{what} needs at least .* not 5; use a larger limit"):
+            ob.scorer(name).fitted(few)
+
+
+def test_constant_statistics_are_left_out_of_a_density(columns):
+    """A constant-volume flow has one log-determinant for all images."""
+    still = columns | {"log_det": np.full(50, -2300.0), "log_prob": columns["log_prob_z"] - 2300}
+    assert np.isfinite(ob.scorer("dose-kde").fitted(still)(still)).all()
+    flat = {name: np.zeros_like(column) for name, column in columns.items()}
+    with pytest.raises(ScorerError, match="constant over the in-dist reference images"):
+        ob.scorer("dose-kde").fitted(flat)
+
+
+def test_far_images_have_a_finite_and_ever_lower_density(columns):
+    far = {name: columns[name][:3] - np.array([0.0, 1e5, 1e9]) for name in ("log_prob", "log_prob_z", "log_det")}
+    found = ob.scorer("dose-kde").fitted(columns)(far)
+    assert np.isfinite(found).all()
+    assert found[0] < found[1] < found[2]
+
+
+def test_each_scorer_tells_far_images_from_near_ones(columns, random):
+    """A toy where the OOD images are less likely, stranger in every statistic, and no more compressible."""
+    far = {name: column.copy() for name, column in columns.items()}
+    for name in ("log_prob", "log_prob_z", "log_det", "last_scale_log_prob", "reconstruction"):
+        far[name] -= 3000
+    far["ensemble_log_prob"] = 6 * columns["ensemble_log_prob"]  # less likely, and the members disagree
+    for name in ("kl", "rao_score", "input_gradient_norm", "likelihood_regret"):
+        far[name] += 300
+    for name in ("layer_gradient_norms", "score_norms", "reconstruction_errors", "path_moments"):
+        far[name] += 30 * columns[name].std()
+    far["log_singular_values"] -= 10
+    far["posterior_entropy"] -= 300
+    far["prior_cross_entropy"] += 300
+    model_free = {"code-length-png", "pixel-variance", "pixel-mean"}
+    hierarchical = {"hvae-ratio-1", "hvae-ratio-2"}  # what latents add is larger for OOD images
+    far_above = far | {name: columns[name] - 9000 for name in ("log_prob_above_1", "log_prob_above_2")}
+    for name in set(FORMULAS) - model_free:
+        score = ob.scorer(name).fitted(columns)
+        assert ob.auroc(score(columns), score(far_above if name in hierarchical else far)).value > 0.95, name
+
+
+def test_the_rejection_threshold_holds_its_size():
+    """In-dist groups from the same distribution are flagged at about the stated rate; groups of one by definition."""
+    from oodbench.evaluate import LEVEL, rejection_threshold
+
+    class Task:
+        class trial:  # noqa: N801
+            scorer, group_size = "typicality", 1
+
+        seed = 0
+
+    random = np.random.default_rng(0)
+    for size in (1, 5, 25):
+        Task.trial.group_size = size
+        reference = {"log_prob": random.normal(-3000, 300, 4000)}
+        threshold = rejection_threshold(Task, reference)
+        groups = random.normal(-3000, 300, (20_000, size)).mean(1)
+        scores = ob.scorer("typicality").fitted(reference)({"log_prob": groups})
+        assert (scores > threshold).mean() == pytest.approx(1 - LEVEL, abs=0.007)
