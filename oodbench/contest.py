@@ -10,7 +10,7 @@ from oodbench import __version__
 from oodbench.data.catalog import is_synthetic
 from oodbench.evaluate import DIGITS, TrialTask, trial_key, trial_scores
 from oodbench.metrics import area_under_roc
-from oodbench.metrics.comparison import delong_covariance, rank_correlation
+from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
 from oodbench.models.describe import describe
 from oodbench.registry import scorers
 from oodbench.shards import ImageRef, open_images
@@ -40,6 +40,8 @@ def contest_row(contest: Contest) -> Row:
     found = {task.trial.scorer: trial_scores(task) for task in contest}
     covariance = delong_covariance(list(found.values()))
     baselines = {name: own for name, own in found.items() if scorers[name].baseline}
+    dual = {"likelihood", "lid"} <= found.keys()
+    oracle = round(oracle_dual_threshold(found["likelihood"], found["lid"]), DIGITS) if dual else None
     return {
         "schema": SCHEMA,
         "key": contest_key(contest),
@@ -54,6 +56,7 @@ def contest_row(contest: Contest) -> Row:
             name: [_rounded(rank_correlation(scores, own)) for scores in found.values()]
             for name, own in baselines.items()
         },
+        "oracle_dual_threshold": oracle,
     }
 
 

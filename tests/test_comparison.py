@@ -16,6 +16,7 @@ from oodbench.metrics.comparison import (
     delong_covariance,
     difference,
     holm,
+    oracle_dual_threshold,
     rank_correlation,
 )
 from oodbench.metrics.intervals import delong_variance
@@ -103,6 +104,22 @@ def test_rank_correlation_is_spearman_s(scores):
     assert np.isnan(rank_correlation(scores[0], (np.zeros(60), np.zeros(80))))
 
 
+def test_the_oracle_is_the_envelope_of_all_pairs_of_thresholds(random):
+    one, other = [(random.normal(0, 1, 12).round(1), random.normal(0.5, 1, 9).round(1)) for _ in range(2)]
+    points = {(0.0, 0.0), (1.0, 1.0)}
+    cuts = [[-np.inf, *np.concatenate(scores)] for scores in (one, other)]
+    for a in cuts[0]:
+        for b in cuts[1]:
+            points.add(tuple(float(((x > a) | (y > b)).mean()) for x, y in zip(one, other)))
+    area, best, last = 0.0, 0.0, 0.0
+    for rate, caught in sorted(points):
+        area += (rate - last) * (best + max(best, caught)) / 2
+        best, last = max(best, caught), rate
+    found = oracle_dual_threshold(one, other)
+    assert found == pytest.approx(area, abs=0.02)  # ties in the rate may be walked in another order
+    assert found >= max(area_under_roc(*one), area_under_roc(*other)) - 1e-12
+
+
 def test_wilson_s_interval():
     found = proportion(5, 10)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
@@ -115,6 +132,7 @@ def contest(scores, model="m", ood="b/test", names=("x", "y", "base")):
         "schema": 2, "key": f"{model} {ood}", "model": model, "in_dist": "a/test", "ood": ood, "scorers": list(names),
         "baselines": ["base"], "auroc": [area_under_roc(*one) for one in scores],
         "covariance": delong_covariance(scores).tolist(),
+        "oracle_dual_threshold": None,
         "correlation": {"base": [rank_correlation(one, scores[names.index("base")]) for one in scores]},
     }  # fmt: skip
 

@@ -125,3 +125,30 @@ def test_shared_images_are_counted(tmp_path, home):
     np.save(tmp_path / "mixed.npy", np.concatenate([fashion[:3], mnist]))
     mixed = ImageRef(str(tmp_path / "mixed.npy"), (1, 28, 28))
     assert shared_images(ImageRef("fashionmnist/test", (1, 28, 28), 20), mixed) == 3
+
+
+def test_what_a_model_cannot_give_is_a_skip_with_a_sentence():
+    names = ["likelihood", "dose-kde", "vae-kl", "hvae-ratio-1", "msma-gmm", "likelihood-regret", "general-ratio"]
+    plan = make_plan(suite(models=["pixelcnn-fashionmnist"], scorers=names))
+    assert [trial.scorer for trial in plan.trials] == ["likelihood"]
+    assert reasons(plan) == [
+        "pixelcnn-fashionmnist has no `encode`, which log_prob_z asks for",
+        "pixelcnn-fashionmnist has no `posterior`, which kl asks for",
+        "pixelcnn-fashionmnist has no `log_prob_above`, which log_prob_above_1 asks for",
+        "pixelcnn-fashionmnist has no `score`, which score_norms asks for",
+        "pixelcnn-fashionmnist has no `posterior`, which likelihood_regret asks for",
+        "pixelcnn-fashionmnist has no general model, which general_log_prob asks for",
+    ]
+
+
+def test_a_codec_that_is_not_installed_names_its_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    plan = make_plan(suite(scorers=["likelihood", "input-complexity-jxl"]))
+    assert reasons(plan) == ["code_length_jxl needs the package imagecodecs: `pip install 'oodbench[codecs]'`"]
+
+
+def test_prepared_statistics_know_their_reference_images():
+    plan = make_plan(suite(scorers=["gradient-norm"]))
+    own = [p for p in plan.passes if p.name.startswith("parameter_gradients")]
+    assert {open_images(p.prepared_on).identifier for p in own} == {"fashionmnist/ref[:20]"}
+    assert all(p.prepared_on is None for p in plan.passes if p not in own)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from scipy.stats import gaussian_kde
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -121,6 +122,7 @@ FORMULAS = {
     "last-scale-likelihood": lambda c, i, r: -c["last_scale_log_prob"][i],
     "likelihood-ratio": lambda c, i, r: -(c["log_prob"][i] - c["background_log_prob"][i]),
     "general-ratio": lambda c, i, r: -(c["log_prob"][i] - c["general_log_prob"][i]),
+    "ensemble-likelihood": lambda c, i, r: math.log(5) - logsumexp(c["ensemble_log_prob"][i]),
     "waic": lambda c, i, r: np.var(c["ensemble_log_prob"][i]) - sum(c["ensemble_log_prob"][i]) / 5,
     "waic-per-dim": lambda c, i, r: (
         np.var(c["ensemble_log_prob"][i]) / 784**2 - sum(c["ensemble_log_prob"][i]) / 5 / 784

@@ -64,7 +64,17 @@ def comparison_page(contests: Sequence[Row], figure: str | None) -> str:
             table(["scorer", "mean rank", "mean AUROC"], lines),
         ]
         parts += [f"![Mean ranks and the critical difference]({figure})\n"] if figure else []
-    return "\n".join([*parts, CORRELATION, table(*_correlation_table(contests))])
+    parts += [CORRELATION, table(*_correlation_table(contests))]
+    dual = [row for row in contests if row["oracle_dual_threshold"] is not None]
+    if dual:
+        lines = [
+            [row["model"], f"{row['in_dist']} → {row['ood']}", *(f"{_auroc(row, n):.3f}" for n in ("likelihood", "lid")),
+             f"{row['oracle_dual_threshold']:.3f}"]
+            for row in dual
+        ]  # fmt: skip
+        heads = ["model", "pair", "AUROC of likelihood", "AUROC of lid", "oracle dual threshold"]
+        parts += [ORACLE, table(heads, lines)]
+    return "\n".join(parts)
 
 
 PAIRS = """\
@@ -85,6 +95,14 @@ CORRELATION = """\
 
 Spearman's correlation of each scorer with each model-free baseline over the images of both sets, averaged over models and pairs,
 with its range: near ±1, the scorer sorts images as the baseline does.
+"""
+
+
+ORACLE = """\
+## Likelihood and local dimension: an oracle
+
+Kamkari et al. (ICML 2024) flag an image by either of two thresholds and report the area under the best rates that any pair of
+thresholds reaches. The thresholds are chosen with the OOD images in sight: it is an upper bound that no detector has, no AUROC.
 """
 
 

@@ -304,13 +304,18 @@ def training(told: Told) -> Section:
 
 def ensembles(told: Told) -> Section:
     """Whether an ensemble helps."""
-    rows = [r for r in told.rows if r["scorer"] == "waic" and r["status"] == "ok" and not r["synthetic"]]
-    lines = [
-        [r["model"], r["in_dist"], r["ood"], _marked(told.auroc(r["model"], r["in_dist"], r["ood"])), _marked(r)]
-        for r in sorted(rows, key=lambda r: (r["in_dist"], r["model"], r["ood"]))
+    lines = []
+    for _, ood in told.pairs():
+        pair = ood["model"], ood["in_dist"], ood["images"]
+        found = [told.auroc(*pair, scorer) for scorer in ("likelihood", "ensemble-likelihood", "waic")]
+        if not ood["synthetic"] and any(found[1:]):
+            lines.append([*pair, *map(_marked, found)])
+    text = [
+        "AUROC of the likelihood of the model itself, of the mixture of its ensemble's members, and of WAIC, which subtracts "
+        "the members' variance from their mean.",
     ]
-    text = ["WAIC over each model's ensemble, beside the raw likelihood of the model itself."]
-    return Section("Ensembles", text, [(["model", "in-dist", "OOD", "likelihood", "WAIC"], lines)])
+    heads = ["model", "in-dist", "OOD", "likelihood", "ensemble's likelihood", "WAIC"]
+    return Section("Ensembles", text, [(heads, lines)])
 
 
 def samples(told: Told) -> Section:

@@ -21,6 +21,14 @@ def general_ratio(log_prob: np.ndarray, general_log_prob: np.ndarray) -> np.ndar
     return general_log_prob - log_prob
 
 
+@register_scorer("ensemble-likelihood", cite="Nalisnick et al., ICLR 2019, arXiv:1810.09136, appendix")
+def ensemble_likelihood(ensemble_log_prob: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of the mixture of an ensemble's K members, ``−log (1/K) Σ_k p_k(x)``, in nats."""
+    largest = ensemble_log_prob.max(1)
+    found: np.ndarray = -np.log(np.exp(ensemble_log_prob - largest[:, None]).mean(1)) - largest
+    return found
+
+
 @register_scorer("waic", cite=CHOI)
 def waic(ensemble_log_prob: np.ndarray) -> np.ndarray:
     """Negative Watanabe–Akaike criterion of an ensemble, ``Var_k[log p_k(x)] − E_k[log p_k(x)]``, in nats.
