@@ -151,12 +151,13 @@ def likelihoods(material: Material, name: str) -> Figure:
 def roc_curves(material: Material, name: str) -> Figure:
     """ROC curves of all scorers on each pair: solid with a model, dashed without, single images only."""
     own = material.of_model(name)
-    figure, panels = _panels(len(own.pairs()), (3.4, 3.6))
+    figure, panels = _panels(len(own.pairs()), (4.8, 3.1), across=2)
     for axes, ((_, ood), tasks) in zip(panels, own.pairs().items()):
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
         for number, task in enumerate(sorted(tasks, key=lambda task: task.trial.scorer)):
             _roc(axes, task, number)
         axes.set(xlabel="in-dist images flagged", ylabel=f"{_name(ood)} images caught", xlim=(0, 1), ylim=(0, 1))
+        axes.set_aspect("equal", anchor="W")
         axes.legend(frameon=False, fontsize=6, loc="upper left", bbox_to_anchor=(1, 1), handlelength=1.4)
     return figure
 
