@@ -16,6 +16,7 @@ from oodbench.registry import models as user_models
 from oodbench.registry import scorers as all_scorers
 from oodbench.registry import statistics as all_statistics
 from oodbench.suite import load_suite, suite_names
+from oodbench.types import Scorer, split_need
 
 Listing = tuple[list[str], list[list[str]]]
 
@@ -117,12 +118,19 @@ def show(name: str) -> str:
     if name in all_scorers:
         entry = all_scorers[name]
         return _yaml({"scorer": name, "score": entry.summary, "needs": list(entry.needs), "fit needs": list(entry.fit_needs),
-                      "tunes on": entry.tunes_on, "baseline": entry.baseline, "reference": entry.cite})  # fmt: skip
+                      "asks of the model": _asked(entry), "tunes on": entry.tunes_on, "baseline": entry.baseline,
+                      "reference": entry.cite})  # fmt: skip
     if name in all_statistics:
         found = all_statistics[name]
         unit = found.statistics[name]
         return _yaml({"statistic": name, "unit": unit, "pass": found.identity, "model-free": found.model_free})
     raise UnknownNameError("model, image set, scorer, statistic or suite", name, known)
+
+
+def _asked(scorer: Scorer) -> list[str]:
+    """The methods that a model must have for a scorer, ``log_prob`` aside."""
+    named = [split_need(need)[0] for need in scorer.all_needs]
+    return sorted({all_statistics[name].capability_for(name) for name in named} - {""})
 
 
 def _trajectory(card: Card) -> list[str]:

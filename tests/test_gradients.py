@@ -66,7 +66,7 @@ def test_the_input_gradient_is_that_of_finite_differences(make):
         if isinstance(model, PixelCNN):
             return model._mixture(inner).log_prob_per_dim(inner).flatten(1).sum(1)
         noise = keyed_normal(pixels, model.seed, (model.samples, model.latent))
-        return torch.logsumexp(model._weighed(inner, *model.posterior(inner), noise).sum(2), 1)
+        return torch.logsumexp(model.weighed(inner, *model.posterior(inner), noise).sum(2), 1)
 
     squares = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():

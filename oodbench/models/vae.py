@@ -54,13 +54,14 @@ class VAE(nn.Module):
 
     def log_weights(self, images: Tensor, noise: Tensor) -> Tensor:
         """``log p(x|z_i) + log p(z_i) − log q(z_i|x)`` for the posterior draws of ``noise`` ``(B, k, latent)``: ``(B, k)``."""
-        x = self._scaled(images)
-        return self._weighed(x, *self.posterior(x), noise).sum(2)
+        x = self.as_input(images)
+        return self.weighed(x, *self.posterior(x), noise).sum(2)
 
-    def _scaled(self, images: Tensor) -> Tensor:
+    def as_input(self, images: Tensor) -> Tensor:
+        """uint8 images scaled to [−1, 1]."""
         return scaled(images, self.bins, next(self.parameters()).dtype)
 
-    def _weighed(self, x: Tensor, mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
+    def weighed(self, x: Tensor, mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
         """``log p(x|z_i)`` and ``log p(z_i) − log q(z_i|x)`` of each draw, ``(B, k, 2)``."""
         weights = []
         for draw in noise.to(x.dtype).unbind(1):
@@ -83,9 +84,9 @@ class VAE(nn.Module):
         ``reconstruction`` is ``E_q log p(x|z)``, ``kl`` is ``KL(q(z|x) ‖ p(z))``, ``posterior_entropy`` is ``H[q(z|x)]``
         and ``prior_cross_entropy`` is ``−E_q log p(z) = kl + posterior_entropy``; all but the first in closed form.
         """
-        x = self._scaled(images)
+        x = self.as_input(images)
         posterior = self.posterior(x)
-        weighed = self._weighed(x, *posterior, keyed_normal(images, self.seed, (self.samples, self.latent)))
+        weighed = self.weighed(x, *posterior, keyed_normal(images, self.seed, (self.samples, self.latent)))
         mean, log_std = (value.double() for value in posterior)
         entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
         cross_entropy = 0.5 * (mean**2 + torch.exp(2 * log_std) + math.log(2 * math.pi)).sum(1)
@@ -99,10 +100,10 @@ class VAE(nn.Module):
 
     def input_and_log_prob(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The input in units of the full scale, requiring its gradient, and the bound as a function of it, ``(B,)``."""
-        x = ((self._scaled(images) + 1) / 2).requires_grad_()
+        x = ((self.as_input(images) + 1) / 2).requires_grad_()
         noise = keyed_normal(images, self.seed, (self.samples, self.latent))
         inner = 2 * x - 1
-        weights = self._weighed(inner, *self.posterior(inner), noise).sum(2)
+        weights = self.weighed(inner, *self.posterior(inner), noise).sum(2)
         return x, torch.logsumexp(weights, 1) - math.log(self.samples)
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ def regret(model: Any, images: Tensor) -> dict[str, Tensor]:
 
     from oodbench.models.noise import keyed_normal
 
-    x = model._scaled(images)
+    x = model.as_input(images)
     seen = x if model.signed else (x + 1) / 2
     draws = keyed_normal(images, model.seed, (model.samples, model.latent)).to(x.dtype)
     # another stream than that of the bound, or the encoder would be fitted to the very draws that judge it
@@ -39,11 +39,11 @@ def regret(model: Any, images: Tensor) -> dict[str, Tensor]:
     def weights(encoder: dict[str, Tensor], x: Tensor, seen: Tensor, noise: Tensor) -> Tensor:
         """``log p(x|z) + log p(z) − log q(z|x)`` for draws ``(k, latent)`` of one image."""
         mean, log_std = functional_call(model.encoder, encoder, (seen[None],)).chunk(2, 1)
-        return model._weighed(x[None], mean, log_std, noise[None]).sum()
+        return model.weighed(x[None], mean, log_std, noise[None]).sum()
 
     def bound(encoder: dict[str, Tensor], x: Tensor, seen: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = functional_call(model.encoder, encoder, (seen[None],)).chunk(2, 1)
-        return torch.logsumexp(model._weighed(x[None], mean, log_std, noise[None]).sum(2), 1)[0] - math.log(len(noise))
+        return torch.logsumexp(model.weighed(x[None], mean, log_std, noise[None]).sum(2), 1)[0] - math.log(len(noise))
 
     slope = vmap(grad(weights))
     optimiser = torch.optim.Adam(own.values(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
