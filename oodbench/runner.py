@@ -146,15 +146,7 @@ def write_contests(file: Path, tasks: Sequence[TrialTask], options: Options) -> 
     wanted = {contest_key(contest): contest for contest in contests(tasks)}
     kept = {row["key"]: row for row in read_rows(file) if row["key"] in wanted}
     new = [contest for key, contest in wanted.items() if key not in kept]
-    rows = list(kept.values())
-    with progress_bars("pairs") as bars:
-        if new:
-            bars.add("contests", "paired comparisons", len(new))
-        for _, result in _map(contest_row, new, options):
-            if isinstance(result, Exception):
-                raise result
-            rows.append(result)
-            bars.advance("contests", 1)
+    rows = [*kept.values(), *_all(contest_row, new, options, "pairs", "paired comparisons")]
     if rows or file.exists():
         write_rows(file, rows)
 
@@ -165,14 +157,8 @@ class Studies:
     def __init__(self, folder: Path, plan: Plan, whole: Plan, options: Options):
         self.file = folder / "analysis.jsonl"
         wanted = study_tasks(plan, options.device)
-        with progress_bars("models") as bars:
-            todo = [task for task in samples_wanted(wanted) if not samples_of(task).exists()]
-            if todo:
-                bars.add("samples", "images drawn from models", len(todo))
-            for _, result in _map(draw, todo, options):
-                if isinstance(result, Exception):
-                    raise result
-                bars.advance("samples", 1)
+        todo = [task for task in samples_wanted(wanted) if not samples_of(task).exists()]
+        _all(draw, todo, options, "models", "images drawn from models")
         known = [t for t in study_tasks(whole, options.device) if t.role != "samples" or samples_of(t).exists()]
         keys = {study_key(task) for task in known}
         existing = [row for row in read_rows(self.file) if row["status"] == "ok" and row["key"] in keys]
@@ -189,14 +175,7 @@ class Studies:
                 rows.append({**study_head(task), "status": "failed", "reason": "; ".join(why)})
             else:
                 sound.append(task)
-        with progress_bars("rows") as bars:
-            if sound:
-                bars.add("study", "the paper's explanations", len(sound))
-            for _, result in _map(study_row, sound, options):
-                if isinstance(result, Exception):
-                    raise result
-                rows.append(result)
-                bars.advance("study", 1)
+        rows += _all(study_row, sound, options, "rows", "the paper's explanations")
         if rows or self.file.exists():
             write_rows(self.file, rows)
 
@@ -228,6 +207,22 @@ def _map(
     elsewhere = [task for task in tasks if not _is_local(task)]
     yield from map_tasks(function, elsewhere, options.workers, options.plugins)
     yield from map_tasks(function, here)
+
+
+def _all(
+    function: Callable[[Task], Result], tasks: Sequence[Task], options: Options, unit: str, label: str
+) -> list[Result]:
+    """The results of all tasks, under one progress bar; an error that a task did not turn into a row is raised."""
+    results = []
+    with progress_bars(unit) as bars:
+        if tasks:
+            bars.add(label, label, len(tasks))
+        for _, result in _map(function, tasks, options):
+            if isinstance(result, Exception):
+                raise result
+            results.append(result)
+            bars.advance(label, 1)
+    return results
 
 
 def _is_local(task: object) -> bool:
@@ -275,12 +270,4 @@ def evaluate_all(tasks: Sequence[TrialTask], failures: dict[ImagePass, str], opt
     reasons = {task: [failures[p] for p in trial_passes(task.trial) if p in failures] for task in tasks}
     rows = [failed(task, "; ".join(dict.fromkeys(why))) for task, why in reasons.items() if why]
     sound = [task for task in tasks if not reasons[task]]
-    with progress_bars("trials") as bars:
-        if sound:
-            bars.add("trials", "metrics and their intervals", len(sound))
-        for _, result in _map(evaluate, sound, options):
-            if isinstance(result, Exception):
-                raise result
-            rows.append(result)
-            bars.advance("trials", 1)
-    return rows
+    return [*rows, *_all(evaluate, sound, options, "trials", "metrics and their intervals")]
