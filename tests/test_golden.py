@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import oodbench as ob
+from oodbench.models.cards import load_card
+from oodbench.registry import scorers
+from oodbench.runner import Options, run_suite
+from oodbench.suite import Pair, Suite
 
 LOG_PROB = {
     "cvglow-cifar10": [-5364.3641, -5236.9656, -5800.5010],
@@ -42,3 +48,40 @@ def test_log_prob_of_the_first_test_images(name):
     model = ob.load_model(name)
     images = ob.load_images(f"{'mnist' if model.shape[0] == 1 else 'svhn'}/test[:3]", like=model)
     assert ob.measure(model, images, "log_prob")["log_prob"] == pytest.approx(LOG_PROB[name], rel=1e-5)
+
+
+AUROC: dict[str, dict[str, float]] = {}
+"""AUROC of each scorer by model, first 30 images: FashionMNIST against MNIST, CIFAR-10 against SVHN, seed 0."""
+COSTLY = {"gradient-norm", "gradient-layers", "fisher-combination", "likelihood-regret", "lid", "diffusion-reconstruction",
+          "msma-gmm", "msma-knn", "diffpath-6d"}  # fmt: skip
+
+
+def golden_suite(model: str, names: list[str]) -> Suite:
+    in_dist = load_card(model).trained_on
+    pair = Pair(in_dist=in_dist, ood=["mnist" if in_dist == "fashionmnist" else "svhn"])
+    limits = {"lid": 10, "msma-gmm": 60, "diffpath-6d": 60, "fisher-combination": 60}
+    limit = limits.get(names[0], 30)
+    return Suite(name="golden", title="", models=[model], pairs=[pair], scorers=names, limit=limit, bootstrap=0)
+
+
+def golden(model: str, names: list[str], folder: Path) -> dict[str, float]:
+    rows = run_suite(golden_suite(model, names), Options(), folder)
+    return {row["scorer"]: row["auroc"] for row in rows if row["status"] == "ok"}
+
+
+@pytest.mark.parametrize("model", AUROC)
+def test_auroc_of_each_scorer(model, tmp_path):
+    names = [name for name in AUROC[model] if name not in COSTLY]
+    assert golden(model, names, tmp_path) == pytest.approx({name: AUROC[model][name] for name in names}, abs=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", AUROC)
+def test_auroc_of_each_costly_scorer(model, tmp_path):
+    for name in COSTLY & set(AUROC[model]):
+        assert golden(model, [name], tmp_path) == pytest.approx({name: AUROC[model][name]}, abs=5e-3)
+
+
+def test_every_scorer_has_a_golden_number():
+    optional = {"input-complexity-jxl"}
+    assert {name for own in AUROC.values() for name in own} == set(scorers) - optional

@@ -13,6 +13,8 @@ from oodbench.report.gallery import Illustration, gallery
 from oodbench.report.tables import bare_name, distinct
 from oodbench.store import Row
 
+OUTLIERS = 0.05
+"""Share of a mean above which its standard error says that a few images make it."""
 Table = tuple[list[str], list[list[str]]]
 
 
@@ -85,9 +87,12 @@ def story(rows: Iterable[Row], studies: Iterable[Row]) -> list[Section]:
 
 
 def bits(row: Row | None) -> str:
-    """Mean bits/dim with its standard error."""
+    """Mean bits/dim with its standard error; where outliers rule the mean, the median instead."""
     value = row and row.get("bits_per_dim")
-    return f"{value[0]:.3f} ± {value[1]:.3f}" if value else "not finite" if row else "–"
+    if not value:
+        return "not finite" if row else "–"
+    mean, error, median = value
+    return f"{mean:.3f} ± {error:.3f}" if error < OUTLIERS * mean else f"median {median:.3f}, mean {mean:.2g}"
 
 
 def _marked(row: Row | None) -> str:
@@ -125,11 +130,13 @@ def decomposition(told: Told) -> Section:
         if not (test.get("log_det") and ood.get("log_det")) or ood["synthetic"]:
             continue
         gap, of_z, of_det = (ood[name][0] - test[name][0] for name in ("log_prob", "log_prob_z", "log_det"))
-        shares = [f"{value:+.1f} ({value / gap:+.0%})" for value in (of_z, of_det)]
-        lines.append([ood["model"], ood["in_dist"], ood["images"], f"{gap:+.1f}", *shares])
+        error = math.hypot(ood["log_prob"][1], test["log_prob"][1])
+        shares = [f"{value:+.1f} ({round(value / gap, 2) + 0.0:+.0%})" for value in (of_z, of_det)]
+        lines.append([ood["model"], ood["in_dist"], ood["images"], f"{gap:+.1f} ± {error:.1f}", *shares])
     text = [
         "log p(x) = log p(z) + log|det ∂z/∂x|. The table takes the difference of means, OOD minus in-dist, apart in nats; "
-        "in brackets the share of the gap that each term explains. The shares add up to 100 %.",
+        "in brackets the share of the gap that each term explains. The shares add up to 100 %. A gap with an error as large as "
+        "itself is that of a few images.",
     ]
     heads = ["model", "in-dist", "OOD", "gap of log p(x)", "of log p(z)", "of the log-determinant"]
     return Section("The change of variables, taken apart", text, [(heads, lines)], told.figures("decomposition"))
