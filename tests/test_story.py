@@ -328,3 +328,13 @@ def test_published_numbers_stand_beside_ours(told):
 def story_of(folder):
     rows = read_rows(folder / "rows.jsonl")
     return [*story(rows, read_rows(folder / "analysis.jsonl")), reproduction(rows)]
+
+
+def test_images_that_must_not_be_passed_on_are_in_no_figure():
+    from oodbench.data.catalog import catalog, may_be_shown
+
+    private = {name for name, card in catalog().items() if not may_be_shown(name)}
+    assert private == {
+        name for name, card in catalog().items() if re.search("ImageNet terms|research only", card.licence)
+    }
+    assert may_be_shown("a-set-of-mine")

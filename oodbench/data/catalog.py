@@ -29,6 +29,7 @@ class DataCard:
     npz: dict[str, list[str]] = field(default_factory=dict)
     files: list[dict[str, str]] = field(default_factory=list)
     generated: str = ""
+    keep_private: bool = False
     part: dict[str, Any] = field(default_factory=dict)
     how: str = ""
     base_view: str = ""
@@ -45,6 +46,11 @@ def catalog() -> dict[str, DataCard]:
     """All data cards by name."""
     entries = yaml.safe_load((PACKAGE / "data" / "catalog.yaml").read_text("utf-8"))
     return {name: DataCard(name=name, **entry) for name, entry in entries.items()}
+
+
+def may_be_shown(name: str) -> bool:
+    """Whether a figure may show images of a set; those of a user's own sets are the user's to show."""
+    return name not in catalog() or not catalog()[name].keep_private
 
 
 def is_synthetic(name: str) -> bool:

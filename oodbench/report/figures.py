@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from oodbench.analysis.study import StudyTask, columns_of
-from oodbench.data.catalog import is_synthetic
+from oodbench.data.catalog import is_synthetic, may_be_shown
 from oodbench.evaluate import TrialTask, model_log_prob, trial_scores
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import critical_difference
@@ -116,6 +116,11 @@ def _name(ref: ImageRef) -> str:
     return found.name if not found.name.startswith("samples-of") else "samples"
 
 
+def _bits_label(ref: ImageRef, log_prob: np.ndarray) -> str:
+    """The set and its median bits/dim; a mean may be that of one image."""
+    return f"{_name(ref)}, {np.median(bits_per_dim(log_prob, ref.shape)):.2f} bits/dim"
+
+
 def _span(columns: Sequence[np.ndarray]) -> tuple[float, float]:
     """The range of all but half a per cent at each column's ends: a flow may give one noise image −10⁸ nats."""
     ends = np.array([np.quantile(column, [0.005, 0.995]) for column in columns])
@@ -143,7 +148,7 @@ def likelihoods(material: Material, name: str) -> Figure:
         columns = {}
         for ref in (test, ood):
             log_prob = model_log_prob(tasks[0], ref)
-            columns[f"{_name(ref)}, {bits_per_dim(log_prob, ref.shape).mean():.2f} bits/dim"] = log_prob
+            columns[_bits_label(ref, log_prob)] = log_prob
         _histograms(axes, columns, "log p(x) / nats")
     return figure
 
@@ -214,13 +219,13 @@ def _tiled(images: np.ndarray, across: int = 8) -> np.ndarray:
 
 def samples(material: Material, name: str) -> Figure:
     """Images drawn from the model beside in-dist and OOD images."""
-    tasks = [t for t in material.of_model(name).likelihoods("samples", "test", "ood") if not _is_synthetic(t)]
-    figure, panels = _panels(len(tasks), (2.4, 2.6), across=5)
+    real = [t for t in material.of_model(name).likelihoods("samples", "test", "ood") if not _is_synthetic(t)]
+    tasks = [t for t in real if may_be_shown(_name(t.images))]
+    figure, panels = _panels(len(tasks), (2.4, 1.1 + 0.15 * max(t.settings.samples for t in tasks) / 8), across=5)
     for axes, task in zip(panels, tasks):
         axes.imshow(_tiled(np.asarray(open_images(task.images).images[: task.settings.samples])))
         axes.set_axis_off()
-        mean = bits_per_dim(columns_of(task, task.images)["log_prob"], task.images.shape).mean()
-        axes.set_title(f"{_name(task.images)}, {mean:.2f} bits/dim")
+        axes.set_title(_bits_label(task.images, columns_of(task, task.images)["log_prob"]))
     return figure
 
 
@@ -231,10 +236,10 @@ def latents(material: Material, name: str) -> Figure:
     found = {t: columns_of(t, t.images) for t in tasks if not _is_synthetic(t)}
     shown = {t: (columns["log_prob"][:SHOWN], columns["latent_norm"][:SHOWN]) for t, columns in found.items()}
     for (task, (log_prob, norm)), colour, marker in zip(shown.items(), COLOURS, "os^Dv"):
-        edge: Any = {"edgecolors": "black", "linewidths": 0.5} if task.role == "samples" else {"linewidths": 0}
-        axes.scatter(
-            norm, log_prob, s=14, color=colour, marker=marker, alpha=0.7, label=_name(task.images), rasterized=True, **edge
-        )  # fmt: skip
+        look: Any = {"s": 14, "color": colour, "marker": marker, "alpha": 0.6, "linewidths": 0}
+        if task.role == "samples":
+            look |= {"s": 40, "color": "black", "marker": "X", "alpha": 1}
+        axes.scatter(norm, log_prob, label=_name(task.images), rasterized=True, **look)
     axes.axvline(np.sqrt(np.prod(tasks[0].images.shape)), color=INK, linewidth=0.8)
     axes.set(xlabel="‖z‖", ylabel="log p(x) / nats")
     axes.set(xlim=_span([norm for _, norm in shown.values()]), ylim=_span([value for value, _ in shown.values()]))

@@ -74,7 +74,7 @@ def _of_trials(model: str, rows: list[Row]) -> list[Illustration]:
     named = ", ".join(f"{name} (n = {n:,})" for name, n in sizes.items())
     end = f"{model}, seed {rows[0]['seed']}: {named}."
     return [
-        Illustration("likelihoods", model, f"Histograms of log p(x). {end} {BEYOND}"),
+        Illustration("likelihoods", model, f"Histograms of log p(x), with median bits/dim. {end} {BEYOND}"),
         Illustration("roc", model, f"ROC curves of all scorers, single images; dashed: model-free baselines. {end}"),
     ]
 
@@ -96,7 +96,8 @@ def _of_studies(model: str, row: Row, studies: list[Row]) -> list[Illustration]:
     drawn = [s for s in likelihoods if s["role"] == "samples"]
     if drawn:
         caption = (
-            f"{drawn[0]['n']} images drawn from {model} beside the first test images of each set; seed {row['seed']}."
+            f"{drawn[0]['n']} images drawn from {model} beside the first test images of the sets whose terms permit showing "
+            f"them, with the median bits/dim of all; seed {row['seed']}."
         )
         found.append(Illustration("samples", model, caption))
         if "latent_norm" in drawn[0]:
