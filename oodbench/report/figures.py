@@ -122,10 +122,17 @@ def _bits_label(ref: ImageRef, log_prob: np.ndarray) -> str:
 
 
 def _span(columns: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The range of all but half a per cent at each column's ends: a flow may give one noise image −10⁸ nats."""
-    ends = np.array([np.quantile(column, [0.005, 0.995]) for column in columns])
+    """The range of all but half a per cent at each column's ends, and of what is no more than eight interquartile ranges from
+    its quartiles: a flow may give a noise image −10²⁰ nats."""
+    ends = np.array([_ends(column) for column in columns])
     margin = 0.05 * (ends.max() - ends.min()) or 1.0
     return float(ends.min() - margin), float(ends.max() + margin)
+
+
+def _ends(column: np.ndarray) -> tuple[float, float]:
+    low, first, third, high = np.quantile(column, [0.005, 0.25, 0.75, 0.995])
+    far = 8 * (third - first)
+    return max(low, first - far), min(high, third + far)
 
 
 def _histograms(axes: Axes, columns: dict[str, np.ndarray], unit: str) -> None:

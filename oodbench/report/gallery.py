@@ -11,7 +11,7 @@ from oodbench.report.tables import distinct, slug
 from oodbench.store import Row
 
 FORMATS = ("svg", "png")
-BEYOND = "The axes leave out half a per cent at each set's ends."
+BEYOND = "The axes leave out half a per cent at each set's ends, and what lies far outside its quartiles."
 
 
 @dataclass(frozen=True)

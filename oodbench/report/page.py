@@ -58,5 +58,7 @@ def _svg(folder: Path, illustration: Illustration) -> Markup:
     drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
     label = escape(f"{illustration.kind} of {illustration.of}")
     head, rest = drawing.split(">", 1)
+    points = re.search(r' width="([\d.]+)pt"', head)
+    least = round(float(points[1])) if points else 0  # narrower, and letters cannot be read: a phone scrolls
     head = re.sub(r' (width|height)="[^"]*"', "", head)  # the page decides; the viewBox keeps the proportions
-    return Markup(f'{head} role="img" aria-label="{label}">{rest}')
+    return Markup(f'{head} role="img" aria-label="{label}" style="min-width: {least}px">{rest}')
