@@ -108,7 +108,7 @@ def test_a_skipped_scorer_is_not_ranked_and_says_why(tmp_path):
             "in_dist": "a", "ood": "b", "model": "glow", "scorer": "ratio", "key": "s"}  # fmt: skip
     made = pages(tmp_path, [row("x", 0.9), skip])
     assert "Not measured, and not ranked: ratio (glow has no background model)." in made["README.md"]
-    assert "[^1]: glow has no background model" in made["a.md"]
+    assert made["a.md"].count("[^1]: glow has no background model") == 1
 
 
 def test_unlike_rows_are_never_ranked_together(tmp_path):
