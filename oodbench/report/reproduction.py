@@ -107,7 +107,7 @@ def _ours(claim: Claim, rows: list[Row]) -> Row | None:
 
 
 def _line(claim: Claim, row: Row | None) -> list[str]:
-    value = row[claim.metric] if row else None
+    value = row.get(claim.metric) if row else None
     ends = [row.get(f"{claim.metric}_{end}") if row else None for end in ("low", "high")]
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] is not None else ""
     ours = "–" if value is None else f"{value:.3f}{interval}"
