@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from oodbench.analysis.study import (
     StudyTask,
+    can_be_opened,
     draw,
     samples_of,
     samples_wanted,
@@ -17,6 +18,7 @@ from oodbench.analysis.study import (
     study_passes,
     study_row,
     study_tasks,
+    undrawn_row,
 )
 from oodbench.contest import contest_key, contest_row, contests
 from oodbench.errors import StoreError
@@ -157,17 +159,16 @@ class Studies:
     def __init__(self, folder: Path, plan: Plan, whole: Plan, options: Options):
         self.file = folder / "analysis.jsonl"
         wanted = study_tasks(plan, options.device)
-        todo = [task for task in samples_wanted(wanted) if not samples_of(task).exists()]
-        _all(draw, todo, options, "models", "images drawn from models")
-        known = [t for t in study_tasks(whole, options.device) if t.role != "samples" or samples_of(t).exists()]
+        self.undrawn = draw_missing_samples(wanted, options)
+        known = [task for task in study_tasks(whole, options.device) if can_be_opened(task)]
         keys = {study_key(task) for task in known}
         existing = [row for row in read_rows(self.file) if row["status"] == "ok" and row["key"] in keys]
         self.kept = {row["key"]: row for row in existing}
-        self.new = [task for task in wanted if study_key(task) not in self.kept]
+        self.new = [task for task in wanted if can_be_opened(task) and study_key(task) not in self.kept]
 
     def write(self, failures: dict[ImagePass, str], options: Options) -> None:
         """Compute the new rows and write all; a row whose passes failed is a FAILED row."""
-        rows = list(self.kept.values())
+        rows = [*self.kept.values(), *(undrawn_row(task, why) for task, why in self.undrawn.items())]
         sound = []
         for task in self.new:
             why = [failures[p] for p in study_passes(task) if p in failures]
@@ -178,6 +179,22 @@ class Studies:
         rows += _all(study_row, sound, options, "rows", "the paper's explanations")
         if rows or self.file.exists():
             write_rows(self.file, rows)
+
+
+def draw_missing_samples(tasks: Sequence[StudyTask], options: Options) -> dict[StudyTask, str]:
+    """Draw the images of models that have none in the cache; returns why a model could not be drawn from."""
+    todo = [task for task in samples_wanted(tasks) if not samples_of(task).exists()]
+    failures = {}
+    with progress_bars("models") as bars:
+        if todo:
+            bars.add("samples", "images drawn from models", len(todo))
+        for task, result in _map(draw, todo, options):
+            if isinstance(result, StoreError):
+                raise result
+            if isinstance(result, Exception):
+                failures[task] = f"{type(result).__name__}: {result}"
+            bars.advance("samples", 1)
+    return failures
 
 
 def trial_tasks(plan: Plan, options: Options) -> list[TrialTask]:

@@ -230,6 +230,30 @@ def test_a_failed_pass_is_a_failed_row(home, tmp_path, monkeypatch):
     assert all(row["status"] == "failed" and "on fire" in row["reason"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        (lambda self, n: None, "TypeError"),
+        (lambda self, n, generator: torch.zeros(n, 1, 28, 28), "gave float32 (4, 1, 28, 28), not uint8 (4, 1, 28, 28)"),
+    ],
+)
+def test_a_model_that_cannot_be_drawn_from_is_a_failed_row_alone(home, tmp_path, sample, reason):
+    from oodbench.registry import models, register_model
+    from oodbench.testing import UniformModel
+
+    register_model("odd")(type("Odd", (UniformModel,), {"sample": sample, "trained_on": "fashionmnist"}))
+    try:
+        run_suite(suite(models=["odd"]), Options(), tmp_path)
+    finally:
+        models._entries.pop("odd")
+    rows = read_rows(tmp_path / "analysis.jsonl")
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert [row["role"] for row in failed] == ["samples"]
+    assert reason in failed[0]["reason"]
+    assert f"FAILED: likelihood of odd on samples: {failed[0]['reason']}" in (tmp_path / "report.md").read_text()
+    assert len(rows) > 4
+
+
 def test_only_keeps_the_other_analysis_rows(home, tmp_path):
     run_suite(suite(), Options(), tmp_path)
     before = (tmp_path / "analysis.jsonl").read_bytes()

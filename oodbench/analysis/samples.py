@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from oodbench.errors import ModelError
 from oodbench.models.describe import describe
 from oodbench.paths import home, write_whole
 from oodbench.shards import ImageRef, model_identity
@@ -28,6 +29,10 @@ def draw_samples(model: str, n: int, seed: int, device: str = "cpu") -> Path:
     """Draw ``n`` images from a model at temperature 1, unless they lie in the cache already.
 
     The sampler's random stream starts at ``seed``; images belong to the device that they were drawn on.
+
+    Raises
+    ------
+    ModelError : what the model draws is not uint8 images of its shape
     """
     import torch
 
@@ -37,5 +42,10 @@ def draw_samples(model: str, n: int, seed: int, device: str = "cpu") -> Path:
     if not path.exists():
         generator = torch.Generator(device).manual_seed(seed)
         images = np.asarray(load_model(model, seed, device).sample(n, generator=generator).cpu())
+        wanted = (n, *describe(model).shape)
+        if images.dtype != np.uint8 or images.shape != wanted:
+            raise ModelError(
+                f"sample(n, generator=…) of {describe(model).name} gave {images.dtype} {images.shape}, not uint8 {wanted}"
+            )
         write_whole(path, lambda file: np.save(file, images))
     return path

@@ -122,6 +122,19 @@ def samples_of(task: StudyTask) -> Path:
     return samples_path(task.model, task.settings.samples, task.seed)
 
 
+def can_be_opened(task: StudyTask) -> bool:
+    """Whether the images of a task are there: those drawn from a model may not be yet."""
+    return task.role != "samples" or samples_of(task).exists()
+
+
+def undrawn_row(task: StudyTask, reason: str) -> Row:
+    """The FAILED row of a model that no images could be drawn from."""
+    model = describe(task.model).name
+    what = {"kind": task.kind, "model": model, "role": task.role, "images": "samples", "reason": reason}
+    where = {"in_dist": open_images(task.test).identifier, "seed": task.seed}
+    return {"schema": SCHEMA, "key": key_of(SCHEMA, what, where), "status": "failed", **what, **where}
+
+
 def draw(task: StudyTask) -> int:
     """Draw the samples of a task's model; returns how many."""
     draw_samples(task.model, task.settings.samples, task.seed, task.device)

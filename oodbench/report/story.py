@@ -76,13 +76,18 @@ def _identity(row: Row) -> tuple[str, str, str, str, int]:
 
 def story(rows: Iterable[Row], studies: Iterable[Row]) -> list[Section]:
     """All sections that the rows can tell; none without analysis rows, and none that would be empty."""
-    every = list(rows)
-    sound = sorted((row for row in studies if row["status"] == "ok"), key=lambda row: (row["in_dist"], row["model"]))
+    every, studied = list(rows), list(studies)
+    sound = sorted((row for row in studied if row["status"] == "ok"), key=lambda row: (row["in_dist"], row["model"]))
     if not sound:
         return []
     tried = [row for row in every if row["status"] != "skipped"]
     told = Told(tried, sound, [row for row in every if row["status"] == "skipped"])
     sections = [make(told) for make in SECTIONS]
+    sections[0].text += [
+        f"FAILED: {row['kind']} of {row['model']} on {row['images']}: {row['reason']}"
+        for row in studied
+        if row["status"] == "failed"
+    ]
     return [section for section in sections if section.figures or any(lines for _, lines in section.tables)]
 
 
