@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from oodbench.analysis.study import StudyTask, columns_of
 from oodbench.data.catalog import is_synthetic, may_be_shown
@@ -118,7 +119,7 @@ def _name(ref: ImageRef) -> str:
 
 def _bits_label(ref: ImageRef, log_prob: np.ndarray) -> str:
     """The set and its median bits/dim; a mean may be that of one image."""
-    return f"{_name(ref)}, {np.median(bits_per_dim(log_prob, ref.shape)):.2f} bits/dim"
+    return f"{_name(ref)}, {np.median(bits_per_dim(log_prob, ref.shape)):.3g} bits/dim"
 
 
 def _span(columns: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -143,6 +144,7 @@ def _histograms(axes: Axes, columns: dict[str, np.ndarray], unit: str) -> None:
         axes.hist(within, **options, alpha=0.25)
         axes.hist(within, **{**options, "histtype": "step"}, linestyle=style, linewidth=1.3, label=label)
     axes.set(xlabel=unit, yticks=[], xlim=span)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.spines["left"].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.32), handlelength=1.6)
 
@@ -181,7 +183,7 @@ def _roc(axes: Axes, task: TrialTask, number: int) -> None:
     label = f"{scorer.name} ({area_under_roc(scores_in, scores_ood):.3f})"
     points = np.unique(np.linspace(0, len(curve.flagged) - 1, 200).astype(int))  # more would only swell the SVG
     rates = [np.concatenate([[0], count[points] / count[-1]]) for count in (curve.flagged, curve.caught)]
-    style = "--" if scorer.baseline else "-"
+    style = "--" if scorer.baseline else ("-", "-.", ":", (0, (5, 1)))[number // len(COLOURS) % 4]
     axes.plot(*rates, color=COLOURS[number % len(COLOURS)], label=label, linestyle=style, linewidth=1.2)
 
 
