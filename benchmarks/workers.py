@@ -11,8 +11,8 @@ from oodbench.shards import ImagePass, ImageRef, measure_shard, shard_tasks
 
 
 def seconds(workers: int, allocator: bool) -> float:
-    kept = execute.ALLOCATOR
-    execute.ALLOCATOR = kept if allocator else {}
+    kept = execute.WORKER
+    execute.WORKER = kept if allocator else {}
     with tempfile.TemporaryDirectory() as home:
         os.environ["OODBENCH_HOME"] = home
         tasks = shard_tasks(
@@ -23,7 +23,7 @@ def seconds(workers: int, allocator: bool) -> float:
             if isinstance(result, Exception):
                 raise result
         ended = time.perf_counter()
-    execute.ALLOCATOR = kept
+    execute.WORKER = kept
     return ended - began
 
 

@@ -21,8 +21,13 @@ from oodbench.registry import load_plugin
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "68719476736"}
-"""glibc keeps freed memory in the worker: without it a third of a pass is page faults."""
+WORKER = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "68719476736",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""glibc keeps freed memory in the worker: without it a third of a pass is page faults. One process a core has one thread."""
 
 
 def default_workers(device: str) -> int:
@@ -47,7 +52,7 @@ def map_tasks(
         min(workers, len(tasks)), get_context("spawn"), _start_worker, (tuple(plugins), os.getpid())
     )
     try:
-        with _environment(ALLOCATOR), _without_main():
+        with _environment(WORKER), _without_main():
             futures = {pool.submit(_attempt, function, task): task for task in tasks}
         for future in as_completed(futures):
             yield futures[future], future.result()
