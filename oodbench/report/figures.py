@@ -119,7 +119,8 @@ def _name(ref: ImageRef) -> str:
 
 def _bits_label(ref: ImageRef, log_prob: np.ndarray) -> str:
     """The set and its median bits/dim; a mean may be that of one image."""
-    return f"{_name(ref)}, {np.median(bits_per_dim(log_prob, ref.shape)):.3g} bits/dim"
+    median = np.median(bits_per_dim(log_prob, ref.shape))
+    return f"{_name(ref)}, {median:{'.2f' if median < 1000 else '.2g'}} bits/dim"
 
 
 def _span(columns: Sequence[np.ndarray]) -> tuple[float, float]:
