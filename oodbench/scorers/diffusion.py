@@ -50,7 +50,7 @@ class Reconstruction:
         return found
 
 
-@register_scorer("diffpath-6d", cite="Heng et al., NeurIPS 2024, arXiv:2406.11620")
+@register_scorer("diffpath-6d", cite="Heng et al., NeurIPS 2024, arXiv:2405.11881")
 class DiffPath:
     """Negative log-density of the six moments of the path to noise under a Gaussian mixture."""
 

@@ -83,7 +83,7 @@ def reconstructions(model: Any, images: Tensor) -> dict[str, Tensor]:
 def path(model: Any, images: Tensor) -> dict[str, Tensor]:
     """Sums over pixels and times of ε̂, ε̂², ε̂³ and of the same powers of its change a step, on the way to noise, ``(B, 6)``.
 
-    The way is DDIM inversion in ten evaluations (Heng et al., NeurIPS 2024, arXiv:2406.11620); nothing is clipped.
+    The way is DDIM inversion in ten evaluations (Heng et al., NeurIPS 2024, arXiv:2405.11881); nothing is clipped.
     """
     import torch
 
