@@ -117,7 +117,7 @@ def _check_device(device: str) -> None:
 
 def _print_summary(rows: list[dict[str, Any]]) -> None:
     """AUROC of single real images, pair by pair, with every failure and skip; the rest is in the leaderboard."""
-    from oodbench.report.tables import skip_lines
+    from oodbench.report.tables import auroc_text, skip_lines
 
     order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
     tried = sorted((r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order])
@@ -128,7 +128,8 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
         if pair != (pair := (row["model"], row["in_dist"], row["ood"])):
             click.echo("\n{}: {} → {}".format(*pair))
         name = row["scorer"] + f", groups of {row['group_size']}" * (row["group_size"] > 1) + " *" * row["baseline"]
-        click.echo(f"  {name:32} {_auroc_text(row)}")
+        found = f"FAILED: {row['reason']}" if row["status"] == "failed" else auroc_text(row)
+        click.echo(f"  {name:32} {found}")
     if len(brief) < len(tried):
         click.echo(
             f"\nRows on groups and on noise and constant images ({len(tried) - len(brief)}) are in the leaderboard."
@@ -136,13 +137,6 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
     skips = ((row["in_dist"], row["ood"], row["reason"]) for row in rows if row["status"] == "skipped")
     for line in skip_lines(skips):
         click.echo(f"skipped: {line}")
-
-
-def _auroc_text(row: dict[str, Any]) -> str:
-    if row["status"] == "failed":
-        return f"FAILED: {row['reason']}"
-    interval = f" [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]" if row["auroc_low"] is not None else ""
-    return f"{row['auroc']:.3f}{interval}" + " ▼" * (row["auroc"] < 0.5)
 
 
 @main.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,10 +23,12 @@ from oodbench.plan import Skip, Trial, passes_of, trial_passes
 from oodbench.registry import scorers, statistics
 from oodbench.shards import ImagePass, ImageRef, model_identity, open_images, read_columns, shard_tasks
 from oodbench.store import SCHEMA, SECONDS, Row, key_of
-from oodbench.types import split_need
+from oodbench.types import Columns, split_need
 
 DIGITS = 6
 """Decimals of the numbers in a row."""
+Score = Callable[[Columns], np.ndarray]
+"""A fitted scorer."""
 LEVEL, DRAWN_GROUPS = 0.99, 1000
 """Of the rejection test: in-dist groups that it should accept, and bootstrap groups that its threshold comes from."""
 
@@ -78,11 +80,11 @@ def evaluate(task: TrialTask) -> Row:
 
 
 def _judge(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> Row:
-    scores_in, scores_ood = _scores(task, columns)
+    score, scorer = _fitted(task, columns), scorers[task.trial.scorer]
+    scores_in, scores_ood = _scores(task, columns, score)
     found = detection_metrics(scores_in, scores_ood, task.bootstrap, task.seed)
-    scorer = scorers[task.trial.scorer]
     if task.trial.ref and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
-        threshold = rejection_threshold(task, columns[task.trial.ref])
+        threshold = rejection_threshold(task, columns[task.trial.ref], score)
         for name, scores in (("flagged_in", scores_in), ("flagged_ood", scores_ood)):
             found[name] = proportion(int((scores > threshold).sum()), len(scores))
     n_in, n_ood = len(scores_in), len(scores_ood)
@@ -95,9 +97,14 @@ def _judge(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> R
     }
 
 
-def _scores(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _fitted(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> Score:
+    return scorers[task.trial.scorer].fitted(columns[task.trial.ref] if task.trial.ref else {})
+
+
+def _scores(
+    task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]], score: Score
+) -> tuple[np.ndarray, np.ndarray]:
     trial = task.trial
-    score = scorers[trial.scorer].fitted(columns[trial.ref] if trial.ref else {})
     scores = []
     for ref in (trial.test, trial.ood):
         grouped = group_means(columns[ref], trial.group_size, task.seed)
@@ -110,7 +117,7 @@ def _scores(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> 
     return scores[0], scores[1]
 
 
-def rejection_threshold(task: TrialTask, reference: dict[str, np.ndarray]) -> float:
+def rejection_threshold(task: TrialTask, reference: dict[str, np.ndarray], score: Score) -> float:
     """The score that a share ``1 − LEVEL`` of groups of in-dist reference images exceeds.
 
     Groups of the trial's size are drawn with replacement, :data:`DRAWN_GROUPS` times (Nalisnick et al. 2019,
@@ -121,12 +128,13 @@ def rejection_threshold(task: TrialTask, reference: dict[str, np.ndarray]) -> fl
     n = len(next(iter(reference.values())))
     chosen = np.random.RandomState(task.seed).randint(0, n, (DRAWN_GROUPS, size))
     groups = needed if size == 1 else {name: column[chosen].mean(1) for name, column in needed.items()}
-    return float(np.quantile(scorer.fitted(reference)(groups), LEVEL))
+    return float(np.quantile(score(groups), LEVEL))
 
 
 def trial_scores(task: TrialTask) -> tuple[np.ndarray, np.ndarray]:
     """The OOD scores of the in-dist and of the OOD images (or groups) of a trial."""
-    return _scores(task, _columns(task))
+    columns = _columns(task)
+    return _scores(task, columns, _fitted(task, columns))
 
 
 def _columns(task: TrialTask) -> dict[ImageRef, dict[str, np.ndarray]]:
@@ -218,8 +226,13 @@ def mean_bits_per_dim(task: TrialTask, ref: ImageRef) -> float | None:
 
 def model_log_prob(task: TrialTask, ref: ImageRef) -> np.ndarray:
     """The log-probabilities of the trial's model on an image set, nats ``(N,)``."""
-    (own,) = passes_of(task.trial.model, "log_prob", ref)
-    return read_columns(own, task.seed, task.device)["log_prob"]
+    return density_columns(task.trial.model, ref, task.seed, task.device)["log_prob"]
+
+
+def density_columns(model: str, ref: ImageRef, seed: int, device: str) -> dict[str, np.ndarray]:
+    """What the density pass of a model measured of an image set."""
+    (own,) = passes_of(model, "log_prob", ref)
+    return read_columns(own, seed, device)
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -117,7 +117,7 @@ def run_suite(suite: Suite, options: Options, out: str | Path | None = None, onl
     sound = [tasks[row["key"]] for row in rows if row["status"] == "ok"]
     write_contests(folder / "contests.jsonl", sound, options)
     changed = {describe(task.trial.model).name for task in new.values()} | {describe(t.model).name for t in studies.new}
-    draw_missing(folder, changed, sound, study_tasks(whole, options.device))
+    draw_missing(folder, changed, sound, studies.tasks)
     write_report(folder)
     return read_rows(rows_file)
 
@@ -135,10 +135,8 @@ def draw_missing(
         if one in lacking or one.of in changed or (changed and one.kind in ("data", "training", "ranks"))
     ]
     if todo:
-        from oodbench.report.figures import (
-            Material,
-            draw_figures,
-        )  # matplotlib takes a second that a finished run saves
+        # here, since matplotlib takes a second that a finished run saves
+        from oodbench.report.figures import Material, draw_figures
 
         draw_figures(folder, todo, Material(trials, studies, rows, contests))
 
@@ -158,13 +156,15 @@ class Studies:
 
     def __init__(self, folder: Path, plan: Plan, whole: Plan, options: Options):
         self.file = folder / "analysis.jsonl"
-        wanted = study_tasks(plan, options.device)
+        self.tasks = study_tasks(whole, options.device)
+        # a restricted plan may lack the scorers that bring reference images, which do not make it another row
+        admitted = {replace(task, ref=None) for task in study_tasks(plan, options.device)}
+        wanted = [task for task in self.tasks if replace(task, ref=None) in admitted]
         self.undrawn = draw_missing_samples(wanted, options)
-        known = [task for task in study_tasks(whole, options.device) if can_be_opened(task)]
-        keys = {study_key(task) for task in known}
-        existing = [row for row in read_rows(self.file) if row["status"] == "ok" and row["key"] in keys]
-        self.kept = {row["key"]: row for row in existing}
-        self.new = [task for task in wanted if can_be_opened(task) and study_key(task) not in self.kept]
+        keys = {task: study_key(task) for task in self.tasks if can_be_opened(task)}
+        existing = {row["key"]: row for row in read_rows(self.file) if row["status"] == "ok"}
+        self.kept = {key: existing[key] for key in keys.values() if key in existing}
+        self.new = [task for task in wanted if task in keys and keys[task] not in self.kept]
 
     def write(self, failures: dict[ImagePass, str], options: Options) -> None:
         """Compute the new rows and write all; a row whose passes failed is a FAILED row."""

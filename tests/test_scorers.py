@@ -322,7 +322,8 @@ def test_the_rejection_threshold_holds_its_size():
     for size in (1, 5, 25):
         Task.trial.group_size = size
         reference = {"log_prob": random.normal(-3000, 300, 4000)}
-        threshold = rejection_threshold(Task, reference)
+        score = ob.scorer("typicality").fitted(reference)
+        threshold = rejection_threshold(Task, reference, score)
         groups = random.normal(-3000, 300, (20_000, size)).mean(1)
-        scores = ob.scorer("typicality").fitted(reference)({"log_prob": groups})
+        scores = score({"log_prob": groups})
         assert (scores > threshold).mean() == pytest.approx(1 - LEVEL, abs=0.007)

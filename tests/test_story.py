@@ -257,8 +257,18 @@ def test_a_model_that_cannot_be_drawn_from_is_a_failed_row_alone(home, tmp_path,
 def test_only_keeps_the_other_analysis_rows(home, tmp_path):
     run_suite(suite(), Options(), tmp_path)
     before = (tmp_path / "analysis.jsonl").read_bytes()
-    run_suite(suite(), Options(), tmp_path, only=["mnist"])
-    assert (tmp_path / "analysis.jsonl").read_bytes() == before
+    for restriction in ("mnist", "likelihood"):  # the second alone brings no reference images
+        run_suite(suite(), Options(), tmp_path, only=[restriction])
+        assert (tmp_path / "analysis.jsonl").read_bytes() == before
+
+
+def test_a_model_without_a_training_log_is_left_out_of_the_figure():
+    from oodbench.report.figures import Material, training
+
+    log = [{"step": step, "ref_bits_per_dim": 4.0, "auroc_mnist": 0.1} for step in (99, 199)]
+    rows = [{"kind": "training", "status": "ok", "model": name, "log": own} for name, own in (("a", []), ("b", log))]
+    figure = training(Material([], [], rows, []), "")
+    assert [line.get_label() for line in figure.axes[1].lines] == ["b"]
 
 
 def test_a_suite_without_analysis_has_no_report(home, tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,13 @@ from oodbench.errors import ModelError
 from oodbench.models.describe import describe
 from oodbench.paths import home, write_whole
 from oodbench.shards import ImageRef, model_identity
+from oodbench.store import key_of
 
 
 def samples_path(model: str, n: int, seed: int) -> Path:
     """Where ``n`` images drawn from a model lie, or will; the name is a hash of weights, n and seed."""
-    key = hashlib.sha256(json.dumps([model_identity(model), n, seed]).encode()).hexdigest()[:16]
-    return home() / "samples" / f"samples-of-{describe(model).name}-{key}.npy"
+    key = key_of(model_identity(model), n, seed)
+    return home() / "samples" / f"samples-of-{describe(model).name}-{key[:16]}.npy"
 
 
 def samples_ref(model: str, n: int, seed: int) -> ImageRef:

@@ -22,12 +22,12 @@ from oodbench.analysis.samples import draw_samples, samples_path, samples_ref
 from oodbench.data.catalog import is_synthetic
 from oodbench.data.images import parse_identifier
 from oodbench.errors import OodbenchError
-from oodbench.evaluate import DIGITS
+from oodbench.evaluate import DIGITS, density_columns
 from oodbench.models.base import bits_per_dim
 from oodbench.models.cards import Card, training_log
 from oodbench.models.describe import describe
-from oodbench.plan import Plan, Trial, passes_of, unavailable
-from oodbench.shards import ImagePass, ImageRef, model_identity, open_images, read_columns, shard_tasks
+from oodbench.plan import Plan, passes_of, unavailable
+from oodbench.shards import ImagePass, ImageRef, model_identity, open_images, shard_tasks
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.suite import Analysis
 
@@ -60,30 +60,31 @@ def study_tasks(plan: Plan, device: str) -> list[StudyTask]:
     settings = plan.suite.analysis
     if settings is None:
         return []
+    seed, refs = plan.suite.seed, {(t.model, t.test): t.ref for t in plan.trials if t.ref}
     found: dict[StudyTask, None] = {}
-    refs = {(t.model, t.test): t.ref for t in plan.trials if t.ref}
-    for trial in plan.trials:
-        ref = refs.get((trial.model, trial.test))
-        for kind, role, images in _subjects(trial, settings, plan.suite.seed):
-            found[StudyTask(kind, trial.model, settings, plan.suite.seed, device, role, trial.test, images, ref)] = None
+    for model, test, ood in dict.fromkeys((t.model, t.test, t.ood) for t in plan.trials):
+        for kind, role, images in _subjects(model, test, ood, settings, seed):
+            ref = refs.get((model, test))
+            found[StudyTask(kind, model, settings, seed, device, role, test, images, ref)] = None
     return list(found)
 
 
-def _subjects(trial: Trial, settings: Analysis, seed: int) -> Iterable[tuple[str, str, ImageRef]]:
-    """Kind, role and image set of the rows that a trial's model and pair ask for."""
-    model = describe(trial.model)
-    yield "training", "test", trial.test
-    for role, images in (("test", trial.test), ("ood", trial.ood)):
+def _subjects(
+    model: str, test: ImageRef, ood: ImageRef, settings: Analysis, seed: int
+) -> Iterable[tuple[str, str, ImageRef]]:
+    """Kind, role and image set of the rows that a model and a pair ask for."""
+    yield "training", "test", test
+    for role, images in (("test", test), ("ood", ood)):
         yield "likelihood", role, images
         if not _synthetic(images):
             yield "graying", role, images
-    train = _training_images(trial.test, settings.images)
+    train = _training_images(test, settings.images)
     if unavailable(train) is None:
         yield "likelihood", "train", train
-    if settings.samples and model.gives("sample"):
-        yield "likelihood", "samples", samples_ref(trial.model, settings.samples, seed)
-    if model.gives("latent_shapes"):
-        yield "second-order", "ood", trial.ood
+    if settings.samples and describe(model).gives("sample"):
+        yield "likelihood", "samples", samples_ref(model, settings.samples, seed)
+    if describe(model).gives("latent_shapes"):
+        yield "second-order", "ood", ood
 
 
 def _synthetic(images: ImageRef) -> bool:
@@ -178,8 +179,7 @@ def study_head(task: StudyTask) -> Row:
 
 def columns_of(task: StudyTask, images: ImageRef) -> dict[str, np.ndarray]:
     """What the density pass measured of an image set under the task's model."""
-    (own,) = passes_of(task.model, "log_prob", images)
-    return read_columns(own, task.seed, task.device)
+    return density_columns(task.model, images, task.seed, task.device)
 
 
 def _summary(column: np.ndarray) -> list[float] | None:

@@ -27,6 +27,11 @@ def sum_per_image(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1, dtype=torch.float64)
 
 
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """``log (1/k) Σ_i e^{w_i}`` over the second axis, ``(B, k) -> (B,)``: an importance-weighted bound from its draws."""
+    return torch.logsumexp(log_weights, 1) - math.log(log_weights.shape[1])
+
+
 def gaussian_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_std: Tensor | None = None) -> Tensor:
     """Log density of a diagonal Gaussian, summed per image: ``(B, ...) -> (B,)`` in float64 nats."""
     if log_std is None:

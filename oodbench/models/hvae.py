@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oodbench.errors import ModelError
-from oodbench.models.flows import gaussian_log_prob
+from oodbench.models.flows import gaussian_log_prob, log_mean_exp
 from oodbench.models.logistic import scaled
 from oodbench.models.noise import keyed_normal
 from oodbench.models.pixel_likelihood import PixelLikelihood
@@ -139,7 +139,7 @@ class HierarchicalVAE(nn.Module):
     def log_prob_above(self, images: Tensor, skip: int) -> Tensor:
         """``L^{>skip}`` in float64 nats ``(B,)``, with as many draws as :meth:`log_prob` and the same ones."""
         noise = keyed_normal(images, self.seed, (self.samples, sum(self.noise_sizes)))
-        return torch.logsumexp(self.log_weights(images, noise, skip), 1) - math.log(self.samples)
+        return log_mean_exp(self.log_weights(images, noise, skip))
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.errors import ModelError
-from oodbench.models.flows import gaussian_log_prob
+from oodbench.models.flows import gaussian_log_prob, log_mean_exp
 from oodbench.models.logistic import scaled
 from oodbench.models.noise import keyed_normal
 from oodbench.models.pixel_likelihood import PixelLikelihood
@@ -45,8 +45,12 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, latent)`` of ``q(z|x)``; ``x`` is scaled to [−1, 1]."""
-        mean, log_std = self.encoder(x if self.signed else (x + 1) / 2).to(x.dtype).chunk(2, 1)
+        mean, log_std = self.encoder(self.encoder_input(x)).to(x.dtype).chunk(2, 1)
         return mean, log_std
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """``x`` in the scale that the encoder takes."""
+        return x if self.signed else (x + 1) / 2
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """``log p(x|z)`` in float64 nats ``(B,)``."""
@@ -91,7 +95,7 @@ class VAE(nn.Module):
         entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
         cross_entropy = 0.5 * (mean**2 + torch.exp(2 * log_std) + math.log(2 * math.pi)).sum(1)
         return {
-            "log_prob": torch.logsumexp(weighed.sum(2), 1) - math.log(self.samples),
+            "log_prob": log_mean_exp(weighed.sum(2)),
             "reconstruction": weighed[:, :, 0].mean(1),
             "kl": cross_entropy - entropy,
             "posterior_entropy": entropy,
@@ -103,8 +107,7 @@ class VAE(nn.Module):
         x = ((self.as_input(images) + 1) / 2).requires_grad_()
         noise = keyed_normal(images, self.seed, (self.samples, self.latent))
         inner = 2 * x - 1
-        weights = self.weighed(inner, *self.posterior(inner), noise).sum(2)
-        return x, torch.logsumexp(weights, 1) - math.log(self.samples)
+        return x, log_mean_exp(self.weighed(inner, *self.posterior(inner), noise).sum(2))
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

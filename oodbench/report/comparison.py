@@ -55,8 +55,8 @@ def _difference(row: Row, one: str, other: str) -> Difference:
 def comparison_page(contests: Sequence[Row], figure: str | None) -> str:
     """The page of a suite: difficulty and best scorer of each pair, ranks, and correlation with the baselines."""
     parts = [HEAD, "# Scorers compared on the same images\n", PAIRS, table(*_pairs_table(contests))]
-    names, aurocs = common(contests)
-    if len(names) > 2 and len(aurocs) > 1:
+    if can_be_ranked(contests):
+        names, aurocs = common(contests)
         gap = critical_difference(len(names), len(aurocs))
         lines = [[name, f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(names, aurocs)]
         parts += [
@@ -142,6 +142,11 @@ def common(contests: Sequence[Row]) -> tuple[list[str], np.ndarray]:
     """The scorers that every pair has, and their AUROCs ``(pairs, scorers)``."""
     names = [n for n in (contests[0]["scorers"] if contests else []) if all(n in row["scorers"] for row in contests)]
     return names, np.array([[_auroc(row, name) for name in names] for row in contests])
+
+
+def can_be_ranked(contests: Sequence[Row]) -> bool:
+    """Whether ranks over pairs say anything: two pairs, and three scorers that both have."""
+    return len(contests) > 1 and len(common(contests)[0]) > 2
 
 
 def ranked(names: Sequence[str], aurocs: np.ndarray) -> list[tuple[str, float, float]]:

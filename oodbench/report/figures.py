@@ -29,15 +29,13 @@ from oodbench.models.describe import describe
 from oodbench.paths import write_whole
 from oodbench.registry import scorers
 from oodbench.report.comparison import common, ranked
-from oodbench.report.gallery import FORMATS, Illustration
+from oodbench.report.gallery import FORMATS, INK, Illustration, watched
 from oodbench.shards import ImageRef, open_images
 from oodbench.store import Row
 
 COLOURS = sns.color_palette("colorblind")
 STYLES = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1)))
 """Lines differ in dash as well as in colour, for print and for the colour-blind."""
-INK = "#4d4d4d"
-"""Of text and axes; a page that embeds the SVG may replace it by its own."""
 SETTINGS: Any = {
     "figure.dpi": 130,
     "axes.spines.top": False,
@@ -259,17 +257,18 @@ def latents(material: Material, name: str) -> Figure:
 
 def training(material: Material, _: str) -> Figure:
     """AUROC of raw likelihood, and bits/dim, against the training step."""
-    rows = [row for row in material.rows if row["kind"] == "training" and row["status"] == "ok"]
-    watched = {row["model"]: row["log"] for row in rows if any(k.startswith("auroc_") for k in row["log"][-1])}
+    told = [row for row in material.rows if row["kind"] == "training" and row["status"] == "ok"]
+    rows = {row["model"]: row for row in told if watched(row)}  # one a model, whatever its in-dist views
     figure, panels = _panels(2, (4.6, 3.6))
     lines = 0
-    for number, (model, log) in enumerate(watched.items()):
+    for number, (model, row) in enumerate(rows.items()):
+        log = row["log"]
         steps = [line["step"] + 1 for line in log]
         style: Any = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.2, "marker": "o", "markersize": 2.5}
         panels[1].plot(
             steps, [line["ref_bits_per_dim"] for line in log], label=model, linestyle=STYLES[number % 6], **style
         )
-        for name in (name for name in log[-1] if name.startswith("auroc_")):
+        for name in watched(row):
             label = f"{model} → {name.removeprefix('auroc_')}"
             values = [line.get(name, np.nan) for line in log]
             style["color"] = COLOURS[lines % len(COLOURS)]

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from oodbench.report.comparison import common
+from oodbench.report.comparison import can_be_ranked
 from oodbench.report.tables import distinct, slug
 from oodbench.store import Row
 
 FORMATS = ("svg", "png")
+INK = "#4d4d4d"
+"""The colour of text and axes; a page that embeds an SVG replaces it by its own."""
 BEYOND = "The axes leave out half a per cent at each set's ends, and what lies far outside its quartiles."
 
 
@@ -37,7 +39,7 @@ def gallery(rows: Iterable[Row], studies: Iterable[Row], contests: Iterable[Row]
         own = [row for row in sound if row["model"] == model]
         found += _of_trials(model, own)
         found += _of_studies(model, own[0], [row for row in told if row["model"] == model])
-    with_log = distinct(row["model"] for row in told if row["kind"] == "training" and _watched(row))
+    with_log = distinct(row["model"] for row in told if row["kind"] == "training" and watched(row))
     if with_log:
         caption = (
             "AUROC of raw likelihood (500 images of `ref` and of each OOD set's test split) and bits/dim on `ref` "
@@ -45,7 +47,7 @@ def gallery(rows: Iterable[Row], studies: Iterable[Row], contests: Iterable[Row]
         )
         found.append(Illustration("training", "", caption))
     together = list(contests)
-    if len(together) > 1 and len(common(together)[0]) > 2:
+    if can_be_ranked(together):
         caption = (
             f"Mean rank of the AUROC over {len(together)} models and pairs of sets, best on the left; bars join scorers whose "
             "ranks differ by less than the critical difference (Nemenyi, 5 %)."
@@ -58,8 +60,9 @@ def gallery(rows: Iterable[Row], studies: Iterable[Row], contests: Iterable[Row]
     return found
 
 
-def _watched(row: Row) -> bool:
-    return any(name.startswith("auroc_") for line in row["log"] for name in line)
+def watched(row: Row) -> list[str]:
+    """Names of the AUROCs that a training's log holds, ``auroc_<set>``."""
+    return distinct(name for line in row["log"] for name in line if name.startswith("auroc_"))
 
 
 def _others(studies: Iterable[Row], in_dist: str) -> list[str]:

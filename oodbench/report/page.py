@@ -9,12 +9,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from oodbench.report.gallery import Illustration
+from oodbench.report.gallery import INK, Illustration
 from oodbench.report.story import Section
 from oodbench.report.tables import HEAD, slug, table
-
-INK = "#4d4d4d"
-"""The colour of text and axes in our SVGs, which the page replaces by its own."""
 
 
 def markdown_page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from oodbench.report.gallery import Illustration, gallery
-from oodbench.report.tables import bare_name, distinct
+from oodbench.report.gallery import Illustration, gallery, watched
+from oodbench.report.tables import auroc_text, bare_name, distinct
 from oodbench.store import Row
 
 OUTLIERS = 0.05
@@ -36,14 +37,13 @@ class Told:
     studies: list[Row]
     skips: list[Row]
 
-    @property
-    def models(self) -> list[str]:
-        return distinct(row["model"] for row in self.studies)
+    @cached_property
+    def illustrations(self) -> list[Illustration]:
+        return gallery(self.rows, self.studies)
 
     def figures(self, *kinds: str) -> list[Illustration]:
         """The figures of these kinds, kind by kind."""
-        found = gallery(self.rows, self.studies)
-        return [one for kind in kinds for one in found if one.kind == kind]
+        return [one for kind in kinds for one in self.illustrations if one.kind == kind]
 
     def of_kind(self, kind: str) -> list[Row]:
         return [row for row in self.studies if row["kind"] == kind]
@@ -64,9 +64,9 @@ class Told:
             found, key=lambda pair: (pair[1]["in_dist"], pair[1]["model"], pair[1]["synthetic"], pair[1]["images"])
         )
 
-    def auroc(self, model: str, in_dist: str, ood: str, scorer: str = "likelihood") -> Row | None:
-        """The row of one scorer on single images of one pair."""
-        wanted = (model, in_dist, ood, scorer, 1)
+    def auroc(self, ood: Row, scorer: str = "likelihood") -> Row | None:
+        """The row of one scorer on single images of the pair that an OOD set's likelihood row belongs to."""
+        wanted = (ood["model"], ood["in_dist"], ood["images"], scorer, 1)
         return next((r for r in self.rows if _identity(r) == wanted and r["status"] == "ok"), None)
 
 
@@ -100,11 +100,9 @@ def bits(row: Row | None) -> str:
     return f"{mean:.3f} ± {error:.3f}" if error < OUTLIERS * mean else f"median {median:.3f}, mean {mean:.2g}"
 
 
-def _marked(row: Row | None) -> str:
-    if row is None:
-        return "–"
-    interval = f" [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]" if row["auroc_low"] is not None else ""
-    return f"{row['auroc']:.3f}{interval}" + " ▼" * (row["auroc"] < 0.5)
+def marked(row: Row | None) -> str:
+    """The AUROC of a row as a cell; a dash where there is no row."""
+    return "–" if row is None else auroc_text(row)
 
 
 def likelihoods(told: Told) -> Section:
@@ -114,9 +112,9 @@ def likelihoods(told: Told) -> Section:
         train = next(
             (r for r in told.of_kind("likelihood") if r["model"] == test["model"] and r["role"] == "train"), None
         )
-        found = told.auroc(ood["model"], ood["in_dist"], ood["images"])
+        found = told.auroc(ood)
         names = [ood["model"], ood["in_dist"], ood["images"]]
-        lines.append([*names, bits(train), bits(test), bits(ood), _marked(found)])
+        lines.append([*names, bits(train), bits(test), bits(ood), marked(found)])
     missing = distinct(f"{row['in_dist']} → {row['ood']}: {row['reason']}" for row in told.skips if not row["scorer"])
     heads = ["model", "in-dist", "OOD", "train bits/dim", "test bits/dim", "OOD bits/dim", "AUROC of −log p"]
     text = [
@@ -151,14 +149,7 @@ def constant_volume(told: Told) -> Section:
     """The phenomenon without the volume term."""
     of_cv = [pair for pair in told.pairs() if pair[0].get("log_det") and pair[0]["log_det"][1] == 0]
     lines = [
-        [
-            o["model"],
-            o["in_dist"],
-            o["images"],
-            bits(t),
-            bits(o),
-            _marked(told.auroc(o["model"], o["in_dist"], o["images"])),
-        ]
+        [o["model"], o["in_dist"], o["images"], bits(t), bits(o), marked(told.auroc(o))]
         for t, o in of_cv
         if not o["synthetic"]
     ]
@@ -271,9 +262,7 @@ def graying(told: Told) -> Section:
 def synthetic(told: Told) -> Section:
     """Constant and noise images."""
     lines = [
-        [o["model"], o["images"], bits(t), bits(o), _marked(told.auroc(o["model"], o["in_dist"], o["images"]))]
-        for t, o in told.pairs()
-        if o["synthetic"]
+        [o["model"], o["images"], bits(t), bits(o), marked(told.auroc(o))] for t, o in told.pairs() if o["synthetic"]
     ]
     text = ["Images of one colour, and of independent uniform pixels, which no model was trained on."]
     heads = ["model", "images", "test bits/dim", "their bits/dim", "AUROC of −log p"]
@@ -284,7 +273,7 @@ def both_directions(told: Told) -> Section:
     """The asymmetry: A → B beside B → A."""
     found: dict[tuple[str, str], list[str]] = {}
     for test, ood in told.pairs():
-        row = told.auroc(ood["model"], ood["in_dist"], ood["images"])
+        row = told.auroc(ood)
         if row is not None and not ood["synthetic"]:
             found.setdefault((bare_name(test["images"]), bare_name(ood["images"])), []).append(
                 f"{row['auroc']:.3f} ({row['model']})"
@@ -302,7 +291,7 @@ def training(told: Told) -> Section:
     """Whether stopping early helps."""
     lines = []
     for row in told.of_kind("training"):
-        for name in (name for name in (row["log"][-1] if row["log"] else {}) if name.startswith("auroc_")):
+        for name in watched(row):
             known = [line for line in row["log"] if name in line]
             best = max(known, key=lambda line: line[name])
             ends = [f"{line[name]:.3f} at {line['ref_bits_per_dim']:.3f}" for line in (known[0], best, known[-1])]
@@ -318,10 +307,9 @@ def ensembles(told: Told) -> Section:
     """Whether an ensemble helps."""
     lines = []
     for _, ood in told.pairs():
-        pair = ood["model"], ood["in_dist"], ood["images"]
-        found = [told.auroc(*pair, scorer) for scorer in ("likelihood", "ensemble-likelihood", "waic")]
+        found = [told.auroc(ood, scorer) for scorer in ("likelihood", "ensemble-likelihood", "waic")]
         if not ood["synthetic"] and any(found[1:]):
-            lines.append([*pair, *map(_marked, found)])
+            lines.append([ood["model"], ood["in_dist"], ood["images"], *map(marked, found)])
     text = [
         "AUROC of the likelihood of the model itself, of the mixture of its ensemble's members, and of WAIC, which subtracts "
         "the members' variance from their mean.",

@@ -60,6 +60,12 @@ def metric_cell(row: Row | None, metric: str, notes: Notes, best_baseline: float
     return cell + worse + plain
 
 
+def auroc_text(row: Row) -> str:
+    """``value [low, high]`` of a sound row, with its mark where it is worse than chance."""
+    interval = f" [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]" if row["auroc_low"] is not None else ""
+    return f"{row['auroc']:.3f}{interval}" + " ▼" * (row["auroc"] < 0.5)
+
+
 def slug(name: str) -> str:
     """A name as a file name."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-")

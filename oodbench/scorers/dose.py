@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,92 +12,107 @@ from oodbench.scorers.fitted import KernelDensity, Standard, enough
 
 MORNINGSTAR = "Morningstar et al., AISTATS 2021, arXiv:2006.09273"
 LEAST = 20
-Estimate = tuple[Standard, list[KernelDensity]]
+"""Reference images without which no density is estimated."""
 
 
-def fit_kde(*columns: np.ndarray) -> Estimate:
+@dataclass(frozen=True)
+class KernelSum:
     """A kernel density estimate of each statistic that varies over the reference images."""
-    table = np.stack(columns, 1)
-    enough(table, LEAST, "a kernel density estimate")
-    standard = Standard.of(table)
-    return standard, [KernelDensity.of(column) for column in standard(table).T]
+
+    standard: Standard
+    estimates: list[KernelDensity]
+
+    @classmethod
+    def of(cls, reference: np.ndarray) -> KernelSum:
+        enough(reference, LEAST, "a kernel density estimate")
+        standard = Standard.of(reference)
+        return cls(standard, [KernelDensity.of(column) for column in standard(reference).T])
+
+    def score(self, table: np.ndarray) -> np.ndarray:
+        """``−Σ_j log p_KDE,j(T_j(x))``, up to a constant."""
+        columns = self.standard(table).T
+        logs = [kde.log_density(column) for kde, column in zip(self.estimates, columns, strict=True)]
+        return -np.sum(logs, 0)
 
 
-def score_kde(state: Estimate, *columns: np.ndarray) -> np.ndarray:
-    """``−Σ_j log p_KDE,j(T_j(x))``, up to a constant."""
-    standard, estimates = state
-    table = standard(np.stack(columns, 1))
-    logs = [kde.log_density(column) for kde, column in zip(estimates, table.T, strict=True)]
-    return -np.sum(logs, 0)
-
-
-def fit_svm(*columns: np.ndarray) -> tuple[Standard, Any]:
+@dataclass(frozen=True)
+class OneClass:
     """A one-class support vector machine on the standardised statistics."""
-    from sklearn.svm import OneClassSVM
 
-    table = np.stack(columns, 1)
-    enough(table, LEAST, "a one-class SVM")
-    standard = Standard.of(table)
-    return standard, OneClassSVM(kernel="rbf", gamma="scale", nu=0.1).fit(standard(table))
+    standard: Standard
+    machine: Any
+
+    @classmethod
+    def of(cls, reference: np.ndarray) -> OneClass:
+        from sklearn.svm import OneClassSVM
+
+        enough(reference, LEAST, "a one-class SVM")
+        standard = Standard.of(reference)
+        return cls(standard, OneClassSVM(kernel="rbf", gamma="scale", nu=0.1).fit(standard(reference)))
+
+    def score(self, table: np.ndarray) -> np.ndarray:
+        """Negative signed distance to the machine's boundary."""
+        return -np.asarray(self.machine.decision_function(self.standard(table)))
 
 
-def score_svm(state: tuple[Standard, Any], *columns: np.ndarray) -> np.ndarray:
-    """Negative signed distance to the machine's boundary."""
-    standard, machine = state
-    return -np.asarray(machine.decision_function(standard(np.stack(columns, 1))))
+Estimate = KernelSum | OneClass
 
 
-@register_scorer("dose-kde", cite=MORNINGSTAR)
-class DoseKde:
-    """Negative log-density, by a KDE of each, of a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``, summed."""
+class OfFlow:
+    """An estimate over a flow's statistics."""
+
+    estimate: ClassVar[type[Estimate]]
 
     def fit(self, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray) -> Estimate:
-        return fit_kde(log_prob, log_prob_z, log_det)
+        return self.estimate.of(np.stack([log_prob, log_prob_z, log_det], 1))
 
     def score(self, state: Estimate, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray) -> np.ndarray:
-        return score_kde(state, log_prob, log_prob_z, log_det)
+        return state.score(np.stack([log_prob, log_prob_z, log_det], 1))
 
 
-@register_scorer("dose-svm", cite=MORNINGSTAR)
-class DoseSvm:
-    """Distance to the outside of a one-class SVM over a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``."""
+class OfVae:
+    """An estimate over a VAE's statistics."""
 
-    def fit(self, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray) -> Any:
-        return fit_svm(log_prob, log_prob_z, log_det)
-
-    def score(self, state: Any, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray) -> np.ndarray:
-        return score_svm(state, log_prob, log_prob_z, log_det)
-
-
-@register_scorer("dose-kde-vae", cite=MORNINGSTAR)
-class DoseKdeVae:
-    """Negative log-density, by a KDE of each, of a VAE's bound, distortion, KL, entropy and cross-entropy, summed."""
+    estimate: ClassVar[type[Estimate]]
 
     def fit(
         self, log_prob: np.ndarray, reconstruction: np.ndarray, kl: np.ndarray, posterior_entropy: np.ndarray,
         prior_cross_entropy: np.ndarray,
     ) -> Estimate:  # fmt: skip
-        return fit_kde(log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy)
+        columns = log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy
+        return self.estimate.of(np.stack(columns, 1))
 
     def score(
         self, state: Estimate, log_prob: np.ndarray, reconstruction: np.ndarray, kl: np.ndarray,
         posterior_entropy: np.ndarray, prior_cross_entropy: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
-        return score_kde(state, log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy)
+        columns = log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy
+        return state.score(np.stack(columns, 1))
+
+
+@register_scorer("dose-kde", cite=MORNINGSTAR)
+class DoseKde(OfFlow):
+    """Negative log-density, by a KDE of each, of a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``, summed."""
+
+    estimate = KernelSum
+
+
+@register_scorer("dose-svm", cite=MORNINGSTAR)
+class DoseSvm(OfFlow):
+    """Distance to the outside of a one-class SVM over a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``."""
+
+    estimate = OneClass
+
+
+@register_scorer("dose-kde-vae", cite=MORNINGSTAR)
+class DoseKdeVae(OfVae):
+    """Negative log-density, by a KDE of each, of a VAE's bound, distortion, KL, entropy and cross-entropy, summed."""
+
+    estimate = KernelSum
 
 
 @register_scorer("dose-svm-vae", cite=MORNINGSTAR)
-class DoseSvmVae:
+class DoseSvmVae(OfVae):
     """Distance to the outside of a one-class SVM over a VAE's bound, distortion, KL, entropy and cross-entropy."""
 
-    def fit(
-        self, log_prob: np.ndarray, reconstruction: np.ndarray, kl: np.ndarray, posterior_entropy: np.ndarray,
-        prior_cross_entropy: np.ndarray,
-    ) -> Any:  # fmt: skip
-        return fit_svm(log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy)
-
-    def score(
-        self, state: Any, log_prob: np.ndarray, reconstruction: np.ndarray, kl: np.ndarray,
-        posterior_entropy: np.ndarray, prior_cross_entropy: np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
-        return score_svm(state, log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy)
+    estimate = OneClass

@@ -32,23 +32,19 @@ def _scaled(model: Any, images: Tensor) -> Tensor:
     return scaled(images, model.bins, next(model.parameters()).dtype)
 
 
-def _norms(found: list[Tensor]) -> Tensor:
-    import torch
-
-    return torch.stack([one.flatten(1).double().norm(dim=1) for one in found], 1)
-
-
 @register_statistics({"score_norms": "1"}, version="1", capability="score")
 def scores(model: Any, images: Tensor) -> dict[str, Tensor]:
     """``‖σ_t·s(α_t x, t)‖₂`` at ten noise levels, ``(B, 10)``: the score at the image itself, without noise added.
 
     Mahmood et al., ICLR 2021, arXiv:2010.13132, whose network takes x itself; here the variance is preserved.
     """
-    x, found = _scaled(model, images), []
+    import torch
+
+    x, norms = _scaled(model, images), []
     for time in _times(model):
         t = _at(time, images)
-        found.append(model.noise_at(model.noised(x, t, x * 0), t))
-    return {"score_norms": _norms(found)}
+        norms.append(model.noise_at(model.noised(x, t, x * 0), t).flatten(1).double().norm(dim=1))
+    return {"score_norms": torch.stack(norms, 1)}
 
 
 def _ddim_step(model: Any, x_t: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
@@ -87,9 +83,8 @@ def path(model: Any, images: Tensor) -> dict[str, Tensor]:
     """
     import torch
 
-    times = _times(model)
-    x_t = model.noised(_scaled(model, images), _at(times[0], images), images * 0.0)
-    found = []
+    x, times, found = _scaled(model, images), _times(model), []
+    x_t = model.noised(x, _at(times[0], images), x * 0)
     for start, end in zip(times, [*times[1:], times[-1]], strict=True):
         x_t, noise = _ddim_step(model, x_t, start, end)
         found.append(noise.flatten(1).double())

@@ -22,7 +22,7 @@ def run_pass(entry: Pass, model: Any, images: np.ndarray, prepared: Sequence[Any
     """Run a model's pass over uint8 images in batches; ``prepared`` holds what :func:`prepare` returned."""
     import torch
 
-    device = next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else "cpu"
+    device = _device(model)
     size = getattr(model, "batch_size", BATCH)
     batches: list[Mapping[str, Any]] = []
     with torch.enable_grad() if entry.differentiates else torch.inference_mode():
@@ -37,13 +37,20 @@ def run_pass(entry: Pass, model: Any, images: np.ndarray, prepared: Sequence[Any
 
 def prepare(entry: Pass, model: Any, reference: np.ndarray | None) -> tuple[Any, ...]:
     """What a pass learns from in-dist reference images before it is run: empty, or its one state."""
-    import torch
-
     if entry.prepare is None:
         return ()
     if reference is None:
         raise ScorerError(f"the pass {entry.name!r} is prepared on in-dist reference images; give `reference`")
-    return (entry.prepare(model, torch.from_numpy(np.array(reference[-PREPARING:]))),)
+    import torch
+
+    return (entry.prepare(model, torch.from_numpy(np.array(reference[-PREPARING:])).to(_device(model))),)
+
+
+def _device(model: Any) -> Any:
+    """Where a model's parameters are, and its images have to be."""
+    import torch
+
+    return next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else "cpu"
 
 
 def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from oodbench.registry import register_statistics
@@ -26,10 +25,11 @@ def regret(model: Any, images: Tensor) -> dict[str, Tensor]:
     import torch
     from torch.func import functional_call, grad, vmap
 
+    from oodbench.models.flows import log_mean_exp
     from oodbench.models.noise import keyed_normal
 
     x = model.as_input(images)
-    seen = x if model.signed else (x + 1) / 2
+    seen = model.encoder_input(x)
     draws = keyed_normal(images, model.seed, (model.samples, model.latent)).to(x.dtype)
     # another stream than that of the bound, or the encoder would be fitted to the very draws that judge it
     noise = keyed_normal(images, model.seed + 1, (STEPS, model.latent)).to(x.dtype)
@@ -37,15 +37,14 @@ def regret(model: Any, images: Tensor) -> dict[str, Tensor]:
     own = {name: p.expand(len(x), *p.shape).clone() for name, p in parameters.items()}
 
     def weights(encoder: dict[str, Tensor], x: Tensor, seen: Tensor, noise: Tensor) -> Tensor:
-        """``log p(x|z) + log p(z) − log q(z|x)`` for draws ``(k, latent)`` of one image."""
+        """``log p(x|z) + log p(z) − log q(z|x)`` for draws ``(k, latent)`` of one image, ``(1, k)``."""
         mean, log_std = functional_call(model.encoder, encoder, (seen[None],)).chunk(2, 1)
-        return model.weighed(x[None], mean, log_std, noise[None]).sum()
+        return model.weighed(x[None], mean, log_std, noise[None]).sum(2)
 
-    def bound(encoder: dict[str, Tensor], x: Tensor, seen: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = functional_call(model.encoder, encoder, (seen[None],)).chunk(2, 1)
-        return torch.logsumexp(model.weighed(x[None], mean, log_std, noise[None]).sum(2), 1)[0] - math.log(len(noise))
+    def bound(*given: Any) -> Tensor:
+        return log_mean_exp(weights(*given))[0]
 
-    slope = vmap(grad(weights))
+    slope = vmap(grad(lambda *given: weights(*given).sum()))
     optimiser = torch.optim.Adam(own.values(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     with torch.no_grad():
         before = vmap(bound, in_dims=(None, 0, 0, 0))(parameters, x, seen, draws)
