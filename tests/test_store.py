@@ -75,7 +75,10 @@ def test_rows_are_sorted_lines_and_come_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [('{"schema": 99}', "schema 99, this oodbench knows up to 1"), ('{"schema": 1, "au', "rows.jsonl:1 is not a row")],
+    [
+        ('{"schema": 99}', f"schema 99, this oodbench knows up to {SCHEMA}"),
+        ('{"schema": 1, "au', "rows.jsonl:1 is not a row"),
+    ],
 )
 def test_foreign_rows_are_refused(tmp_path, line, message):
     (tmp_path / "rows.jsonl").write_text(line + "\n")
