@@ -24,14 +24,18 @@ if not console.is_terminal:
     console.width = 140  # a log file wraps nothing
 
 
+CLOCKED = 0.1
+"""Seconds that a bar's clock has run before its rate says anything: results of several workers may arrive at once."""
+
+
 class _Rate(ProgressColumn):
     def __init__(self, unit: str):
         super().__init__(Column(no_wrap=True))
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        seconds = task.finished_time or task.elapsed
-        rate = f"{task.completed / seconds:,.0f}" if task.completed and seconds else "–"
+        seconds = task.finished_time or task.elapsed or 0.0
+        rate = f"{task.completed / seconds:,.0f}" if task.completed and seconds > CLOCKED else "–"
         return Text(f"{rate} {self.unit}/s", style="cyan")
 
 

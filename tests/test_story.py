@@ -18,6 +18,7 @@ from oodbench.data.views import apply_view
 from oodbench.errors import DataError
 from oodbench.models.base import bits_per_dim
 from oodbench.models.cards import CAPABILITIES
+from oodbench.models.describe import describe
 from oodbench.models.glow import Glow
 from oodbench.models.load import FAMILIES
 from oodbench.models.noise import keyed_uniform
@@ -189,7 +190,7 @@ def test_the_second_run_draws_all_figures_without_a_pass(told, monkeypatch):
 def test_every_figure_is_there_in_both_forms_with_a_caption(told):
     rows, studies = read_rows(told / "rows.jsonl"), read_rows(told / "analysis.jsonl")
     found = gallery(rows, studies)
-    kinds = {"likelihoods", "roc", "decomposition", "graying", "samples", "latents", "data"}
+    kinds = {"likelihoods", "roc", "decomposition", "graying", "samples", "latents", "data", "training"}
     assert {one.kind for one in found} == kinds
     for one in found:
         assert (told / f"{one.stem}.svg").read_text().count("<svg") == 1
@@ -262,13 +263,25 @@ def test_only_keeps_the_other_analysis_rows(home, tmp_path):
         assert (tmp_path / "analysis.jsonl").read_bytes() == before
 
 
-def test_a_model_without_a_training_log_is_left_out_of_the_figure():
+def test_the_figure_of_trainings_leaves_out_unwatched_ones_and_joins_an_ensemble():
     from oodbench.report.figures import Material, training
 
     log = [{"step": step, "ref_bits_per_dim": 4.0, "auroc_mnist": 0.1} for step in (99, 199)]
-    rows = [{"kind": "training", "status": "ok", "model": name, "log": own} for name, own in (("a", []), ("b", log))]
+    given = ("a", "test", []), ("b", "test", log), ("c-1", "member", log), ("c-2", "member", log)
+    common = {"kind": "training", "status": "ok", "in_dist": "fashionmnist/test"}
+    rows = [{**common, "model": model, "role": role, "log": own} for model, role, own in given]
     figure = training(Material([], [], rows, []), "")
-    assert [line.get_label() for line in figure.axes[1].lines] == ["b"]
+    assert figure.axes[1].get_legend_handles_labels()[1] == ["b", "ensemble of fashionmnist"]
+    single, *members = figure.axes[1].lines
+    assert {line.get_color() for line in members} == {members[1].get_color()} != {single.get_color()}
+    assert len(members) == 2
+
+
+def test_the_trainings_of_an_ensemble_are_told_with_its_model(told):
+    rows = [row for row in read_rows(told / "analysis.jsonl") if row["kind"] == "training"]
+    members = describe("glow-fashionmnist").ensemble
+    assert {row["model"] for row in rows if row["role"] == "member"} == set(members)
+    assert all(f"| {name} " in (told / "report.md").read_text() for name in members)
 
 
 def test_a_suite_without_analysis_has_no_report(home, tmp_path):

@@ -25,8 +25,8 @@ from oodbench.errors import OodbenchError
 from oodbench.evaluate import DIGITS, density_columns
 from oodbench.models.base import bits_per_dim
 from oodbench.models.cards import Card, training_log
-from oodbench.models.describe import describe
-from oodbench.plan import Plan, passes_of, unavailable
+from oodbench.models.describe import describe, relatives
+from oodbench.plan import Plan, cannot_give, passes_of, unavailable
 from oodbench.shards import ImagePass, ImageRef, model_identity, open_images, shard_tasks
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.suite import Analysis
@@ -46,7 +46,7 @@ class StudyTask:
     seed: int
     device: str
     role: str
-    """Of ``images``: ``train``, ``test``, ``ood`` or ``samples``."""
+    """Of ``images``: ``train``, ``test``, ``ood`` or ``samples``; ``member`` where ``model`` is one of an ensemble."""
     test: ImageRef
     """The in-dist test set."""
     images: ImageRef
@@ -66,7 +66,14 @@ def study_tasks(plan: Plan, device: str) -> list[StudyTask]:
         for kind, role, images in _subjects(model, test, ood, settings, seed):
             ref = refs.get((model, test))
             found[StudyTask(kind, model, settings, seed, device, role, test, images, ref)] = None
+        for member in _members(model):
+            found[StudyTask("training", member, settings, seed, device, "member", test, test)] = None
     return list(found)
+
+
+def _members(model: str) -> list[str]:
+    """The models of a model's ensemble, where all are here: trainings that differ in their seed alone."""
+    return relatives(model, "ensemble") if cannot_give(model, ["ensemble_log_prob"]) is None else []
 
 
 def _subjects(

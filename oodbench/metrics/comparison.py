@@ -42,7 +42,7 @@ def difference(aurocs: np.ndarray, covariance: np.ndarray, one: int, other: int)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number: at most one false discovery with the stated probability. Holm, 1979."""
+    """p-values corrected for their number, so that the level bounds the probability of any false rejection. Holm, 1979."""
     order = np.argsort(p_values, kind="stable")
     n = len(order)
     raised = np.minimum(np.maximum.accumulate([(n - k) * p_values[i] for k, i in enumerate(order)]), 1.0)

@@ -29,7 +29,7 @@ from oodbench.models.describe import describe
 from oodbench.paths import write_whole
 from oodbench.registry import scorers
 from oodbench.report.comparison import common, ranked
-from oodbench.report.gallery import FORMATS, INK, Illustration, watched
+from oodbench.report.gallery import FORMATS, INK, Illustration, trained_name, watched
 from oodbench.shards import ImageRef, open_images
 from oodbench.store import Row
 
@@ -256,30 +256,31 @@ def latents(material: Material, name: str) -> Figure:
 
 
 def training(material: Material, _: str) -> Figure:
-    """AUROC of raw likelihood, and bits/dim, against the training step."""
+    """AUROC of raw likelihood, and bits/dim, against the training step; the members of an ensemble look alike."""
     told = [row for row in material.rows if row["kind"] == "training" and row["status"] == "ok"]
     rows = {row["model"]: row for row in told if watched(row)}  # one a model, whatever its in-dist views
     figure, panels = _panels(2, (4.6, 3.6))
-    lines = 0
-    for number, (model, row) in enumerate(rows.items()):
-        log = row["log"]
-        steps = [line["step"] + 1 for line in log]
-        style: Any = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.2, "marker": "o", "markersize": 2.5}
-        panels[1].plot(
-            steps, [line["ref_bits_per_dim"] for line in log], label=model, linestyle=STYLES[number % 6], **style
-        )
-        for name in watched(row):
-            label = f"{model} → {name.removeprefix('auroc_')}"
-            values = [line.get(name, np.nan) for line in log]
-            style["color"] = COLOURS[lines % len(COLOURS)]
-            panels[0].plot(steps, values, label=label, linestyle=STYLES[lines // len(COLOURS) % 6], **style)
-            lines += 1
+    for row in rows.values():
+        name = trained_name(row)
+        _curve(panels[1], name, row["log"], "ref_bits_per_dim")
+        for watch in watched(row):
+            _curve(panels[0], f"{name} → {watch.removeprefix('auroc_')}", row["log"], watch)
     panels[0].axhline(0.5, color=INK, linewidth=0.8)
     panels[0].set(xlabel="training step", ylabel="AUROC of −log p(x)", ylim=(0, 1), xscale="log")
     panels[1].set(xlabel="training step", ylabel="bits/dim on ref", xscale="log")
     for axes in panels:
         axes.legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
+
+
+def _curve(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> None:
+    """One quantity of a training log; curves with one label share its colour, its dash and its line in the legend."""
+    labels = axes.get_legend_handles_labels()[1]
+    number = labels.index(label) if label in labels else len(labels)
+    dash = STYLES[number // len(COLOURS) % len(STYLES)]
+    look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": dash, "linewidth": 1.2}
+    steps, values = [line["step"] + 1 for line in log], [line.get(name, np.nan) for line in log]
+    axes.plot(steps, values, label="_" * (label in labels) + label, marker="o", markersize=2.5, **look)
 
 
 def data(material: Material, in_dist: str) -> Figure:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oodbench.report.comparison import can_be_ranked
-from oodbench.report.tables import distinct, slug
+from oodbench.report.tables import bare_name, distinct, slug
 from oodbench.store import Row
 
 FORMATS = ("svg", "png")
@@ -39,11 +39,12 @@ def gallery(rows: Iterable[Row], studies: Iterable[Row], contests: Iterable[Row]
         own = [row for row in sound if row["model"] == model]
         found += _of_trials(model, own)
         found += _of_studies(model, own[0], [row for row in told if row["model"] == model])
-    with_log = distinct(row["model"] for row in told if row["kind"] == "training" and watched(row))
+    with_log = distinct(trained_name(row) for row in told if row["kind"] == "training" and watched(row))
     if with_log:
         caption = (
             "AUROC of raw likelihood (500 images of `ref` and of each OOD set's test split) and bits/dim on `ref` "
-            f"at each validation during training, of {', '.join(with_log)}; one training each, seed in its card."
+            f"at each validation during training, of {', '.join(with_log)}; one training each, one curve for each member of an "
+            "ensemble; seeds are in the cards."
         )
         found.append(Illustration("training", "", caption))
     together = list(contests)
@@ -63,6 +64,11 @@ def gallery(rows: Iterable[Row], studies: Iterable[Row], contests: Iterable[Row]
 def watched(row: Row) -> list[str]:
     """Names of the AUROCs that a training's log holds, ``auroc_<set>``."""
     return distinct(name for line in row["log"] for name in line if name.startswith("auroc_"))
+
+
+def trained_name(row: Row) -> str:
+    """What a training is called in a figure: its model's name; the members of an ensemble go by one."""
+    return f"ensemble of {bare_name(row['in_dist'])}" if row["role"] == "member" else str(row["model"])
 
 
 def _others(studies: Iterable[Row], in_dist: str) -> list[str]:

@@ -18,8 +18,8 @@ TOLERANCE = {"auroc": 0.05, "flagged_ood": 0.05, "id_bits_per_dim": 0.1, "ood_bi
 RULE = """\
 **Agrees**: a published value within our 95 % interval widened by 0.05 of AUROC or rate (0.1 bits/dim) and by twice the published
 standard deviation; a published inequality that all of our interval obeys. **Differs**: any other; *same side* where both lie
-on one side of chance. **Not comparable**: for the reason given. Values read as `remembered` are hints and not checked against
-a source. Ours stays ours where it disagrees.
+on one side of chance. **Not comparable**: for the reason given. **n**: our in-dist and OOD images, or groups of them. Values read
+as `remembered` are hints and not checked against a source. Ours stays ours where it disagrees.
 """
 HEADS = [
     "paper",
@@ -31,9 +31,11 @@ HEADS = [
     "published",
     "read",
     "ours",
+    "n",
     "verdict",
     "known differences",
 ]
+VERDICT = HEADS.index("verdict")
 
 
 class Claim(BaseModel):
@@ -82,7 +84,8 @@ def reproduction(rows: Iterable[Row]) -> Section | None:
     if not lines:
         return None
     counted = [
-        f"{sum(line[9].startswith(word) for line in lines)} {word}" for word in ("agrees", "differs", "not comparable")
+        f"{sum(line[VERDICT].startswith(word) for line in lines)} {word}"
+        for word in ("agrees", "differs", "not comparable")
     ]
     text = [RULE.strip().replace("\n", " ").replace("*", ""), f"Verdicts: {', '.join(counted)}."]
     return Section("Published, and measured again", text, [(HEADS, lines)])
@@ -122,7 +125,8 @@ def _line(claim: Claim, row: Row | None) -> list[str]:
         claim.published,
         claim.read,
     ]
-    return [*shown, ours, verdict(claim, value, *ends), claim.differs_by]
+    n = f"{row['n_in']:,} / {row['n_ood']:,}" if row else "–"
+    return [*shown, ours, n, verdict(claim, value, *ends), claim.differs_by]
 
 
 def verdict(claim: Claim, value: float | None, low: float | None = None, high: float | None = None) -> str:

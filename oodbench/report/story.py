@@ -297,7 +297,8 @@ def training(told: Told) -> Section:
             ends = [f"{line[name]:.3f} at {line['ref_bits_per_dim']:.3f}" for line in (known[0], best, known[-1])]
             lines.append([row["model"], name.removeprefix("auroc_"), *ends, f"{best['step'] + 1:.0f}"])
     text = [
-        "AUROC of raw likelihood at bits/dim on `ref`, at the first, the best and the last validation of a training."
+        "AUROC of raw likelihood at bits/dim on `ref`, at the first, the best and the last validation of a training. "
+        "The members of an ensemble are trainings of one small model that differ in their seed alone."
     ]
     heads = ["model", "OOD", "first", "best", "last", "step of the best"]
     return Section("While training", text, [(heads, lines)], told.figures("training"))
