@@ -97,7 +97,7 @@ def bits(row: Row | None) -> str:
     if not value:
         return "not finite" if row else "–"
     mean, error, median = value
-    return f"{mean:.3f} ± {error:.3f}" if error < OUTLIERS * mean else f"median {median:.3f}, mean {mean:.2g}"
+    return f"{mean:.3f} ± {error:.3f}" if error < OUTLIERS * mean else f"median {median:.4g}, mean {mean:.2g}"
 
 
 def marked(row: Row | None) -> str:
@@ -134,8 +134,8 @@ def decomposition(told: Told) -> Section:
             continue
         gap, of_z, of_det = (ood[name][0] - test[name][0] for name in ("log_prob", "log_prob_z", "log_det"))
         error = math.hypot(ood["log_prob"][1], test["log_prob"][1])
-        shares = [f"{value:+.1f} ({round(value / gap, 2) + 0.0:+.0%})" for value in (of_z, of_det)]
-        lines.append([ood["model"], ood["in_dist"], ood["images"], f"{gap:+.1f} ± {error:.1f}", *shares])
+        shares = [f"{value:+,.1f} ({round(value / gap, 2) + 0.0:+.0%})" for value in (of_z, of_det)]
+        lines.append([ood["model"], ood["in_dist"], ood["images"], f"{gap:+,.1f} ± {error:,.1f}", *shares])
     text = [
         "log p(x) = log p(z) + log|det ∂z/∂x|. The table takes the difference of means, OOD minus in-dist, apart in nats; "
         "in brackets the share of the gap that each term explains. The shares add up to 100 %. A gap with an error as large as "
@@ -164,7 +164,7 @@ def constant_volume(told: Told) -> Section:
 
 
 def _estimate(value: list[float]) -> str:
-    return f"{value[0]:+.1f}" + f" ± {value[1]:.1f}" * (value[1] > 0)
+    return f"{value[0]:+,.1f}" + f" ± {value[1]:,.1f}" * (value[1] > 0)
 
 
 def second_order(told: Told) -> Section:
@@ -177,7 +177,7 @@ def second_order(told: Told) -> Section:
         right = ("right" if predicted * row["measured"][0] > 0 else "wrong") + (
             " (within its error)" if abs(predicted) < 2 * row["second"][1] else ""
         )
-        closed = "–" if row["closed_form"] is None else f"{row['closed_form']:+.1f}"
+        closed = "–" if row["closed_form"] is None else f"{row['closed_form']:+,.1f}"
         numbers = [_estimate(row[name]) for name in ("measured", "first", "second", "diagonal")]
         lines.append([row["model"], row["in_dist"], row["images"], *numbers, closed, right, _inside(row)])
     text = [
