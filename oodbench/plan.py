@@ -11,7 +11,7 @@ import numpy as np
 from oodbench.data.images import load_images, parse_identifier
 from oodbench.errors import DataError, ModelError, UnknownNameError
 from oodbench.models.describe import describe, relatives
-from oodbench.registry import scorers, statistics
+from oodbench.registry import reads_reference, scorers, statistics
 from oodbench.shards import ImagePass, ImageRef, open_images
 from oodbench.suite import Suite
 from oodbench.types import split_need
@@ -130,7 +130,7 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
     no_ref = unavailable(ref)
     for name in chosen:
         scorer = scorers[name]
-        fits = bool(scorer.fit) or any(statistics[split_need(need)[0]].prepare for need in scorer.needs)
+        fits = reads_reference(scorer.fit, scorer.needs)
         reason = (no_ref if fits else None) or cannot_give(model, scorer.all_needs)
         if reason:
             plan.skips.append(Skip(in_dist, ood, reason, model, name))

@@ -146,7 +146,7 @@ def register_scorer(
     name : as in suites and leaderboards
     cite : authors, venue, year, arXiv
     baseline : model-free; ranked apart
-    tunes_on : ``none``, ``in-dist ref`` or ``validation OOD``; by default what the presence of ``fit`` implies
+    tunes_on : ``none``, ``in-dist ref`` or ``validation OOD``; by default what :func:`reads_reference` implies
 
     Raises
     ------
@@ -168,25 +168,30 @@ def register_scorer(
         score = getattr(instance, "score", None) if inspect.isclass(code) else instance
         if not callable(score):
             raise ScorerError(f"the scorer {name!r} is a class without a method `score`")
-        needs = _arguments(name, score)[1 if fit else 0 :]
+        needs = _checked(name, _arguments(name, score)[1 if fit else 0 :])
         scorers.add(
             name,
             Scorer(
                 name=name,
-                needs=_checked(name, needs),
+                needs=needs,
                 fit_needs=_checked(name, _arguments(name, fit)) if fit else (),
                 fit=fit,
                 score=score,
                 cite=cite,
                 summary=(inspect.getdoc(code) or "").split("\n\n")[0].replace("\n", " ").replace("``", ""),
                 baseline=baseline,
-                tunes_on=tunes_on or ("in-dist ref" if fit else "none"),  # type: ignore[arg-type]
+                tunes_on=tunes_on or ("in-dist ref" if reads_reference(fit, needs) else "none"),  # type: ignore[arg-type]
                 origin=inspect.getsourcefile(code) or "",
             ),
         )
         return code
 
     return register
+
+
+def reads_reference(fit: Callable[..., Any] | None, needs: tuple[str, ...]) -> bool:
+    """Whether a scorer looks at in-dist reference images: to fit, or because a pass that it needs is prepared on some."""
+    return fit is not None or any(statistics[split_need(need)[0]].prepare for need in needs)
 
 
 def _arguments(name: str, function: Callable[..., Any]) -> tuple[str, ...]:

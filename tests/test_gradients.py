@@ -157,7 +157,9 @@ def regret_of_one(model, pixels):
 
 def test_likelihood_regret_of_a_batch_is_that_of_one_at_a_time():
     model, images = small_vae(), image_set(4)
-    model.encoder[-1].bias.data[: model.latent] += 3  # a posterior far from the prior, so that there is something to regret
+    model.encoder[-1].bias.data[: model.latent] += (
+        3  # a posterior far from the prior, so that there is something to regret
+    )
     kept = {name: parameter.clone() for name, parameter in model.named_parameters()}
     found = ob.measure(model, images, "likelihood_regret")["likelihood_regret"]
     assert found == pytest.approx([regret_of_one(model, pixels) for pixels in images.images], rel=1e-6)

@@ -11,7 +11,7 @@ import pytest
 from oodbench.errors import StoreError
 from oodbench.metrics import METRICS
 from oodbench.report import check_report, write_report
-from oodbench.report.tables import Notes, metric_cell, scorer_cost, slug
+from oodbench.report.tables import Notes, metric_cell, scorer_takes, slug
 from oodbench.store import write_rows
 
 
@@ -147,10 +147,11 @@ def test_bounds_and_shared_images_are_marked(tmp_path):
     assert "7 images of a/test occur, pixel by pixel, in b/test too" in page
 
 
-def test_costs_add_up():
+def test_what_a_scorer_takes_adds_up():
     costs = {"density of a": 2.0, "density of b": 3.0, "code_length_png": 0.5}
-    rows = [{"passes": ["code_length_png", "density of a"]}, {"passes": ["code_length_png", "density of b"]}]
-    assert scorer_cost(rows, costs) == ["1", "2.50–3.50"]
+    passes = (["code_length_png", "density of a"], ["code_length_png", "density of b"])
+    rows = [{"passes": names, "tunes_on": "in-dist ref"} for names in passes]
+    assert scorer_takes(rows, costs) == ["1", "2.50–3.50", "in-dist ref"]
 
 
 def test_cells_and_notes():

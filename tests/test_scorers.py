@@ -182,6 +182,12 @@ def test_the_table_above_names_every_built_in_scorer():
     assert built_in == set(FORMULAS)
 
 
+def test_what_a_scorer_tunes_on_is_told_without_being_declared():
+    """By fitting, or through a pass that is prepared on reference images."""
+    told = {name: ob.scorer(name).tunes_on for name in ("likelihood", "typicality", "gradient-norm")}
+    assert told == {"likelihood": "none", "typicality": "in-dist ref", "gradient-norm": "in-dist ref"}
+
+
 def test_more_unlike_images_score_higher(columns):
     """On a toy where the OOD images are far less likely, less compressible than the model, and atypical."""
     far = {**columns, "log_prob": columns["log_prob"] - 3000}

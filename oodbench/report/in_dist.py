@@ -6,12 +6,13 @@ from oodbench.report.gallery import gallery
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
+    TAKES,
     Notes,
     best_baseline,
     bits_cell,
     distinct,
     metric_cell,
-    scorer_cost,
+    scorer_takes,
     table,
     trial_of,
 )
@@ -64,15 +65,11 @@ def _model_section(model: str, rows: list[Row], skips: list[Row], costs: dict[st
             parts.append(_metric_table(having, skips, pairs, metric, notes))
     parts.append("### Cost\n")
     lines = [
-        [name, *scorer_cost([r for r in rows if r["scorer"] == name], costs), _tunes(rows, name)]
+        [name, *scorer_takes([r for r in rows if r["scorer"] == name], costs)]
         for name in distinct(sorted(r["scorer"] for r in rows))
     ]
-    parts.append(table(["scorer", "model passes", "ms/image", "tunes on"], lines))
+    parts.append(table(["scorer", *TAKES], lines))
     return parts
-
-
-def _tunes(rows: list[Row], scorer: str) -> str:
-    return str(next(row["tunes_on"] for row in rows if row["scorer"] == scorer))
 
 
 def _sizes(rows: list[Row], pair: tuple[str, str]) -> list[str]:

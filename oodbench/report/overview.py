@@ -7,12 +7,13 @@ from typing import NamedTuple
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
+    TAKES,
     Notes,
     best_baseline,
     bits_cell,
     distinct,
     metric_cell,
-    scorer_cost,
+    scorer_takes,
     skip_lines,
     slug,
     table,
@@ -22,7 +23,8 @@ from oodbench.store import Row
 
 RANKING = """\
 Ranks are by mean AUROC over a model's pairs of real images, single images judged one by one. M1, M2, …: model-free baselines,
-ranked apart. `passes`: walks of a model over the images that a scorer needs; those that scorers share are made once.
+ranked apart. `passes`: walks of a model over the images that a scorer needs; those that scorers share are made once. `tunes on`:
+what it looks at beside the test images.
 """
 
 
@@ -83,8 +85,7 @@ def _ranking(rows: list[Row], skips: list[Row], costs: dict[str, float], notes: 
         "mean",
         "lowest",
         *(f"{in_dist} → {ood}" for _, in_dist, ood in trials),
-        "passes",
-        "ms/image",
+        *TAKES,
     ]
     kind = "exact" if row["likelihood"] == "exact" else f"a bound: {row['likelihood']}"
     fit = f"{bits_cell(row['id_bits_per_dim'])} bits/dim on {row['in_dist']}"
@@ -105,12 +106,12 @@ class _Place(NamedTuple):
     lowest: float | None
     found: int
     results: list[str]
-    cost: list[str]
+    takes: list[str]
 
     def cells(self, baseline: bool) -> list[str]:
         shown = [f"*{self.name}* (model-free)" if baseline else self.name]
         shown += ["" if value is None else f"{value:.3f}" for value in (self.mean, self.lowest)]
-        return [*shown, *self.results, *self.cost]
+        return [*shown, *self.results, *self.takes]
 
 
 def _place(
@@ -121,7 +122,7 @@ def _place(
     full = len(found) == len(trials)
     results = [metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials]
     mean, lowest = (sum(found) / len(found), min(found)) if full else (None, None)
-    return _Place(name, mean, lowest, len(found), results, scorer_cost(list(own.values()), costs))
+    return _Place(name, mean, lowest, len(found), results, scorer_takes(list(own.values()), costs))
 
 
 def _provenance(rows: list[Row]) -> str:

@@ -93,14 +93,19 @@ def bits_cell(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.3f}"
 
 
-def scorer_cost(rows: list[Row], costs: dict[str, float]) -> list[str]:
-    """Model passes that a scorer needs, and milliseconds an image for all of its passes, as a range over the rows."""
+TAKES = ["passes", "ms/image", "tunes on"]
+
+
+def scorer_takes(rows: list[Row], costs: dict[str, float]) -> list[str]:
+    """Model passes that a scorer needs, milliseconds an image for all of its passes, as ranges over its rows, and what it
+    tunes on."""
     totals = [sum(costs.get(name, float("nan")) for name in row["passes"]) for row in rows]
     passes = {sum(" of " in name for name in row["passes"]) for row in rows}
     low, high = min(totals), max(totals)
     return [
         "–".join(map(str, sorted(passes))),
         f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f}–{high:.2f}",
+        rows[0]["tunes_on"],
     ]
 
 
