@@ -178,3 +178,10 @@ def test_the_matrix_shows_both_directions():
     assert "0.060 ▼" in page
     assert "noise" not in page
     assert "cifar10 → svhn 0.060, svhn → cifar10 0.990: lowest 0.060" in page
+
+
+def test_ranks_are_joined_by_the_widest_spans_alone():
+    from oodbench.report.figures import undistinguished
+
+    assert undistinguished([1.0, 1.0, 1.5, 2.5, 4.0], gap=2.0) == [(1.0, 2.5), (2.5, 4.0)]
+    assert undistinguished([1.0, 5.0], gap=2.0) == []

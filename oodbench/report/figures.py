@@ -277,8 +277,7 @@ def _curve(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> No
     """One quantity of a training log; curves with one label share its colour, its dash and its line in the legend."""
     labels = axes.get_legend_handles_labels()[1]
     number = labels.index(label) if label in labels else len(labels)
-    dash = STYLES[number // len(COLOURS) % len(STYLES)]
-    look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": dash, "linewidth": 1.2}
+    look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)], "linewidth": 1.2}
     steps, values = [line["step"] + 1 for line in log], [line.get(name, np.nan) for line in log]
     axes.plot(steps, values, label="_" * (label in labels) + label, marker="o", markersize=2.5, **look)
 
@@ -304,13 +303,17 @@ def ranks(material: Material, _: str) -> Figure:
         axes.plot([rank, rank, 0.6], [0, -line - 1, -line - 1], color=INK, linewidth=0.8)
         axes.plot(rank, 0, "o", color=COLOURS[0], markersize=4)
         axes.text(0.55, -line - 1, f"{name} ({rank:.2f})", ha="right", va="center", fontsize=8)
-    bars = [(a[1], max(b[1] for b in found if b[1] - a[1] < gap)) for a in found]
-    widest = [bar for bar in bars if bar[1] > bar[0] and not any(o[0] < bar[0] and o[1] >= bar[1] for o in bars)]
-    for place, (low, high) in enumerate(widest):
+    for place, (low, high) in enumerate(undistinguished([rank for _, rank, _ in found], gap)):
         axes.plot([low, high], [0.6 + 0.5 * place] * 2, color=COLOURS[3], linewidth=3, solid_capstyle="butt")
     axes.set(xlim=(0.5, len(found) + 0.5), yticks=[], xlabel=f"mean rank; critical difference {gap:.2f}")
     axes.spines["left"].set_visible(False)
     return figure
+
+
+def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, float]]:
+    """The widest spans of ranks that differ by less than ``gap``, as (lowest, highest)."""
+    spans = dict.fromkeys((low, max(high for high in ranks if high - low < gap)) for low in ranks)
+    return [(low, high) for low, high in spans if high > low and not any(a < low and high <= b for a, b in spans)]
 
 
 DRAWN: dict[str, Callable[[Material, str], Figure]] = {

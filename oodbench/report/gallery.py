@@ -25,6 +25,11 @@ class Illustration:
     caption: str
 
     @property
+    def label(self) -> str:
+        """What stands in the figure's place where it cannot be shown."""
+        return f"{self.kind} of {self.of}" if self.of else self.kind
+
+    @property
     def stem(self) -> str:
         """Path of its files without their suffix, relative to the results folder."""
         return f"figures/{slug(self.of)}-{self.kind}" if self.of else f"figures/{self.kind}"

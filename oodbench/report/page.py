@@ -20,7 +20,7 @@ def markdown_page(title: str, intro: Sequence[str], sections: Sequence[Section])
     for section in sections:
         parts += [f"## {section.title}\n", *(f"{line}\n" for line in section.text)]
         parts += [table(*one) for one in section.tables if one[1]]
-        parts += [f"![{one.kind} of {one.of}]({one.stem}.png)\n\n*{one.caption}*\n" for one in section.figures]
+        parts += [f"![{one.label}]({one.stem}.png)\n\n*{one.caption}*\n" for one in section.figures]
     return "\n".join(parts)
 
 
@@ -53,7 +53,7 @@ def _svg(folder: Path, illustration: Illustration) -> Markup:
         return Markup("")
     drawing = path.read_text("utf-8")
     drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
-    label = escape(f"{illustration.kind} of {illustration.of}")
+    label = escape(illustration.label)
     head, rest = drawing.split(">", 1)
     points = re.search(r' width="([\d.]+)pt"', head)
     least = round(float(points[1])) if points else 0  # narrower, and letters cannot be read: a phone scrolls
