@@ -66,6 +66,7 @@ def study_tasks(plan: Plan, device: str) -> list[StudyTask]:
         for kind, role, images in _subjects(model, test, ood, settings, seed):
             ref = refs.get((model, test))
             found[StudyTask(kind, model, settings, seed, device, role, test, images, ref)] = None
+    for model, test in dict.fromkeys((t.model, t.test) for t in plan.trials):
         for member in _members(model):
             found[StudyTask("training", member, settings, seed, device, "member", test, test)] = None
     return list(found)

@@ -8,7 +8,7 @@ import numpy as np
 
 from oodbench.errors import ScorerError, did_you_mean
 from oodbench.metrics.comparison import Difference, average_ranks, critical_difference, difference, holm
-from oodbench.report.tables import HEAD, bare_name, distinct, table
+from oodbench.report.tables import HEAD, bare_name, chance_mark, distinct, table
 from oodbench.store import Row
 
 LEVEL = 0.05
@@ -200,7 +200,7 @@ direction by losing the other has a low *lowest*.
 def _cell(row: Row | None, diagonal: bool) -> str:
     if row is None:
         return "·" if diagonal else ""
-    return f"{row['auroc']:.3f}" + " ▼" * (row["auroc"] < 0.5)
+    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}"
 
 
 def _directions(rows: list[Row]) -> str:

@@ -55,15 +55,19 @@ def metric_cell(row: Row | None, metric: str, notes: Notes, best_baseline: float
     cell = f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else " (too few for an interval)")
     if metric != "auroc":
         return cell
-    worse = " ▼" if value < 0.5 else ""
     plain = " ‡" if best_baseline is not None and not row["baseline"] and value <= best_baseline else ""
-    return cell + worse + plain
+    return cell + chance_mark(value) + plain
+
+
+def chance_mark(auroc: float) -> str:
+    """What stands behind an AUROC that is worse than chance; nothing behind others."""
+    return " ▼" if auroc < 0.5 else ""
 
 
 def auroc_text(row: Row) -> str:
     """``value [low, high]`` of a sound row, with its mark where it is worse than chance."""
     interval = f" [{row['auroc_low']:.3f}, {row['auroc_high']:.3f}]" if row["auroc_low"] is not None else ""
-    return f"{row['auroc']:.3f}{interval}" + " ▼" * (row["auroc"] < 0.5)
+    return f"{row['auroc']:.3f}{interval}{chance_mark(row['auroc'])}"
 
 
 def slug(name: str) -> str:
