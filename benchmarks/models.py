@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 import oodbench as ob
-from oodbench.execute import WORKER
-from oodbench.models.cards import load_card
-from oodbench.models.scoring import ChannelMixing, scoring_form
+from oodbench.passes.executors import WORKER
+from oodbench.zoo.cards import load_card
+from oodbench.zoo.scoring import ChannelMixing, scoring_form
 
 MODELS = ("glow-fashionmnist", "glow-cifar10", "pixelcnn-fashionmnist", "vae-fashionmnist")
 IMAGES, ROUNDS = 128, 7

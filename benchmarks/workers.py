@@ -6,8 +6,8 @@ import os
 import tempfile
 import time
 
-from oodbench import execute
-from oodbench.shards import ImagePass, ImageRef, measure_shard, shard_tasks
+from oodbench.passes import executors as execute
+from oodbench.passes.shards import ImagePass, ImageRef, measure_shard, shard_tasks
 
 
 def seconds(workers: int, allocator: bool) -> float:

@@ -12,16 +12,16 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "run": "oodbench.runner",
-    "load_model": "oodbench.models.load",
+    "load_model": "oodbench.zoo.load",
     "load_images": "oodbench.data.images",
-    "measure": "oodbench.statistics.measure",
+    "measure": "oodbench.passes.batches",
     "scorer": "oodbench.registry",
     "register_scorer": "oodbench.registry",
     "register_statistics": "oodbench.registry",
     "register_model": "oodbench.registry",
     "auroc": "oodbench.metrics",
     "detection_metrics": "oodbench.metrics",
-    "bits_per_dim": "oodbench.models.base",
+    "bits_per_dim": "oodbench.contract",
 }
 
 __all__ = ["__version__", *_PUBLIC]

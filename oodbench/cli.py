@@ -85,7 +85,7 @@ def run(
 
     Never uses the network. Can be interrupted and goes on where it stopped.
     """
-    from oodbench.execute import default_workers
+    from oodbench.passes.executors import default_workers
     from oodbench.runner import Options, adapted, run_suite
     from oodbench.suite import load_suite
 
@@ -143,10 +143,10 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
 @suite_options
 def plan(suite: str, limit: int | None, only: tuple[str, ...], seed: int | None, plugins: Paths) -> None:
     """Print what a run would measure and evaluate, and every skip with its reason."""
+    from oodbench.passes.shards import open_images
     from oodbench.plan import make_plan
     from oodbench.report.tables import skip_lines
     from oodbench.runner import adapted
-    from oodbench.shards import open_images
     from oodbench.suite import load_suite
 
     _load_plugins(plugins)
@@ -274,8 +274,8 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
 
     Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
     """
-    from oodbench.models.cards import load_card
-    from oodbench.models.train import train as fit
+    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.train import train as fit
 
     loaded = load_card(card)
     record = fit(loaded, out or Path(loaded.name), device, threads, " ".join(["oodbench", *sys.argv[1:]]))
@@ -288,8 +288,8 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
 @click.argument("cards", nargs=-1, required=True)
 def fetch_cards(cards: tuple[str, ...]) -> None:
     """Download the weights of CARDS that are hosted elsewhere, and compare them with their recorded hash."""
-    from oodbench.models.cards import load_card
-    from oodbench.models.hub import fetch_weights
+    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.hub import fetch_weights
 
     for name in cards:
         path = fetch_weights(load_card(name))
@@ -308,7 +308,7 @@ def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[
     Knows Glow-PyTorch, pixel-cnn-pp, the Likelihood-Regret VAE, the VAE of PyTorch's examples, and a masked PixelCNN.
     """
     from oodbench.data.views import check_view
-    from oodbench.models.importers import convert, write_card
+    from oodbench.zoo.importers import convert, write_card
 
     check_view(view)
     imported = convert(list(files), dict(map(_named_value, options)))

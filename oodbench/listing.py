@@ -10,13 +10,13 @@ from oodbench.data import sources
 from oodbench.data.catalog import DataCard, catalog, unlisted_card
 from oodbench.data.images import split_indices
 from oodbench.errors import DataError, ModelError, UnknownNameError
-from oodbench.models.cards import Card, training_log, zoo
-from oodbench.models.describe import describe
 from oodbench.registry import models as user_models
 from oodbench.registry import scorers as all_scorers
 from oodbench.registry import statistics as all_statistics
 from oodbench.suite import load_suite, suite_names
 from oodbench.types import Scorer, split_need
+from oodbench.zoo.cards import Card, training_log, zoo
+from oodbench.zoo.describe import describe
 
 Listing = tuple[list[str], list[list[str]]]
 

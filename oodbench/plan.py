@@ -10,11 +10,11 @@ import numpy as np
 
 from oodbench.data.images import load_images, parse_identifier
 from oodbench.errors import DataError, ModelError, UnknownNameError
-from oodbench.models.describe import describe, relatives
+from oodbench.passes.shards import ImagePass, ImageRef, open_images
 from oodbench.registry import reads_reference, scorers, statistics
-from oodbench.shards import ImagePass, ImageRef, open_images
 from oodbench.suite import Suite
 from oodbench.types import split_need
+from oodbench.zoo.describe import describe, relatives
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from oodbench.analysis.study import (
+from oodbench.analysis.tasks import (
     StudyTask,
     can_be_opened,
     draw,
@@ -20,19 +20,19 @@ from oodbench.analysis.study import (
     study_tasks,
     undrawn_row,
 )
-from oodbench.contest import contest_key, contest_row, contests
 from oodbench.errors import StoreError
-from oodbench.evaluate import TrialTask, cost_rows, evaluate, failed, skip_row, trial_key
-from oodbench.execute import default_workers, map_tasks
-from oodbench.models.describe import describe
+from oodbench.passes.executors import default_workers, map_tasks
+from oodbench.passes.shards import SHARD, ImagePass, ShardTask, forget, measure_shard, open_images, shard_tasks
 from oodbench.plan import Plan, make_plan, trial_passes
 from oodbench.progress import progress_bars
 from oodbench.registry import load_plugin, models, registered_by, scorers, statistics
 from oodbench.report import gallery, missing_figures, write_report
-from oodbench.shards import SHARD, ImagePass, ShardTask, forget, measure_shard, open_images, shard_tasks
 from oodbench.store import ColumnStore, Row, read_rows, write_rows
 from oodbench.suite import Suite, load_suite
+from oodbench.trials.comparison import contest_key, contest_row, contests
+from oodbench.trials.rows import TrialTask, cost_rows, evaluate, failed, skip_row, trial_key
 from oodbench.types import split_need
+from oodbench.zoo.describe import describe
 
 if TYPE_CHECKING:
     import pandas as pd

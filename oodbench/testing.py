@@ -17,12 +17,12 @@ from torch import Tensor
 
 from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import OodbenchError, ScorerError
-from oodbench.models.describe import describe, relatives
-from oodbench.models.load import load_model
+from oodbench.passes.batches import measure
 from oodbench.plan import cannot_give
 from oodbench.registry import load_plugin, registered_by, scorers, statistics
-from oodbench.statistics.measure import measure
 from oodbench.types import Columns, Scorer, split_need
+from oodbench.zoo.describe import describe, relatives
+from oodbench.zoo.load import load_model
 
 TOLERANCE = 1e-5
 """Relative difference up to which two evaluations of the same image count as equal."""
@@ -120,7 +120,7 @@ def _first_batch_faults(one: Any, other: Any, images: Tensor) -> Iterator[str]:
     if not all(map(_same, forwards, backwards)):
         yield (
             "the first batch after loading changes all scores; an ActNorm may set itself on it, or lose its flag when "
-            "it is loaded (oodbench.models.adapters handles that)"
+            "it is loaded (oodbench.zoo.adapters handles that)"
         )
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 import oodbench as ob
 from oodbench.errors import ModelError
-from oodbench.models.adapters import from_diffusers, from_flow, from_pythae, settle_actnorm
 from oodbench.models.noise import keyed_uniform
 from oodbench.testing import check_model
+from oodbench.zoo.adapters import from_diffusers, from_flow, from_pythae, settle_actnorm
 
 SHAPE = (1, 28, 28)
 

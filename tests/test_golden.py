@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import oodbench as ob
-from oodbench.models.cards import load_card
 from oodbench.registry import scorers
 from oodbench.runner import Options, run_suite
 from oodbench.suite import Pair, Suite
+from oodbench.zoo.cards import load_card
 
 LOG_PROB = {
     "cvglow-cifar10": [-5364.3641, -5236.9656, -5800.5010],

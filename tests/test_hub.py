@@ -12,9 +12,9 @@ from click.testing import CliRunner
 import oodbench as ob
 from oodbench.cli import main
 from oodbench.errors import ModelError
-from oodbench.models.cards import ZOO, load_card
-from oodbench.models.describe import describe
-from oodbench.models.hub import fetch_weights
+from oodbench.zoo.cards import ZOO, load_card
+from oodbench.zoo.describe import describe
+from oodbench.zoo.hub import fetch_weights
 
 WEIGHTS = (ZOO / "glow-fashionmnist" / "weights.safetensors").read_bytes()
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 import oodbench as ob
 from oodbench.cli import main
 from oodbench.errors import ModelError
-from oodbench.models.importers import convert, read_checkpoint, write_card
-from oodbench.models.load import FAMILIES
+from oodbench.zoo.importers import convert, read_checkpoint, write_card
+from oodbench.zoo.load import FAMILIES
 
 
 @pytest.fixture

@@ -11,15 +11,17 @@ import pytest
 from oodbench.paths import PACKAGE
 
 LAYERS = [
-    {"errors", "types", "paths"},
-    {"yaml_files", "registry", "progress"},
-    {"data", "models", "metrics", "scorers", "statistics", "store"},
-    {"suite", "shards", "execute"},
+    {"errors", "types", "paths", "contract", "progress", "yaml_files"},
+    {"suite", "registry", "store"},
+    {"models", "data", "scorers", "metrics"},
+    {"statistics", "zoo"},
+    {"passes"},
     {"plan"},
-    {"evaluate", "listing"},
-    {"contest"},
-    {"report", "analysis"},
-    {"runner", "testing"},
+    {"trials"},
+    {"analysis"},
+    {"report"},
+    {"testing", "listing"},
+    {"runner"},
     {"cli"},
 ]
 """Each layer imports from its own and from those before it."""

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 
 import oodbench as ob
 from oodbench.errors import ModelError, SuiteError, UnknownNameError
-from oodbench.models.cards import ZOO, Recipe, load_card, zoo
-from oodbench.models.describe import describe, relatives
+from oodbench.zoo.cards import ZOO, Recipe, load_card, zoo
+from oodbench.zoo.describe import describe, relatives
 
 
 @pytest.fixture

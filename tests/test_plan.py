@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from oodbench.errors import UnknownNameError
-from oodbench.models.describe import describe
-from oodbench.models.importers import Imported, write_card
-from oodbench.models.load import FAMILIES
+from oodbench.passes.shards import open_images
 from oodbench.plan import make_plan
-from oodbench.shards import open_images
 from oodbench.suite import Pair, Suite, load_suite
+from oodbench.zoo.describe import describe
+from oodbench.zoo.importers import Imported, write_card
+from oodbench.zoo.load import FAMILIES
 
 
 def suite(**changes):
@@ -117,8 +117,8 @@ def test_only_restricts_and_is_checked():
 
 
 def test_shared_images_are_counted(tmp_path, home):
-    from oodbench.evaluate import shared_images
-    from oodbench.shards import ImageRef, open_images
+    from oodbench.passes.shards import ImageRef, open_images
+    from oodbench.trials.rows import shared_images
 
     mnist = open_images(ImageRef("mnist/test", (1, 28, 28), 20)).images
     fashion = open_images(ImageRef("fashionmnist/test", (1, 28, 28), 20)).images

@@ -18,17 +18,18 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import oodbench as ob
-from oodbench import runner, shards, store
+from oodbench import runner, store
 from oodbench.errors import OodbenchError, StoreError
-from oodbench.execute import map_tasks
-from oodbench.models.cards import ZOO
-from oodbench.models.describe import describe
+from oodbench.passes import shards
+from oodbench.passes.executors import map_tasks
 from oodbench.registry import models as user_models
 from oodbench.registry import register_model, register_scorer
 from oodbench.registry import scorers as all_scorers
 from oodbench.runner import Options, run_suite
 from oodbench.suite import Pair, Suite
 from oodbench.testing import UniformModel
+from oodbench.zoo.cards import ZOO
+from oodbench.zoo.describe import describe
 
 
 def suite(**changes):

@@ -15,9 +15,9 @@ from sklearn.svm import OneClassSVM
 
 import oodbench as ob
 from oodbench.errors import ScorerError, UnknownNameError
-from oodbench.evaluate import group_means
 from oodbench.registry import register_scorer, scorers
 from oodbench.testing import check_scorer
+from oodbench.trials.rows import group_means
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
 
 def test_the_rejection_threshold_holds_its_size():
     """In-dist groups from the same distribution are flagged at about the stated rate; groups of one by definition."""
-    from oodbench.evaluate import LEVEL, rejection_threshold
+    from oodbench.trials.rows import LEVEL, rejection_threshold
 
     class Task:
         class trial:  # noqa: N801

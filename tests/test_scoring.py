@@ -7,12 +7,12 @@ import torch
 from torch.nn.utils import parametrize
 
 import oodbench as ob
-from oodbench.models.cards import load_card, zoo
 from oodbench.models.flows import ActNorm
 from oodbench.models.glow import Glow
 from oodbench.models.pixelcnn import PixelCNN
 from oodbench.models.realnvp import RealNVP
-from oodbench.models.scoring import LARGEST_BATCH, scoring_form
+from oodbench.zoo.cards import load_card, zoo
+from oodbench.zoo.scoring import LARGEST_BATCH, scoring_form
 
 
 def images_of(model, n=4):

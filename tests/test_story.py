@@ -13,15 +13,13 @@ import yaml
 
 import oodbench as ob
 from oodbench.analysis.samples import draw_samples, samples_path
-from oodbench.analysis.study import grayed
+from oodbench.analysis.tasks import grayed
+from oodbench.contract import bits_per_dim
 from oodbench.data.views import apply_view
 from oodbench.errors import DataError
-from oodbench.models.base import bits_per_dim
-from oodbench.models.cards import CAPABILITIES
-from oodbench.models.describe import describe
 from oodbench.models.glow import Glow
-from oodbench.models.load import FAMILIES
 from oodbench.models.noise import keyed_uniform
+from oodbench.passes.shards import ImageRef, open_images
 from oodbench.paths import PACKAGE
 from oodbench.registry import statistics
 from oodbench.report.gallery import gallery
@@ -29,9 +27,11 @@ from oodbench.report.page import html_page, markdown_page
 from oodbench.report.reproduction import Claim, claims, reproduction, verdict
 from oodbench.report.story import Told, both_directions, decomposition, overtaking, story
 from oodbench.runner import Options, run_suite
-from oodbench.shards import ImageRef, open_images
 from oodbench.store import read_rows
 from oodbench.suite import Analysis, Pair, Suite
+from oodbench.zoo.cards import CAPABILITIES
+from oodbench.zoo.describe import describe
+from oodbench.zoo.load import FAMILIES
 
 FLASH = Analysis(images=20, gray=(0, 50), samples=4, probes=4)
 

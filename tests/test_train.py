@@ -12,8 +12,8 @@ import torch
 import oodbench as ob
 from oodbench.errors import MissingDataError, ModelError
 from oodbench.metrics.ranking import area_under_roc
-from oodbench.models.cards import Recipe, load_card
-from oodbench.models.train import Fit, mutate, train
+from oodbench.zoo.cards import Recipe, load_card
+from oodbench.zoo.train import Fit, mutate, train
 
 CARD = """\
 name: tiny
@@ -141,11 +141,11 @@ def test_training_watches_how_well_raw_likelihood_detects(card, tmp_path):
 
 
 def test_weights_are_stored_in_half_precision_where_that_changes_nothing(card, tmp_path, monkeypatch):
-    monkeypatch.setattr("oodbench.models.train.HALF_FROM", 16)  # the tiny model's largest tensors
+    monkeypatch.setattr("oodbench.zoo.train.HALF_FROM", 16)  # the tiny model's largest tensors
     record = train(card(), tmp_path / "half", "cpu", 1)
     assert record["storage"] == "float16"
     assert record["storage_moves_bits_per_dim"] < 1e-3
-    monkeypatch.setattr("oodbench.models.train.HALF_LIMIT", 0)
+    monkeypatch.setattr("oodbench.zoo.train.HALF_LIMIT", 0)
     assert train(card("again"), tmp_path / "full", "cpu", 1)["storage"] == "float32"
     half, full = (tmp_path / name / "weights.safetensors" for name in ("half", "full"))
     assert half.stat().st_size < 0.95 * full.stat().st_size

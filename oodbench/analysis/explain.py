@@ -9,9 +9,9 @@ import numpy as np
 
 from oodbench.analysis.second_order import Estimate, Expansion, expand, variance_sums
 from oodbench.data.images import ImageSet, load_images
-from oodbench.models.describe import describe
-from oodbench.models.load import load_model
-from oodbench.statistics.measure import measure
+from oodbench.passes.batches import measure
+from oodbench.zoo.describe import describe
+from oodbench.zoo.load import load_model
 
 
 def explain(reference: str, in_dist: str, ood: str, limit: int = 500, probes: int = 64) -> str:

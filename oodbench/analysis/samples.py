@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.errors import ModelError
-from oodbench.models.describe import describe
+from oodbench.passes.shards import ImageRef, model_identity
 from oodbench.paths import home, write_whole
-from oodbench.shards import ImageRef, model_identity
 from oodbench.store import key_of
+from oodbench.zoo.describe import describe
 
 
 def samples_path(model: str, n: int, seed: int) -> Path:
@@ -35,7 +35,7 @@ def draw_samples(model: str, n: int, seed: int, device: str = "cpu") -> Path:
     """
     import torch
 
-    from oodbench.models.load import load_model
+    from oodbench.zoo.load import load_model
 
     path = samples_path(model, n, seed)
     if not path.exists():

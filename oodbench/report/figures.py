@@ -18,20 +18,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from oodbench.analysis.study import StudyTask, columns_of
+from oodbench.analysis.tasks import StudyTask, columns_of
+from oodbench.contract import bits_per_dim
 from oodbench.data.catalog import is_synthetic, may_be_shown
-from oodbench.evaluate import TrialTask, model_log_prob, trial_scores
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import critical_difference
 from oodbench.metrics.ranking import counts
-from oodbench.models.base import bits_per_dim
-from oodbench.models.describe import describe
+from oodbench.passes.shards import ImageRef, open_images
 from oodbench.paths import write_whole
 from oodbench.registry import scorers
 from oodbench.report.comparison import common, ranked
 from oodbench.report.gallery import FORMATS, INK, Illustration, trained_name, watched
-from oodbench.shards import ImageRef, open_images
 from oodbench.store import Row
+from oodbench.trials.rows import TrialTask, model_log_prob, trial_scores
+from oodbench.zoo.describe import describe
 
 COLOURS = sns.color_palette("colorblind")
 STYLES = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1)))

@@ -12,8 +12,6 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from oodbench.errors import ModelError, UnknownNameError
-from oodbench.models.cards import Card, wrong_file
-from oodbench.models.describe import UserModel, describe
 from oodbench.models.diffusion import small_diffusion
 from oodbench.models.gated_pixelcnn import GatedPixelCNN
 from oodbench.models.glow import Glow
@@ -22,6 +20,8 @@ from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
 from oodbench.models.realnvp import RealNVP
 from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
+from oodbench.zoo.cards import Card, wrong_file
+from oodbench.zoo.describe import UserModel, describe
 
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "glow": Glow,

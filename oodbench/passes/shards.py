@@ -12,11 +12,11 @@ import numpy as np
 from oodbench.data.images import ImageSet, content_hash, load_images
 from oodbench.data.views import Shape, apply_view
 from oodbench.errors import OodbenchError
-from oodbench.models.cards import Card
-from oodbench.models.describe import describe
+from oodbench.passes.batches import as_column, prepare, run_pass
 from oodbench.registry import statistics
-from oodbench.statistics.measure import as_column, prepare, run_pass
 from oodbench.store import SECONDS, ColumnStore, key_of
+from oodbench.zoo.cards import Card
+from oodbench.zoo.describe import describe
 
 SHARD = 500
 """Images a shard: the unit of caching, of loss and of parallel work."""
@@ -118,8 +118,8 @@ def _model_for(statistic: str, reference: str, seed: int, device: str) -> Any:
 
 @lru_cache(maxsize=4)
 def _model(reference: str, seed: int, device: str, folded: bool) -> Any:
-    from oodbench.models.load import load_model
-    from oodbench.models.scoring import scoring_form
+    from oodbench.zoo.load import load_model
+    from oodbench.zoo.scoring import scoring_form
 
     model = load_model(reference, seed, device)
     return scoring_form(model) if folded and isinstance(describe(reference), Card) else model

@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import ModelError
 from oodbench.metrics.ranking import area_under_roc
-from oodbench.models.cards import Card, Recipe
-from oodbench.models.load import build
 from oodbench.paths import write_whole
+from oodbench.zoo.cards import Card, Recipe
+from oodbench.zoo.load import build
 
 REF_IMAGES = 1000
 """Images of `ref` that each validation looks at."""

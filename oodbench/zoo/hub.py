@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from oodbench.errors import ModelError
-from oodbench.models.cards import Card, Hosted
 from oodbench.paths import home, write_whole
+from oodbench.zoo.cards import Card, Hosted
 
 
 def fetch_weights(card: Card) -> Path:

@@ -17,7 +17,7 @@ from oodbench.errors import ModelError, UnknownNameError
 from oodbench.paths import PACKAGE, home
 from oodbench.yaml_files import load_yaml
 
-ZOO = PACKAGE / "models" / "zoo"
+ZOO = PACKAGE / "zoo" / "weights"
 
 
 ANY = frozenset({"parameters"})

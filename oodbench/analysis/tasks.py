@@ -19,17 +19,17 @@ import numpy as np
 
 from oodbench import __version__
 from oodbench.analysis.samples import draw_samples, samples_path, samples_ref
+from oodbench.contract import bits_per_dim
 from oodbench.data.catalog import is_synthetic
 from oodbench.data.images import parse_identifier
 from oodbench.errors import OodbenchError
-from oodbench.evaluate import DIGITS, density_columns
-from oodbench.models.base import bits_per_dim
-from oodbench.models.cards import Card, training_log
-from oodbench.models.describe import describe, relatives
+from oodbench.passes.shards import ImagePass, ImageRef, model_identity, open_images, shard_tasks
 from oodbench.plan import Plan, cannot_give, passes_of, unavailable
-from oodbench.shards import ImagePass, ImageRef, model_identity, open_images, shard_tasks
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.suite import Analysis
+from oodbench.trials.rows import DIGITS, density_columns
+from oodbench.zoo.cards import Card, training_log
+from oodbench.zoo.describe import describe, relatives
 
 VERSION = 1
 """Of the rows; a new one whenever their numbers change."""
@@ -224,7 +224,7 @@ def _graying(task: StudyTask) -> dict[str, Any]:
 
 def _second_order(task: StudyTask) -> dict[str, Any]:
     from oodbench.analysis.second_order import Estimate, expand, variance_sums
-    from oodbench.models.load import load_model
+    from oodbench.zoo.load import load_model
 
     sets = [open_images(images).first(task.settings.images).images for images in (task.test, task.images)]
     of_in, of_ood = (Estimate.of_mean(columns_of(task, images)["log_prob"]) for images in (task.test, task.images))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from oodbench.errors import ModelError
-from oodbench.models.cards import Card, load_card
 from oodbench.registry import models
 from oodbench.types import Of
+from oodbench.zoo.cards import Card, load_card
 
 
 class UserModel:

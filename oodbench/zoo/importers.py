@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from oodbench.errors import ModelError
-from oodbench.models.cards import wrong_file
-from oodbench.models.load import FAMILIES
 from oodbench.models.logistic import mixture_width
 from oodbench.paths import write_whole
+from oodbench.zoo.cards import wrong_file
+from oodbench.zoo.load import FAMILIES
 
 State = dict[str, Tensor]
 

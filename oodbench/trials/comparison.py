@@ -8,13 +8,13 @@ import numpy as np
 
 from oodbench import __version__
 from oodbench.data.catalog import is_synthetic
-from oodbench.evaluate import DIGITS, TrialTask, trial_key, trial_scores
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
-from oodbench.models.describe import describe
+from oodbench.passes.shards import ImageRef, open_images
 from oodbench.registry import scorers
-from oodbench.shards import ImageRef, open_images
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.rows import DIGITS, TrialTask, trial_key, trial_scores
+from oodbench.zoo.describe import describe
 
 Contest = tuple[TrialTask, ...]
 """The single-image trials of one model and one pair of sets."""
