@@ -42,6 +42,10 @@ class StoreError(OodbenchError):
     """A file of results that cannot be read or written."""
 
 
+class DamagedError(StoreError):
+    """A file that is not what was written; what the cache holds is made again."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A clause for the end of a sentence: the nearest known names, or all of them where none is near."""
     known = sorted(known)

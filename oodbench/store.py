@@ -1,24 +1,33 @@
-"""Columns and rows on disk: content-addressed, written whole, checked when read."""
+"""What is on disk: sealed files of the cache, shards of columns, rows. Written whole, and proved when they are read.
+
+A sealed file ends in the SHA-256 of all that stands before it, 64 hexadecimal digits. A zip's own CRC is looked at only at a
+member's end and an ``.npy`` file has none, so that a flipped bit would become a number. A reader that maps an array ignores
+what stands behind it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oodbench.errors import StoreError
+from oodbench.errors import DamagedError, StoreError
 from oodbench.paths import home, write_if_changed, write_whole
 
-SCHEMA = 2
+SCHEMA = 3
 """Of rows; a reader refuses newer ones."""
-SECONDS = "seconds"
-"""Beside the statistics, each shard keeps how long its measurement took."""
+ABOUT = "about"
+"""The member of a shard that says in words what made it."""
+SEAL = 64
+"""Bytes of a sealed file's seal."""
 
 Row = dict[str, Any]
 logger = logging.getLogger("oodbench")
@@ -27,6 +36,51 @@ logger = logging.getLogger("oodbench")
 def key_of(*parts: Any) -> str:
     """SHA-256 of JSON-able parts: the name of a thing that is its content."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write a file of the cache whole, with its seal; :class:`StoreError` where it cannot be written."""
+    seal = hashlib.sha256(content).hexdigest().encode()
+    write_whole(path, lambda file: file.write(content + seal))
+
+
+def read_sealed(path: Path) -> bytes:
+    """The content of a sealed file.
+
+    Raises
+    ------
+    FileNotFoundError : there is none
+    DamagedError : the seal does not fit what stands before it
+    """
+    whole = path.read_bytes()
+    content, seal = whole[:-SEAL], whole[-SEAL:]
+    if hashlib.sha256(content).hexdigest().encode() != seal:
+        raise DamagedError(f"{path} is damaged: its content is not what was written")
+    return content
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """An array as the bytes of an ``.npy`` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def map_sealed(path: Path) -> np.ndarray:
+    """The array of a sealed ``.npy`` file, memory-mapped, after its seal was compared; raises as :func:`read_sealed`."""
+    read_sealed(path)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DamagedError(f"{path} is damaged: {error}") from error
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one task measured: statistic → float64 ``(N,)`` or ``(N, K)``, and in words what made it."""
+
+    columns: Mapping[str, np.ndarray]
+    about: Mapping[str, Any]
 
 
 class ColumnStore:
@@ -42,25 +96,30 @@ class ColumnStore:
         return self.root / key[:2] / f"{key}.npz"
 
     def __contains__(self, key: str) -> bool:
-        return self.path(key).exists()
+        return self.get(key) is not None
 
-    def put(self, key: str, columns: Mapping[str, np.ndarray], seconds: float) -> None:
+    def put(self, key: str, shard: Shard) -> None:
         """Store one shard; :class:`StoreError` where the disk is full or the folder cannot be written."""
-        arrays: dict[str, Any] = {**columns, SECONDS: np.float64(seconds)}
-        write_whole(self.path(key), lambda file: np.savez(file, **arrays))
+        buffer = io.BytesIO()
+        about = np.frombuffer(json.dumps(shard.about, sort_keys=True).encode(), np.uint8)
+        arrays: dict[str, Any] = {**shard.columns, ABOUT: about}
+        np.savez(buffer, **arrays)
+        write_sealed(self.path(key), buffer.getvalue())
 
-    def get(self, key: str) -> dict[str, np.ndarray] | None:
+    def get(self, key: str) -> Shard | None:
         """One shard, or None where it is not here; a damaged one is removed and counts as not here."""
         path = self.path(key)
         try:
-            with np.load(path, allow_pickle=False) as archive:  # the zip's CRC covers every array
-                return {name: archive[name] for name in archive.files}
+            with np.load(io.BytesIO(read_sealed(path)), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             return None
-        except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+        except (DamagedError, zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
             logger.warning("the cached shard %s is damaged (%s); it is measured again", path, error)
             path.unlink(missing_ok=True)
             return None
+        about = json.loads(arrays.pop(ABOUT).tobytes())
+        return Shard(arrays, about)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -14,10 +14,11 @@ from oodbench.data.views import Shape, apply_view
 from oodbench.errors import OodbenchError
 from oodbench.passes.batches import as_column, prepare, run_pass
 from oodbench.registry import statistics
-from oodbench.store import SECONDS, ColumnStore, key_of
+from oodbench.store import ColumnStore, Shard, key_of
 from oodbench.zoo.cards import Card
 from oodbench.zoo.describe import describe
 
+SECONDS = "seconds"
 SHARD = 500
 """Images a shard: the unit of caching, of loss and of parallel work."""
 
@@ -106,8 +107,10 @@ def measure_shard(task: ShardTask) -> int:
         columns = run_pass(entry, _model_for(*given), images, _prepared(*given, task.prepared_on))
     ColumnStore().put(
         task.key,
-        {name: as_column(entry, name, values, images) for name, values in columns.items()},
-        time.perf_counter() - began,
+        Shard(
+            {name: as_column(entry, name, values, images) for name, values in columns.items()},
+            {"seconds": time.perf_counter() - began},
+        ),
     )
     return len(images)
 
@@ -173,5 +176,5 @@ def read_columns(image_pass: ImagePass, seed: int, device: str) -> dict[str, np.
             raise OodbenchError(
                 f"the columns of {image_pass.name} on {open_images(image_pass.images).identifier} are not in the cache; run again"
             )
-        shards.append({**shard, SECONDS: np.atleast_1d(shard[SECONDS])})
+        shards.append({**shard.columns, SECONDS: np.atleast_1d(shard.about["seconds"])})
     return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}

@@ -18,10 +18,10 @@ from oodbench.contract import bits_per_dim
 from oodbench.data.catalog import is_synthetic
 from oodbench.errors import OodbenchError
 from oodbench.metrics import Estimate, detection_metrics, proportion
-from oodbench.passes.shards import ImagePass, ImageRef, model_identity, open_images, read_columns, shard_tasks
+from oodbench.passes.shards import SECONDS, ImagePass, ImageRef, model_identity, open_images, read_columns, shard_tasks
 from oodbench.plan import Skip, Trial, passes_of, trial_passes
 from oodbench.registry import scorers, statistics
-from oodbench.store import SCHEMA, SECONDS, Row, key_of
+from oodbench.store import SCHEMA, Row, key_of
 from oodbench.types import Columns, split_need
 from oodbench.zoo.describe import describe
 
