@@ -1,33 +1,81 @@
-"""The plan: what a suite comes to on this machine, before anything is measured."""
+"""The plan: what a suite comes to on this machine, before anything is measured.
+
+:func:`make_plan` is where names become values. It looks each model, image set, scorer and statistic up once; after it
+returns, nothing that the driver does looks a name up again.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from oodbench.data.images import load_images, parse_identifier
-from oodbench.errors import DataError, ModelError, UnknownNameError
-from oodbench.passes.shards import ImagePass, ImageRef, open_images
+from oodbench.data.catalog import is_synthetic
+from oodbench.data.images import ImageSet, load_images, parse_identifier
+from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
+from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, shard_keys
+from oodbench.passes.work import DrawTask, open_images, samples_path
 from oodbench.registry import reads_reference, scorers, statistics
-from oodbench.suite import Suite
-from oodbench.types import split_need
-from oodbench.zoo.describe import describe, relatives
+from oodbench.store import key_of
+from oodbench.suite import Suite, named
+from oodbench.types import Of, Pass, Scorer, split_need
+from oodbench.zoo.cards import Card, training_log
+from oodbench.zoo.describe import describe, relatives, unknown_set
+
+Needs = Mapping[str, tuple[ImagePass, ...]]
+"""Name of a need → the passes that give it: one, or one of each member of an ensemble."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
-    """One row to be: a scorer's judgement of one OOD set against one in-dist set."""
+    """One row to be: a scorer's judgement of one OOD set against one in-dist set.
 
-    model: str
-    scorer: str
+    Attributes
+    ----------
+    ref : in-dist reference images, for scorers that look at some
+    reads : of ``test``, ``ood`` and ``ref``: the passes that give what the scorer takes
+    density : of ``test`` and ``ood``: the model's density pass, since bits a dimension stand in every row
+    """
+
+    model: Model
+    scorer: Scorer
     group_size: int
-    test: ImageRef
-    ood: ImageRef
-    ref: ImageRef | None
-    """In-dist reference images, for scorers that fit."""
+    test: Images
+    ood: Images
+    ref: Images | None
+    reads: Mapping[str, Needs]
+    density: Mapping[str, ImagePass]
+
+    @property
+    def passes(self) -> list[ImagePass]:
+        """The passes whose columns it reads, each once."""
+        read = [one for needs in self.reads.values() for passes in needs.values() for one in passes]
+        return list(dict.fromkeys([*read, *self.density.values()]))
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What the paper's explanations ask of one model: the image sets, and the density pass of each.
+
+    Attributes
+    ----------
+    train, samples : training images, and images drawn from the model, where there are some
+    grayed : set → per cent → the set's drawn images, contracted towards mid-grey
+    members : the models of its ensemble, where all are here: trainings that differ in their seed alone
+    logs : model → its validations during training
+    """
+
+    model: Model
+    test: Images
+    oods: tuple[Images, ...]
+    ref: Images | None
+    train: Images | None
+    samples: Images | None
+    draw: DrawTask | None
+    grayed: Mapping[Images, Mapping[int, Images]]
+    density: Mapping[Images, ImagePass]
+    members: tuple[Model, ...]
+    logs: Mapping[Model, list[dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -43,176 +91,434 @@ class Skip:
 
 @dataclass
 class Plan:
-    """Passes to make, trials to evaluate, and every skip with its reason."""
+    """Passes to make, trials to evaluate, every skip with its reason, and sentences on what no pair uses."""
 
     suite: Suite
-    passes: list[ImagePass] = field(default_factory=list)
+    device: str
+    only: Only
     trials: list[Trial] = field(default_factory=list)
+    subjects: list[Subject] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def passes(self) -> list[ImagePass]:
+        """The passes that trials read, each once, in order."""
+        return list(dict.fromkeys(one for trial in self.trials for one in trial.passes))
 
 
 @dataclass(frozen=True)
 class Only:
     """A restriction of a suite: names of one kind are alternatives, each kind that has names must match."""
 
-    models: frozenset[str]
-    scorers: frozenset[str]
-    sets: frozenset[str]
+    models: frozenset[str] = frozenset()
+    scorers: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
 
     def admits_sets(self, in_dist: str, ood: str) -> bool:
-        return not self.sets or bool(self.sets & {set_name(in_dist), set_name(ood)})
+        return not self.sets or bool(self.sets & {in_dist, ood})
 
-    def admits(self, model: str, scorer: str) -> bool:
-        return (not self.models or model in self.models) and (not self.scorers or scorer in self.scorers)
+    def admits_model(self, model: str) -> bool:
+        return not self.models or model in self.models
 
-
-def set_name(identifier: str) -> str:
-    """The bare name in an image set's identifier."""
-    return parse_identifier(identifier)[0]
+    def admits_scorer(self, scorer: str) -> bool:
+        return not self.scorers or scorer in self.scorers
 
 
-def make_plan(suite: Suite, only: Iterable[str] = ()) -> Plan:
+def make_plan(suite: Suite, only: Iterable[str] = (), device: str = "cpu") -> Plan:
     """Resolve a suite against the registries and the images that are here.
 
     Parameters
     ----------
     only : names of models, scorers or image sets to restrict the plan to, see :class:`Only`
+    device : that models run on; columns of unlike kinds of device are kept apart
 
     Raises
     ------
     UnknownNameError : a model, scorer or image set that does not exist anywhere
+    SuiteError : two models or image sets that would be shown under one name
     """
-    restriction = _check_names(suite, only)
-    plan = Plan(suite)
-    for pair in suite.pairs:
-        in_dist = set_name(pair.in_dist)
-        models = [reference for reference in suite.models if describe(reference).trained_on == in_dist]
-        for ood in pair.ood:
-            if not restriction.admits_sets(pair.in_dist, ood):
-                continue
-            if not models:
-                reason = f"no model of the suite {suite.name!r} is trained on {in_dist}"
-                plan.skips.append(Skip(pair.in_dist, ood, reason))
-            for model in models:
-                _plan_pair(plan, model, pair.in_dist, ood, restriction)
-    plan.passes = list(dict.fromkeys(p for trial in plan.trials for p in trial_passes(trial)))
-    return plan
+    return _Planner(suite, tuple(only), device).plan()
 
 
-def _check_names(suite: Suite, only: Iterable[str]) -> Only:
-    for reference in suite.models:
-        describe(reference)
-    for name in [*suite.scorers, *suite.group_sizes]:
-        scorers[name]
-    sets = {set_name(name) for pair in suite.pairs for name in (pair.in_dist, *pair.ood)}
-    known = {*suite.models, *suite.scorers, *sets}
-    given = list(only)
-    for name in given:
-        if name not in known:
-            raise UnknownNameError("model, scorer or image set of this suite", name, known)
-    return Only(*(frozenset(given) & set(kind) for kind in (suite.models, suite.scorers, sets)))
+class Resolver:
+    """Looks names up, each once, and keeps the values."""
 
+    def __init__(self, seed: int, device: str):
+        self.seed, self.device = seed, device
+        self._models: dict[str, Model] = {}
+        self._images: dict[ImageRef, Images | DataError] = {}
+        self._passes: dict[tuple[str, str, Images, Images | None], ImagePass] = {}
+        entries = statistics.values()
+        asked = {entry.capability_for(name) for entry in entries for name in entry.statistics}
+        self._asked = {*asked, "sample", "latent_shapes"} - {""}
 
-def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> None:
-    suite, shape = plan.suite, describe(model).shape
-    chosen = [name for name in suite.scorers if only.admits(model, name)]
-    if not chosen:
-        return
-    name, _, _, view = parse_identifier(_seen_by(model, in_dist))
-    test, ref = (
-        ImageRef(f"{name}/{split}{'@' * bool(view)}{view or ''}", shape, suite.limit) for split in ("test", "ref")
-    )
-    other = ImageRef(_seen_by(model, ood), shape, suite.limit)
-    reason = _no_weights(model) or _unusable(test, other)
-    if reason:
-        plan.skips.append(Skip(in_dist, ood, reason, model))
-        return
-    no_ref = unavailable(ref)
-    for name in chosen:
-        scorer = scorers[name]
-        fits = reads_reference(scorer.fit, scorer.needs)
-        reason = (no_ref if fits else None) or cannot_give(model, scorer.all_needs)
-        if reason:
-            plan.skips.append(Skip(in_dist, ood, reason, model, name))
-            continue
-        for size in [1, *suite.group_sizes.get(name, [])]:
-            plan.trials.append(Trial(model, name, size, test, other, ref if fits else None))
+    def model(self, reference: str, shown: str | None = None) -> Model:
+        """The model of a reference with its relatives; where it cannot be used, ``missing`` says why."""
+        if reference not in self._models:
+            self._models[reference] = self._resolved(reference, shown)
+        return self._models[reference]
 
+    def _resolved(self, reference: str, shown: str | None) -> Model:
+        known = describe(reference)
+        own = self._alone(reference, shown)
+        kinds: tuple[Of, ...] = ("background", "general", "ensemble")
+        related = {of: tuple(self._alone(name) for name in relatives(reference, of)) for of in kinds}
+        return replace(own, relatives=related, view=known.view)
 
-def _seen_by(model: str, identifier: str) -> str:
-    """The identifier with the model's own view, for sets of another shape that name none."""
-    view, own = parse_identifier(identifier)[3], describe(model).view
-    if view or not own:
-        return identifier
-    try:
-        fits = load_images(identifier).shape == describe(model).shape
-    except DataError:  # not here: the skip will say so
-        return identifier
-    return identifier if fits else f"{identifier}@{own}"
+    def _alone(self, reference: str, shown: str | None = None) -> Model:
+        known, missing, identity = describe(reference), "", ""
+        try:
+            identity = known.identity()
+        except ModelError as error:
+            missing = str(error)
+        return Model(
+            reference=reference,
+            name=shown or known.name,
+            identity=identity,
+            likelihood=known.likelihood,
+            shape=known.shape,
+            trained_on=known.trained_on,
+            methods=frozenset(method for method in self._asked if known.gives(method)),
+            here=known.local,
+            folded=isinstance(known, Card),
+            sampler=known.sampler_version,
+            training_seed=known.training_seed,
+            missing=missing,
+            unhashable=known.unhashable,
+        )
 
+    def images(self, ref: ImageRef) -> Images:
+        """The image set of a reference; :class:`DataError` where it is not here or unusable."""
+        if ref not in self._images:
+            try:
+                self._images[ref] = resolved_images(ref, open_images(ref))
+            except DataError as error:
+                self._images[ref] = error
+        found = self._images[ref]
+        if isinstance(found, DataError):
+            raise found
+        return found
 
-def _no_weights(model: str) -> str | None:
-    try:
-        describe(model).identity()
-    except ModelError as error:
-        return str(error)
-    return None
+    def images_or_none(self, ref: ImageRef) -> Images | None:
+        """The image set of a reference, where it is here."""
+        try:
+            return self.images(ref)
+        except DataError:
+            return None
 
+    def passes_of(
+        self, model: Model, need: str, images: Images, ref: Images | None = None
+    ) -> tuple[ImagePass, ...]:
+        """The passes that give ``need`` of ``model`` on an image set: one, or one of each member of an ensemble.
 
-def unavailable(ref: ImageRef) -> str | None:
-    """Why a known set cannot be opened here, or None; unknown names are errors, not skips."""
-    try:
-        open_images(ref)
-    except DataError as error:
-        return str(error)
-    return None
-
-
-def _unusable(test: ImageRef, ood: ImageRef) -> str | None:
-    reason = unavailable(test) or unavailable(ood)
-    if reason:
-        return reason
-    if np.array_equal(open_images(test).images, open_images(ood).images):
-        return f"{open_images(ood).identifier} holds the same images as the in-dist set"
-    return None
-
-
-def cannot_give(model: str, needs: Iterable[str]) -> str | None:
-    """Why a statistic cannot be had of a model, its background or its ensemble, or None."""
-    for need in needs:
+        ``ref`` are the in-dist images that a pass is prepared on, where it is.
+        """
         statistic, of = split_need(need)
-        entry, found = statistics[statistic], relatives(model, of)
-        if entry.package and importlib.util.find_spec(entry.package[0]) is None:
-            package, extra = entry.package
-            return f"{need} needs the package {package}: `pip install 'oodbench[{extra}]'`"
-        method = entry.capability_for(statistic)
-        if of in ("background", "general") and not found:
-            return f"{model} has no {of} model, which {need} asks for"
-        if of == "ensemble" and len(found) < 2:
-            return f"{model} has no ensemble of two or more models, which {need} asks for"
-        reasons = [reason for name in found if name != model and (reason := _no_weights(name))]
-        reasons += [f"{n} has no `{method}`, which {need} asks for" for n in found if not describe(n).gives(method)]
-        if reasons:
-            return reasons[0]
-    return None
+        entry = statistics[statistic]
+        owners = (None,) if entry.model_free else model.of(of)
+        prepared_on = ref if entry.prepare else None
+        return tuple(self._pass(entry, owner, images, prepared_on) for owner in owners)
+
+    def _pass(
+        self, entry: Pass, model: Model | None, images: Images, ref: Images | None
+    ) -> ImagePass:
+        which = (entry.identity, model.reference if model else "", images, ref)
+        if which not in self._passes:
+            first = next(iter(entry.statistics))
+            keys = shard_keys(
+                entry.identity, model, images, seed=self.seed, device=self.device, prepared_on=ref
+            )
+            self._passes[which] = ImagePass(
+                statistic=first,
+                kind=entry.name,
+                identity=entry.identity,
+                model=model,
+                images=images,
+                seed=self.seed,
+                device=self.device,
+                here=first in statistics.local or bool(model and model.here),
+                prepared_on=ref,
+                keys=keys,
+            )
+        return self._passes[which]
 
 
-def trial_passes(trial: Trial) -> list[ImagePass]:
-    """The passes whose columns a trial reads."""
-    scorer = scorers[trial.scorer]
-    wanted = [(need, refs) for need in scorer.needs for refs in (trial.test, trial.ood)]
-    wanted += [(need, trial.ref) for need in scorer.fit_needs if trial.ref is not None]
-    wanted += [("log_prob", trial.test), ("log_prob", trial.ood)]  # bits a dimension stand in every row
-    return [p for need, refs in wanted for p in passes_of(trial.model, need, refs, trial.ref)]
+def resolved_images(ref: ImageRef, found: ImageSet) -> Images:
+    """An opened image set as a value."""
+    return Images(
+        ref=ref,
+        identifier=found.identifier,
+        name=found.name,
+        split=found.split,
+        sha256=found.sha256,
+        shards=found.shard_hashes(SHARD),
+        n=len(found),
+        official=found.official,
+        drawn=found.draw is not None,
+        synthetic=is_synthetic(found.name),
+    )
 
 
-def passes_of(model: str, need: str, images: ImageRef, ref: ImageRef | None = None) -> list[ImagePass]:
-    """The passes that give ``need`` of ``model`` on an image set: one, or one of each member of an ensemble.
+def set_name(reference: str) -> str:
+    """The bare name in an image set's reference."""
+    return parse_identifier(reference).name
 
-    ``ref`` are the in-dist images that a pass is prepared on, where it is.
-    """
+
+class _Planner:
+    """Makes one plan."""
+
+    def __init__(self, suite: Suite, only: Sequence[str], device: str):
+        self.suite, self.resolver = suite, Resolver(suite.seed, device)
+        for name in [*suite.scorers, *suite.group_sizes]:
+            scorers[name]  # an unknown one raises
+        self.models = [self.resolver.model(reference, shown) for shown, reference in map(named, suite.models)]
+        _check_unique("models", [(model.name, model.reference) for model in self.models])
+        self.made = Plan(suite, device, self._only(only))
+        self.shown: dict[tuple[str, tuple[int, ...]], str] = {}
+
+    def _only(self, given: Sequence[str]) -> Only:
+        sets = {self._set(entry) for pair in self.suite.pairs for entry in (pair.in_dist, *pair.ood)}
+        names = {name for model in self.models for name in (model.name, model.reference)}
+        known = {*names, *self.suite.scorers, *sets}
+        for name in given:
+            if name not in known:
+                raise UnknownNameError("model, scorer or image set of this suite", name, known)
+        return Only(*(frozenset(given) & set(kind) for kind in (names, self.suite.scorers, sets)))
+
+    def _set(self, entry: str | Mapping[str, str]) -> str:
+        """What ``--only`` and ``trained_on`` call an entry's set: its given name, else the reference's bare name."""
+        shown, reference = named(entry)
+        return shown or set_name(reference)
+
+    def plan(self) -> Plan:
+        for pair in self.suite.pairs:
+            in_dist = self._set(pair.in_dist)
+            own = [model for model in self.models if model.trained_on == in_dist]
+            for entry in pair.ood:
+                if not self.made.only.admits_sets(in_dist, self._set(entry)):
+                    continue
+                if not own:
+                    reason = f"no model of the suite {self.suite.name!r} is trained on {in_dist}"
+                    self._skip(pair.in_dist, entry, reason)
+                for model in own:
+                    self._pair(model, pair.in_dist, entry)
+        self._remark_unused()
+        if self.suite.analysis is not None:
+            tests = dict.fromkeys((trial.model, trial.test) for trial in self.made.trials)
+            self.made.subjects = [self._subject(model, test) for model, test in tests]
+        return self.made
+
+    def _skip(
+        self, in_dist: str | Mapping[str, str], ood: str | Mapping[str, str], reason: str,
+        model: str = "", scorer: str = "",
+    ) -> None:  # fmt: skip
+        pair = [shown or reference for shown, reference in map(named, (in_dist, ood))]
+        self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer))
+
+    def _pair(
+        self, model: Model, in_dist: str | Mapping[str, str], ood: str | Mapping[str, str]
+    ) -> None:
+        only = self.made.only
+        admitted = only.admits_model(model.name) or only.admits_model(model.reference)
+        chosen = [scorers[name] for name in self.suite.scorers if only.admits_scorer(name)]
+        if not (admitted and chosen):
+            return
+        test_ref, other_ref = self._ref(model, in_dist, "test"), self._ref(model, ood)
+        try:
+            if model.missing:
+                raise ModelError(model.missing)
+            test, other = self.resolver.images(test_ref), self.resolver.images(other_ref)
+            self._check_shown(model, {test: in_dist, other: ood})
+            if test.sha256 == other.sha256:
+                raise DataError(f"{other.identifier} holds the same images as the in-dist set")
+        except (ModelError, DataError) as error:
+            self._skip(in_dist, ood, str(error), model.name)
+            return
+        ref_ref = self._ref(model, in_dist, "ref")
+        for scorer in chosen:
+            self._trials(model, scorer, test, other, ref_ref, (in_dist, ood))
+
+    def _trials(
+        self, model: Model, scorer: Scorer, test: Images, ood: Images, ref_ref: ImageRef,
+        pair: tuple[str | Mapping[str, str], str | Mapping[str, str]],
+    ) -> None:  # fmt: skip
+        fits = reads_reference(scorer.fit, scorer.needs)
+        ref = self.resolver.images_or_none(ref_ref)
+        reason = cannot_give(model, scorer.all_needs)
+        if fits and ref is None:
+            reason = str(self.resolver._images[ref_ref])
+        elif fits and ref is not None and ref.n < scorer.least_reference:
+            reason = (
+                f"{scorer.name} needs at least {scorer.least_reference} in-dist reference images, "
+                f"not {ref.n}; use a larger limit"
+            )
+        if reason:
+            self._skip(*pair, reason, model.name, scorer.name)
+            return
+        for size in [1, *self.suite.group_sizes.get(scorer.name, [])]:
+            if min(test.n, ood.n) // size < 2:
+                reason = f"{min(test.n, ood.n)} images make fewer than two groups of {size}"
+                self._skip(*pair, reason, model.name, scorer.name)
+                continue
+            self.made.trials.append(
+                self._trial(model, scorer, size, (test, ood, ref if fits else None))
+            )
+
+    def _trial(
+        self, model: Model, scorer: Scorer, size: int, sets: tuple[Images, Images, Images | None]
+    ) -> Trial:
+        test, ood, ref = sets
+        needs: dict[str, tuple[Images, tuple[str, ...]]] = {
+            "test": (test, scorer.needs),
+            "ood": (ood, scorer.needs),
+        }
+        if ref is not None:
+            needs["ref"] = (ref, scorer.all_needs if scorer.fit else ())
+        reads = {
+            role: {need: self.resolver.passes_of(model, need, images, ref) for need in wanted}
+            for role, (images, wanted) in needs.items()
+        }
+        density = {role: self._density(model, images) for role, images in (("test", test), ("ood", ood))}
+        return Trial(model, scorer, size, test, ood, ref, reads, density)
+
+    def _density(self, model: Model, images: Images) -> ImagePass:
+        (own,) = self.resolver.passes_of(model, "log_prob", images)
+        return own
+
+    def _ref(self, model: Model, entry: str | Mapping[str, str], split: str | None = None) -> ImageRef:
+        """The reference of a suite's entry, in a split of its own where one is asked for, with the model's view.
+
+        The model's own view is for sets of another shape that name none.
+        """
+        shown, reference = named(entry)
+        parsed = parse_identifier(reference)
+        if split is not None:
+            parsed = replace(parsed, split=split)
+        plain = ImageRef(str(parsed), model.shape, self.suite.limit, name=shown)
+        if parsed.view or not model.view:
+            return plain
+        try:
+            fits = load_images(str(parsed)).shape == model.shape
+        except DataError:  # not here: the skip will say so
+            return plain
+        return plain if fits else replace(plain, reference=str(replace(parsed, view=model.view)))
+
+    def _check_shown(self, model: Model, sets: Mapping[Images, str | Mapping[str, str]]) -> None:
+        """Two entries of a suite never meet in one cell of a page."""
+        for images, entry in sets.items():
+            reference = named(entry)[1]
+            before = self.shown.setdefault((images.identifier, model.shape), reference)
+            if before != reference:
+                raise SuiteError(_one_name("image sets", images.identifier, before, reference))
+
+    def _remark_unused(self) -> None:
+        """A sentence for each model that no pair of the suite uses."""
+        used = {self._set(pair.in_dist) for pair in self.suite.pairs}
+        for model in self.models:
+            if model.unhashable:
+                self.made.remarks.append(model.unhashable)
+            if model.trained_on in used:
+                continue
+            unknown = unknown_set(model.trained_on) if model.trained_on else None
+            why = unknown or f"it is trained on {model.trained_on or 'a set that it does not name'}"
+            near = "" if unknown else f", the in-dist set of no pair of this suite{did_you_mean(model.trained_on, used)}"
+            self.made.remarks.append(f"{model.name} is not used: {why}{near}")
+
+    def _subject(self, model: Model, test: Images) -> Subject:
+        settings = self.suite.analysis
+        assert settings is not None
+        own = [trial for trial in self.made.trials if (trial.model, trial.test) == (model, test)]
+        oods = tuple(dict.fromkeys(trial.ood for trial in own))
+        split = parse_identifier(test.ref.reference)
+        of_split = {
+            name: ImageRef(str(replace(split, split=name)), test.shape, limit, name=test.ref.name)
+            for name, limit in (("ref", self.suite.limit), ("train", settings.images))
+        }
+        ref, train = (self.resolver.images_or_none(one) for one in of_split.values())
+        draw = self._draw(model, settings.samples)
+        samples = drawn_samples(draw) if draw else None
+        real = [images for images in (test, *oods) if not images.synthetic]
+        grayed = {images: self._grayed(images, settings.images, settings.gray) for images in real}
+        sets = [test, *oods, ref, train, samples, *(one for curve in grayed.values() for one in curve.values())]
+        density = {images: self._density(model, images) for images in sets if images is not None}
+        whole = cannot_give(model, ["ensemble_log_prob"]) is None
+        members = model.of("ensemble") if whole else ()
+        logs = {one: _log(one.reference) for one in (model, *members)}
+        return Subject(
+            model, test, oods, ref, train, samples, draw, grayed, density, members, logs
+        )
+
+    def _grayed(self, images: Images, n: int, percents: Iterable[int]) -> dict[int, Images]:
+        """The images that a limit of ``n`` draws, contracted towards mid-grey by each factor."""
+        few = replace(images.ref, limit=min(n, images.n))
+        return {percent: self.resolver.images(replace(few, contract=percent)) for percent in percents}
+
+    def _draw(self, model: Model, n: int) -> DrawTask | None:
+        if not n or not model.gives("sample"):
+            return None
+        kind, seed = self.resolver.device.split(":")[0], self.suite.seed
+        key = key_of("samples", model.identity, model.sampler, n, seed, kind)
+        return DrawTask(
+            key=key,
+            model=model.reference,
+            model_identity=model.identity,
+            model_name=model.name,
+            shape=model.shape,
+            n=n,
+            seed=seed,
+            device=self.resolver.device,
+            here=model.here,
+        )
+
+
+def drawn_samples(draw: DrawTask) -> Images:
+    """The images that a drawing gives, or will: an image set whose identity is the drawing's."""
+    ref = ImageRef(str(samples_path(draw.key)), draw.shape, name="samples", sampled=True)
+    starts = range(0, draw.n, SHARD)
+    shards = tuple(key_of(draw.key, start) for start in starts)
+    return Images(ref, "samples", "samples", "test", draw.key, shards, draw.n, draw.n, draw=draw.key)
+
+
+def _log(reference: str) -> list[dict[str, float]]:
+    known = describe(reference)
+    return training_log(known) if isinstance(known, Card) else []
+
+
+def _check_unique(kind: str, shown: Iterable[tuple[str, str]]) -> None:
+    found: dict[str, str] = {}
+    for name, reference in shown:
+        if name in found:
+            raise SuiteError(_one_name(kind, name, found[name], reference))
+        found[name] = reference
+
+
+def _one_name(kind: str, name: str, one: str, other: str) -> str:
+    return (
+        f"the {kind} {one!r} and {other!r} would both be shown as {name!r}; give one a name of its own in the suite, "
+        f"`other-name: {other}` in place of `{other}`"
+    )
+
+
+def cannot_give(model: Model, needs: Iterable[str]) -> str | None:
+    """Why a statistic cannot be had of a model, its background or its ensemble, or None."""
+    reasons = (_lacking(model, need) for need in needs)
+    return next((reason for reason in reasons if reason), None)
+
+
+def _lacking(model: Model, need: str) -> str | None:
     statistic, of = split_need(need)
-    entry = statistics[statistic]
-    first, prepared_on = next(iter(entry.statistics)), ref if entry.prepare else None
-    names = [None] if entry.model_free else relatives(model, of)
-    return [ImagePass(first, name, images, prepared_on) for name in names]
+    entry, found = statistics[statistic], model.of(of)
+    if entry.package and importlib.util.find_spec(entry.package[0]) is None:
+        package, extra = entry.package
+        return f"{need} needs the package {package}: `pip install 'oodbench[{extra}]'`"
+    if of in ("background", "general") and not found:
+        return f"{model.name} has no {of} model, which {need} asks for"
+    if of == "ensemble" and len(found) < 2:
+        return f"{model.name} has no ensemble of two or more models, which {need} asks for"
+    method = entry.capability_for(statistic)
+    missing = [one.missing for one in found if one.missing]
+    unable = [one.name for one in found if not one.gives(method)]
+    if missing:
+        return missing[0]
+    return f"{unable[0]} has no `{method}`, which {need} asks for" if unable else None

@@ -122,9 +122,40 @@ class ColumnStore:
         return Shard(arrays, about)
 
 
+MEASURED = ("cost", "provenance")
+"""Fields of a row that say how it was measured: they differ between runs that agree in everything else."""
+SEALS = ("values_sha256", "measured_sha256")
+"""Fields of a row that hold the hashes of all its other ones, and of :data:`MEASURED`."""
+
+
+def row_hashes(row: Row) -> dict[str, str]:
+    """The hash of a row's values, and that of its cost and provenance."""
+    values = {name: value for name, value in row.items() if name not in (*MEASURED, *SEALS)}
+    measured = {name: row.get(name) for name in MEASURED}
+    return dict(zip(SEALS, (key_of(values), key_of(measured)), strict=True))
+
+
+def sealed_row(row: Row) -> Row:
+    """A row that proves itself."""
+    return row | row_hashes(row)
+
+
+def faults(row: Row) -> str | None:
+    """What is wrong with a row that was read, or None: its hashes must be those of its values.
+
+    Rows of schemas before 3 have none.
+    """
+    if row.get("schema", 0) < SCHEMA:
+        return None
+    changed = [name for name, found in row_hashes(row).items() if row.get(name) != found]
+    if not changed:
+        return None
+    return f"its {changed[0]} is not that of what stands in it: it was edited or is damaged"
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as sorted JSON lines; a file that would not change is left alone."""
-    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows)
+    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in rows)
     write_if_changed(path, "".join(line + "\n" for line in lines).encode())
 
 
@@ -133,22 +164,48 @@ def read_rows(path: Path) -> list[Row]:
 
     Raises
     ------
-    StoreError : a damaged line, or rows of a newer schema
+    StoreError : a damaged or edited line, or rows of a newer schema
     """
-    if not path.exists():
-        return []
     rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise StoreError(
-                f"{path}:{number} is not a row ({error}); delete the file and run the suite again"
-            ) from error
-        if row.get("schema", 0) > SCHEMA:
-            raise StoreError(
-                f"{path}:{number} has schema {row['schema']}, this oodbench knows up to {SCHEMA}: it was written by a newer "
-                "version; upgrade oodbench, or use another --out"
-            )
+    for number, line in enumerate(_lines(path), 1):
+        row, fault = _parsed(path, number, line)
+        if row is None:
+            raise StoreError(f"{path}:{number} {fault}; run the suite again, which computes it anew")
         rows.append(row)
     return rows
+
+
+def read_lines(path: Path) -> tuple[list[Row], list[str]]:
+    """Rows, and the lines that are not what was written; :class:`StoreError` for rows of a newer schema alone."""
+    rows, damaged = [], []
+    for number, line in enumerate(_lines(path), 1):
+        row, _ = _parsed(path, number, line)
+        if row is None:
+            damaged.append(line)
+        else:
+            rows.append(row)
+    return rows, damaged
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file: what a line feed ends, and no other sign that Unicode calls a line's end."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_bytes().decode("utf-8", "surrogateescape").split("\n") if line]
+
+
+def _parsed(path: Path, number: int, line: str) -> tuple[Row | None, str]:
+    """A row, or None and what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return None, f"is not a row ({error})"
+    if not isinstance(row, dict) or not isinstance(row.get("schema"), int):
+        return None, "is not a row (it is no object with a schema)"
+    if row["schema"] > SCHEMA:
+        raise StoreError(
+            f"{path}:{number} has schema {row['schema']}, this oodbench knows up to {SCHEMA}: it was written by a newer "
+            "version; upgrade oodbench, or use another --out"
+        )
+    fault = faults(row)
+    return (None, f"is not what was written: {fault}") if fault else (row, "")

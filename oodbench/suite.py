@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from oodbench.errors import UnknownNameError
+from oodbench.names import checked_name
 from oodbench.paths import PACKAGE
 from oodbench.yaml_files import load_yaml
+
+
+Entry = str | dict[str, str]
+"""A model or an image set of a suite: a name or a path, or ``shown name: path``."""
+LARGEST_SEED = 2**32 - 1
+"""That numpy's frozen generator takes."""
+
+
+def named(entry: Entry) -> tuple[str | None, str]:
+    """An entry's own shown name, where it gives one, and its reference."""
+    if isinstance(entry, str):
+        return None, entry
+    ((name, reference),) = entry.items()
+    return name, reference
+
+
+def _checked_entries(entries: list[Entry]) -> list[Entry]:
+    for entry in entries:
+        if isinstance(entry, dict):
+            if len(entry) != 1:
+                raise ValueError(f"{entry} must be one `name: path`")
+            checked_name("suite entry", next(iter(entry)))
+    doubled = [entry for number, entry in enumerate(entries) if entry in entries[:number]]
+    if doubled:
+        raise ValueError(f"{doubled[0]!r} stands twice")
+    return entries
+
+
+Entries = Annotated[list[Entry], AfterValidator(_checked_entries)]
 
 
 class Pair(BaseModel):
@@ -16,10 +47,10 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    in_dist: str
+    in_dist: Entry
     """Name of the image set, as in the models' ``trained_on``; ``name@view`` where the shape rule is not wanted."""
-    ood: list[str] = Field(min_length=1)
-    """Image sets, ``name[/split][[:limit]][@view]``."""
+    ood: Entries = Field(min_length=1)
+    """Image sets, ``name[/split][[:limit]][@view]``, or ``shown name: path``."""
 
 
 class Analysis(BaseModel):
@@ -42,18 +73,18 @@ class Suite(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: Annotated[str, AfterValidator(lambda name: checked_name("suite", name))]
     title: str
     about: str = ""
-    models: list[str] = Field(min_length=1)
-    """Names in the zoo, paths to cards, or models that a plugin registers."""
+    models: Entries = Field(min_length=1)
+    """Names in the zoo, paths to cards (``shown name: path``), or models that a plugin registers."""
     pairs: list[Pair] = Field(min_length=1)
     scorers: list[str] = Field(min_length=1)
     group_sizes: dict[str, list[int]] = {}
     """Scorer → sizes M of the groups that it judges as one, besides single images."""
     limit: int | None = Field(None, gt=0)
-    """Images of each set that are used, from its beginning; all for none."""
-    seed: int = Field(0, ge=0)
+    """Images that are drawn of each set, in an order that never changes; all for none."""
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Of dequantisation noise, group membership and bootstrap."""
     bootstrap: int = Field(1000, ge=0)
     """Replicates for the intervals of AUPR and FPR."""

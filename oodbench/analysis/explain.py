@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from oodbench.analysis.second_order import Estimate, Expansion, expand, variance_sums
+from oodbench.analysis.second_order import Expected, Expansion, expand, variance_sums
 from oodbench.data.images import ImageSet, load_images
 from oodbench.passes.batches import measure
 from oodbench.zoo.describe import describe
@@ -31,11 +31,11 @@ def explain(reference: str, in_dist: str, ood: str, limit: int = 500, probes: in
     model = load_model(reference)
     sets = [load_images(name, like=model).first(limit) for name in (in_dist, ood)]
     found = expand(model, sets[0].images, sets[1].images, probes)
-    of_in, of_ood = (Estimate.of_mean(measure(model, images, "log_prob")["log_prob"]) for images in sets)
+    of_in, of_ood = (Expected.of_mean(measure(model, images, "log_prob")["log_prob"]) for images in sets)
     return "\n".join(_lines(describe(reference).name, sets, of_ood - of_in, found))
 
 
-def _lines(name: str, sets: list[ImageSet], measured: Estimate, found: Expansion) -> Iterator[str]:
+def _lines(name: str, sets: list[ImageSet], measured: Expected, found: Expansion) -> Iterator[str]:
     in_dist, ood = sets
     nats = math.prod(in_dist.shape) * math.log(2)
     yield f"{name}: E[log p] of {ood.identifier} minus that of {in_dist.identifier}, in nats"
@@ -65,7 +65,7 @@ def _data_alone(in_dist: ImageSet, ood: ImageSet) -> Iterator[str]:
     }.get(where, "the in-dist set: the data alone predict no sign.")
 
 
-def _verdict(measured: Estimate, found: Expansion) -> Iterator[str]:
+def _verdict(measured: Expected, found: Expansion) -> Iterator[str]:
     predicted = found.first.value + found.second.value
     agrees = predicted * measured.value > 0
     yield (
@@ -80,7 +80,7 @@ def _verdict(measured: Estimate, found: Expansion) -> Iterator[str]:
         yield "The curvature at images is not that at their mean: one quadratic does not describe this density."
 
 
-def _apart(one: Estimate, other: Estimate) -> bool:
+def _apart(one: Expected, other: Expected) -> bool:
     """Whether two estimates differ by more than three errors and by more than a fifth."""
     difference = one - other
     return abs(difference.value) > max(3 * difference.error, 0.2 * abs(other.value))

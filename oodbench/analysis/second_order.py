@@ -27,19 +27,19 @@ PROBES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Expected:
     """A number in nats and its standard error; an error of zero means that nothing was sampled."""
 
     value: float
     error: float = 0.0
 
     @classmethod
-    def of_mean(cls, values: np.ndarray) -> Estimate:
+    def of_mean(cls, values: np.ndarray) -> Expected:
         """The mean of independent numbers."""
         return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
-    def __sub__(self, other: Estimate) -> Estimate:
-        return Estimate(self.value - other.value, math.hypot(self.error, other.error))
+    def __sub__(self, other: Expected) -> Expected:
+        return Expected(self.value - other.value, math.hypot(self.error, other.error))
 
     def __str__(self) -> str:
         return f"{self.value:+.1f}" + f" ± {self.error:.1f}" * (self.error > 0)
@@ -58,10 +58,10 @@ class Expansion:
     closed_form : the paper's form for constant-volume Glow, from its 1×1 convolutions; None for other models
     """
 
-    first: Estimate
-    second: Estimate
-    diagonal: Estimate
-    at_data: Estimate
+    first: Expected
+    second: Expected
+    diagonal: Expected
+    at_data: Expected
     closed_form: float | None
 
 
@@ -87,10 +87,10 @@ def curvature(model: MultiscaleFlow, points: Tensor, left: Tensor, right: Tensor
     return torch.cat(found).numpy()
 
 
-def whole_moments_term(model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor) -> Estimate:
+def whole_moments_term(model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor) -> Expected:
     """``½ Tr[H·(S_ood − S_in)]``: centred images are themselves the probes, since ``E[vᵀHv] = Tr[H·E[vvᵀ]]``."""
     of_ood, of_in = (
-        Estimate.of_mean(curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre) / 2)
+        Expected.of_mean(curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre) / 2)
         for y in (ood, in_dist)
     )
     return of_ood - of_in
@@ -98,11 +98,11 @@ def whole_moments_term(model: MultiscaleFlow, points: Tensor, centre: Tensor, in
 
 def diagonal_term(
     model: MultiscaleFlow, centre: Tensor, variances: Tensor, probes: int, generator: torch.Generator
-) -> Estimate:
+) -> Expected:
     """``½ Tr[H·diag(variances)]`` by Hutchinson's estimator with Rademacher probes at ``centre``."""
     signs = torch.randint(0, 2, (probes, *variances.shape), generator=generator).to(variances) * 2 - 1
     right = variances.abs().sqrt() * signs
-    return Estimate.of_mean(curvature(model, centre.expand_as(right), variances.sign() * right, right) / 2)
+    return Expected.of_mean(curvature(model, centre.expand_as(right), variances.sign() * right, right) / 2)
 
 
 def expand(model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, seed: int = 0) -> Expansion:
@@ -130,7 +130,7 @@ def expand(model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, 
     variances = y_ood.var(0, unbiased=False) - y_in.var(0, unbiased=False)
     few_in, few_ood = y_in[:probes], y_ood[:probes]
     return Expansion(
-        Estimate(first),
+        Expected(first),
         whole_moments_term(model, centre[None], centre, few_in, few_ood),
         diagonal_term(model, centre, variances, probes, torch.Generator().manual_seed(seed)),
         whole_moments_term(model, few_in, centre, few_in, few_ood),

@@ -1,4 +1,4 @@
-"""The paper's explanations as rows: each task is one row, with the passes that it reads and a key made of content.
+"""The paper's explanations as tasks: what each row, and each figure of images or columns, is computed from.
 
 ==============  ====================================================================================================
 likelihood      mean log-probability of one image set under one model, and of the terms that it is made of
@@ -6,241 +6,274 @@ graying         the same, of images contracted towards mid-grey by several facto
 second-order    predicted against measured gap of two image sets, see :mod:`oodbench.analysis.second_order`
 training        bits/dim, and AUROC of raw likelihood, after each validation of a model's training
 ==============  ====================================================================================================
+
+These are rows of ``analysis.jsonl``. What figures draw, in ``curves.jsonl``: ``likelihoods``, ``decomposition``,
+``latents``, ``grid``, ``data``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-import numpy as np
-
-from oodbench import __version__
-from oodbench.analysis.samples import draw_samples, samples_path, samples_ref
-from oodbench.contract import bits_per_dim
-from oodbench.data.catalog import is_synthetic
-from oodbench.data.images import parse_identifier
+from oodbench.analysis import curves, rows
+from oodbench.analysis.material import Material, SetValue
+from oodbench.data.catalog import may_be_shown
+from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
-from oodbench.passes.shards import ImagePass, ImageRef, model_identity, open_images, shard_tasks
-from oodbench.plan import Plan, cannot_give, passes_of, unavailable
+from oodbench.passes.columns import LostError
+from oodbench.passes.values import Images, Model
+from oodbench.plan import Plan, Subject, Trial
 from oodbench.store import SCHEMA, Row, key_of
-from oodbench.suite import Analysis
-from oodbench.trials.rows import DIGITS, density_columns
-from oodbench.zoo.cards import Card, training_log
-from oodbench.zoo.describe import describe, relatives
 
-VERSION = 1
-"""Of the rows; a new one whenever their numbers change."""
-TERMS = ("log_prob", "log_prob_z", "log_det", "latent_norm", "reconstruction", "kl")
+RULES = {
+    "likelihood": rows.likelihood,
+    "graying": rows.graying,
+    "second-order": rows.second_order,
+    "training": rows.training,
+    "likelihoods": curves.likelihoods,
+    "decomposition": curves.decomposition,
+    "latents": curves.latents,
+    "grid": curves.grid,
+    "data": curves.data,
+}
+ANALYSES = ("likelihood", "graying", "second-order", "training")
+"""Kinds that are rows of ``analysis.jsonl``; the others are drawn by figures."""
 
 
-@dataclass(frozen=True)
-class StudyTask:
-    """One row to be, with all that it depends on."""
+@cache
+def analysis_digest() -> str:
+    """Hash of the code that computes these rows."""
+    modules = [f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order")]
+    own = code_digest(*modules, within="oodbench.analysis")
+    return key_of(own, code_digest("oodbench.trials.curves", within="oodbench.trials"))
+
+
+@dataclass(frozen=True, eq=False)
+class AnalysisTask:
+    """One row to be."""
 
     kind: str
-    model: str
-    settings: Analysis
-    seed: int
-    device: str
-    role: str
-    """Of ``images``: ``train``, ``test``, ``ood`` or ``samples``; ``member`` where ``model`` is one of an ensemble."""
-    test: ImageRef
-    """The in-dist test set."""
-    images: ImageRef
-    """The set that the row is about."""
-    ref: ImageRef | None = None
-    """In-dist reference images, which the typical log-probability is taken from."""
+    key: str
+    head: Row
+    material: Material
+    here: bool = False
+    files: tuple[str, ...] = field(default=())
+
+    @property
+    def tables(self) -> tuple[str]:
+        return ("analysis" if self.kind in ANALYSES else "curves",)
+
+    @property
+    def after(self) -> frozenset[str]:
+        """The shards, and drawings, that have to be there before."""
+        return self.material.keys
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} of {self.head.get('model', '')} on {self.head.get('images', self.head['in_dist'])}"
+
+    def failed(self, reason: str) -> dict[str, list[Row]]:
+        """The row of a task that could not be computed."""
+        return {self.tables[0]: [self.head | {"status": "failed", "reason": reason}]}
+
+    def perform(self) -> Found:
+        """Compute the row; what fails gives a FAILED row with its reason."""
+        try:
+            row, files = RULES[self.kind](self.material)
+        except LostError:
+            raise
+        except OodbenchError as error:
+            return Found(self.failed(str(error)))
+        return Found({self.tables[0]: [self.head | {"status": "ok"} | row]}, files)
 
 
-def study_tasks(plan: Plan, device: str) -> list[StudyTask]:
-    """The rows that a plan's models and pairs come to; none for a suite without ``analysis``."""
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Rows by table, and small files beside them: path in the results folder → content."""
+
+    rows: Mapping[str, list[Row]]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
+    """The rows that a plan's models and pairs come to, and what figures draw; explanations only where a suite asks."""
+    found = [*_of_pairs(plan)]
+    for subject in plan.subjects:
+        found += _of_subject(plan, subject)
+    for test in dict.fromkeys(subject.test.identifier for subject in plan.subjects):
+        found += _of_data(plan, [one for one in plan.subjects if one.test.identifier == test])
+    return list({task.key: task for task in found}.values())
+
+
+def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
+    """The histograms of log p on each pair."""
+    pairs: dict[tuple[Model, Images, Images], Trial] = {}
+    for trial in plan.trials:
+        pairs.setdefault((trial.model, trial.test, trial.ood), trial)
+    for (model, test, ood), trial in pairs.items():
+        sets = [_set("test", test, trial.density["test"].keys), _set("ood", ood, trial.density["ood"].keys)]
+        head = _curve_head("likelihoods", model, test, plan) | {"ood": ood.identifier}
+        yield _task("likelihoods", head, Material(sets))
+
+
+def _of_subject(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
+    model, test = subject.model, subject.test
+    for role, images in _sets_of(subject):
+        ref = [_of(subject, "ref", subject.ref)] if subject.ref else []
+        head = _head("likelihood", plan, subject, role, images)
+        yield _task("likelihood", head, Material([_of(subject, role, images), *ref]), model)
+    for role, images in _real(subject):
+        yield _graying(plan, subject, role, images)
+    if model.gives("latent_shapes"):
+        for images in subject.oods:
+            yield _second_order(plan, subject, images)
+    yield from _training(plan, subject)
+    yield from _drawn(plan, subject)
+
+
+def _sets_of(subject: Subject) -> list[tuple[str, Images]]:
+    """Role and image set of each likelihood row."""
+    found = [("test", subject.test), *(("ood", images) for images in subject.oods)]
+    found += [("train", subject.train)] if subject.train else []
+    return found + ([("samples", subject.samples)] if subject.samples else [])
+
+
+def _real(subject: Subject) -> list[tuple[str, Images]]:
+    """The test set and each OOD set that is not generated."""
+    found = [("test", subject.test), *(("ood", images) for images in subject.oods)]
+    return [(role, images) for role, images in found if not images.synthetic]
+
+
+def _graying(plan: Plan, subject: Subject, role: str, images: Images) -> AnalysisTask:
     settings = plan.suite.analysis
-    if settings is None:
-        return []
-    seed, refs = plan.suite.seed, {(t.model, t.test): t.ref for t in plan.trials if t.ref}
-    found: dict[StudyTask, None] = {}
-    for model, test, ood in dict.fromkeys((t.model, t.test, t.ood) for t in plan.trials):
-        for kind, role, images in _subjects(model, test, ood, settings, seed):
-            ref = refs.get((model, test))
-            found[StudyTask(kind, model, settings, seed, device, role, test, images, ref)] = None
-    for model, test in dict.fromkeys((t.model, t.test) for t in plan.trials):
-        for member in _members(model):
-            found[StudyTask("training", member, settings, seed, device, "member", test, test)] = None
-    return list(found)
+    assert settings is not None
+    n = min(settings.images, images.n)
+    contracted = [
+        _of(subject, f"{percent}", one) for percent, one in subject.grayed[images].items()
+    ]
+    options = {
+        "rows": images.rows_of(n),
+        "test_rows": subject.test.rows_of(min(settings.images, subject.test.n)),
+    }
+    sets = [_of(subject, "images", images), _of(subject, "test", subject.test), *contracted]
+    head = _head("graying", plan, subject, role, images) | {"n": n}
+    return _task("graying", head, Material(sets, options), subject.model)
 
 
-def _members(model: str) -> list[str]:
-    """The models of a model's ensemble, where all are here: trainings that differ in their seed alone."""
-    return relatives(model, "ensemble") if cannot_give(model, ["ensemble_log_prob"]) is None else []
+def _second_order(plan: Plan, subject: Subject, images: Images) -> AnalysisTask:
+    settings = plan.suite.analysis
+    assert settings is not None
+    model = subject.model
+    options = {
+        "test_rows": subject.test.rows_of(min(settings.images, subject.test.n)),
+        "images_rows": images.rows_of(min(settings.images, images.n)),
+        "probes": settings.probes,
+        "seed": plan.suite.seed,
+        "model": model.reference,
+        "identity": model.identity,
+    }
+    sets = [_of(subject, "test", subject.test), _of(subject, "images", images)]
+    head = _head("second-order", plan, subject, "ood", images)
+    return _task("second-order", head, Material(sets, options), model)
 
 
-def _subjects(
-    model: str, test: ImageRef, ood: ImageRef, settings: Analysis, seed: int
-) -> Iterable[tuple[str, str, ImageRef]]:
-    """Kind, role and image set of the rows that a model and a pair ask for."""
-    yield "training", "test", test
-    for role, images in (("test", test), ("ood", ood)):
-        yield "likelihood", role, images
-        if not _synthetic(images):
-            yield "graying", role, images
-    train = _training_images(test, settings.images)
-    if unavailable(train) is None:
-        yield "likelihood", "train", train
-    if settings.samples and describe(model).gives("sample"):
-        yield "likelihood", "samples", samples_ref(model, settings.samples, seed)
-    if describe(model).gives("latent_shapes"):
-        yield "second-order", "ood", ood
+def _training(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
+    own = [("test", subject.model), *(("member", member) for member in subject.members)]
+    for role, model in own:
+        head = _head("training", plan, subject, role, subject.test)
+        head |= {"model": model.name, "likelihood": model.likelihood}
+        yield _task("training", head, Material([], {"log": subject.logs[model]}))
 
 
-def _synthetic(images: ImageRef) -> bool:
-    return is_synthetic(parse_identifier(images.reference)[0])
+def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
+    """What figures draw of one model."""
+    model, test = subject.model, subject.test
+    real = [_of(subject, role, images) for role, images in _real(subject)]
+    drawn = [_of(subject, "samples", subject.samples)] if subject.samples else []
+    if model.gives("latent_shapes") or model.gives("encode"):
+        for column in ("log_prob_z", "log_det"):
+            head = _curve_head("decomposition", model, test, plan) | {"column": column}
+            yield _task("decomposition", head, Material(real, {"column": column}))
+        if drawn:
+            head = _curve_head("latents", model, test, plan) | {"dimensions": test.dimensions}
+            yield _task("latents", head, Material([*real, *drawn]))
+    if drawn and subject.samples:
+        for one in [*drawn, *real]:
+            if may_be_shown(one.name):
+                yield _grid(plan, subject, one, subject.samples.n)
 
 
-def _training_images(test: ImageRef, n: int) -> ImageRef:
-    name, _, _, view = parse_identifier(test.reference)
-    return ImageRef(f"{name}/train{'@' * bool(view)}{view or ''}", test.shape, n)
+def _grid(plan: Plan, subject: Subject, one: SetValue, n: int) -> AnalysisTask:
+    head = _curve_head("grid", subject.model, subject.test, plan) | {"set": one.identifier, "role": one.role}
+    path = f"grids/{key_of(head, one.sha256, n)[:24]}.png"
+    shown = min(n, one.n)
+    options = {"file": path, "n": shown}
+    return _task("grid", head | {"file": path, "n": shown}, Material([one], options), files=(path,))
 
 
-def grayed(images: ImageRef, n: int, percent: int) -> ImageRef:
-    """The first ``n`` images of a set, contracted towards mid-grey."""
-    return ImageRef(images.reference, images.shape, min(n, len(open_images(images))), percent)
+def _of_data(plan: Plan, subjects: list[Subject]) -> Iterator[AnalysisTask]:
+    """Histograms of pixel moments over the sets of one in-dist set."""
+    sets: dict[str, SetValue] = {}
+    for subject in subjects:
+        for role, images in _real(subject):
+            sets.setdefault(images.identifier, _of(subject, role, images).without_columns())
+    in_dist = subjects[0].test.identifier
+    for quantity in ("mean", "variance"):
+        head = {"kind": "data", "suite": plan.suite.name, "in_dist": in_dist, "quantity": quantity}
+        yield _task("data", head, Material(list(sets.values()), {"quantity": quantity}))
 
 
-def study_passes(task: StudyTask) -> list[ImagePass]:
-    """The passes that a row is computed from."""
-    sets = [task.images, task.test]
-    if task.kind == "training":
-        return []
-    if task.kind == "likelihood" and task.ref:
-        sets.append(task.ref)
-    if task.kind == "graying":
-        sets += [grayed(task.images, task.settings.images, percent) for percent in task.settings.gray]
-    return [p for images in dict.fromkeys(sets) for p in passes_of(task.model, "log_prob", images)]
-
-
-def samples_wanted(tasks: Iterable[StudyTask]) -> list[StudyTask]:
-    """One task for each model that images are to be drawn from."""
-    return list({task.model: task for task in tasks if task.role == "samples"}.values())
-
-
-def samples_of(task: StudyTask) -> Path:
-    """Where the images drawn from a task's model lie, or will."""
-    return samples_path(task.model, task.settings.samples, task.seed)
-
-
-def can_be_opened(task: StudyTask) -> bool:
-    """Whether the images of a task are there: those drawn from a model may not be yet."""
-    return task.role != "samples" or samples_of(task).exists()
-
-
-def undrawn_row(task: StudyTask, reason: str) -> Row:
-    """The FAILED row of a model that no images could be drawn from."""
-    model = describe(task.model).name
-    what = {"kind": task.kind, "model": model, "role": task.role, "images": "samples", "reason": reason}
-    where = {"in_dist": open_images(task.test).identifier, "seed": task.seed}
-    return {"schema": SCHEMA, "key": key_of(SCHEMA, what, where), "status": "failed", **what, **where}
-
-
-def draw(task: StudyTask) -> int:
-    """Draw the samples of a task's model; returns how many."""
-    draw_samples(task.model, task.settings.samples, task.seed, task.device)
-    return task.settings.samples
-
-
-def study_key(task: StudyTask) -> str:
-    """Hash of everything that a row is computed from."""
-    shards = [s.key for p in study_passes(task) for s in shard_tasks(p, task.seed, task.device)]
-    what = [task.kind, task.role, open_images(task.images).sha256, model_identity(task.model)]
-    return key_of(SCHEMA, __version__, VERSION, what, task.settings.model_dump(), shards)
-
-
-def study_row(task: StudyTask) -> Row:
-    """The row of one task; what fails gives a FAILED row with its reason."""
-    rules = {"likelihood": _likelihood, "graying": _graying, "second-order": _second_order, "training": _training}
-    try:
-        return study_head(task) | {"status": "ok"} | rules[task.kind](task)
-    except OodbenchError as error:
-        return study_head(task) | {"status": "failed", "reason": str(error)}
-
-
-def study_head(task: StudyTask) -> Row:
-    """What a row says of its task."""
-    images = open_images(task.images)
+def _head(kind: str, plan: Plan, subject: Subject, role: str, images: Images) -> Row:
+    """What a row of ``analysis.jsonl`` says of its task."""
+    model = subject.model
     return {
-        "schema": SCHEMA,
-        "key": study_key(task),
-        "kind": task.kind,
-        "model": describe(task.model).name,
-        "likelihood": describe(task.model).likelihood,
-        "in_dist": open_images(task.test).identifier,
-        "role": task.role,
-        "images": "samples" if task.role == "samples" else images.identifier,
-        "synthetic": _synthetic(task.images),
-        "n": len(images),
-        "dimensions": int(np.prod(task.images.shape)),
-        "seed": task.seed,
+        "kind": kind,
+        "suite": plan.suite.name,
+        "model": model.name,
+        "likelihood": model.likelihood,
+        "in_dist": subject.test.identifier,
+        "role": role,
+        "images": images.identifier,
+        "synthetic": images.synthetic,
+        "n": images.n,
+        "dimensions": images.dimensions,
+        "seed": plan.suite.seed,
+        "inputs": {"model": model.identity, "images": images.sha256, "in_dist": subject.test.sha256},
     }
 
 
-def columns_of(task: StudyTask, images: ImageRef) -> dict[str, np.ndarray]:
-    """What the density pass measured of an image set under the task's model."""
-    return density_columns(task.model, images, task.seed, task.device)
+def _curve_head(kind: str, model: Model, test: Images, plan: Plan) -> Row:
+    """What a row of ``curves.jsonl`` says of its task."""
+    about = {"model": model.name, "in_dist": test.identifier, "seed": plan.suite.seed}
+    return {"kind": kind, "suite": plan.suite.name, **about}
 
 
-def _summary(column: np.ndarray) -> list[float] | None:
-    """Mean, its standard error, and median; None where a value is not finite."""
-    if not np.isfinite(column).all():
-        return None
-    error = column.std(ddof=1) / np.sqrt(len(column)) if len(column) > 1 else 0.0
-    return [round(float(value), DIGITS) for value in (column.mean(), error, np.median(column))]
+def _of(subject: Subject, role: str, images: Images) -> SetValue:
+    return _set(role, images, subject.density[images].keys)
 
 
-def _likelihood(task: StudyTask) -> dict[str, Any]:
-    columns = columns_of(task, task.images)
-    found: dict[str, Any] = {name: _summary(columns[name]) for name in TERMS if name in columns}
-    found["bits_per_dim"] = _summary(bits_per_dim(columns["log_prob"], task.images.shape))
-    if task.ref:
-        typical = columns_of(task, task.ref)["log_prob"].mean()
-        found["typicality"] = _summary(np.abs(columns["log_prob"] - typical))
-    return found
+def _set(role: str, images: Images, keys: tuple[str, ...]) -> SetValue:
+    return SetValue(
+        role=role,
+        identifier=images.identifier,
+        name=images.name,
+        ref=images.ref,
+        sha256=images.sha256,
+        n=images.n,
+        dimensions=images.dimensions,
+        keys=keys,
+        draw=images.draw,
+    )
 
 
-def _graying(task: StudyTask) -> dict[str, Any]:
-    n = min(task.settings.images, len(open_images(task.images)))
-    curve = {100: columns_of(task, task.images)["log_prob"][:n]}
-    for percent in task.settings.gray:
-        curve[percent] = columns_of(task, grayed(task.images, n, percent))["log_prob"]
-    of_test = columns_of(task, task.test)["log_prob"][: task.settings.images]
-    bits = {p: _summary(bits_per_dim(column, task.images.shape)) for p, column in sorted(curve.items())}
-    return {
-        "n": n,
-        "curve": [[percent, *(summary or [])] for percent, summary in bits.items()],
-        "in_dist_bits_per_dim": _summary(bits_per_dim(of_test, task.test.shape)),
-    }
+def _task(
+    kind: str, head: Row, material: Material, model: Model | None = None, files: Iterable[str] = ()
+) -> AnalysisTask:
+    key = key_of(SCHEMA, analysis_digest(), head, material.what())
+    local = bool(model and model.here and kind == "second-order")
+    return AnalysisTask(kind, key, {"schema": SCHEMA, "key": key, **head}, material, local, tuple(files))
 
 
-def _second_order(task: StudyTask) -> dict[str, Any]:
-    from oodbench.analysis.second_order import Estimate, expand, variance_sums
-    from oodbench.zoo.load import load_model
-
-    sets = [open_images(images).first(task.settings.images).images for images in (task.test, task.images)]
-    of_in, of_ood = (Estimate.of_mean(columns_of(task, images)["log_prob"]) for images in (task.test, task.images))
-    found = expand(load_model(task.model, task.seed), sets[0], sets[1], task.settings.probes)
-    terms = {"measured": of_ood - of_in, "first": found.first, "second": found.second}
-    terms |= {"diagonal": found.diagonal, "at_data": found.at_data}
-    return {
-        **{name: [round(value.value, 3), round(value.error, 3)] for name, value in terms.items()},
-        "closed_form": None if found.closed_form is None else round(found.closed_form, 3),
-        "variance_sums": [
-            variance_sums(np.asarray(open_images(images).images)).round(DIGITS).tolist()
-            for images in (task.test, task.images)
-        ],
-    }
-
-
-def _training(task: StudyTask) -> dict[str, Any]:
-    card = describe(task.model)
-    return {"log": training_log(card) if isinstance(card, Card) else []}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from oodbench.contract import DensityModel
 from oodbench.data.images import ImageSet
 from oodbench.errors import DataError, ScorerError
 from oodbench.registry import statistics
@@ -18,12 +19,11 @@ PREPARING = 200
 """Reference images that a pass is prepared on: the last ones, which a suite's limit leaves to it alone."""
 
 
-def run_pass(entry: Pass, model: Any, images: np.ndarray, prepared: Sequence[Any] = ()) -> dict[str, np.ndarray]:
+def run_pass(entry: Pass, model: DensityModel, images: np.ndarray, prepared: Sequence[Any] = ()) -> dict[str, np.ndarray]:
     """Run a model's pass over uint8 images in batches; ``prepared`` holds what :func:`prepare` returned."""
     import torch
 
-    device = _device(model)
-    size = getattr(model, "batch_size", BATCH)
+    device, size = _device(model), batch_size_of(model)
     batches: list[Mapping[str, Any]] = []
     with torch.enable_grad() if entry.differentiates else torch.inference_mode():
         for start in range(0, len(images), size):
@@ -35,7 +35,12 @@ def run_pass(entry: Pass, model: Any, images: np.ndarray, prepared: Sequence[Any
     }
 
 
-def prepare(entry: Pass, model: Any, reference: np.ndarray | None) -> tuple[Any, ...]:
+def batch_size_of(model: DensityModel) -> int:
+    """Images that a model is given at a time."""
+    return int(getattr(model, "batch_size", BATCH))
+
+
+def prepare(entry: Pass, model: DensityModel, reference: np.ndarray | None) -> tuple[Any, ...]:
     """What a pass learns from in-dist reference images before it is run: empty, or its one state."""
     if entry.prepare is None:
         return ()
@@ -46,7 +51,7 @@ def prepare(entry: Pass, model: Any, reference: np.ndarray | None) -> tuple[Any,
     return (entry.prepare(model, torch.from_numpy(np.array(reference[-PREPARING:])).to(_device(model))),)
 
 
-def _device(model: Any) -> Any:
+def _device(model: DensityModel) -> Any:
     """Where a model's parameters are, and its images have to be."""
     import torch
 
@@ -64,7 +69,7 @@ def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.nda
     return column.astype(np.float64)
 
 
-def measure(model: Any, images: ImageSet, *names: str, reference: ImageSet | None = None) -> Columns:
+def measure(model: DensityModel | None, images: ImageSet, *names: str, reference: ImageSet | None = None) -> Columns:
     """Measure statistics of an image set in this process, without the cache: for notebooks and tests.
 
     Parameters

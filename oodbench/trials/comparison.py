@@ -2,63 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
-from oodbench import __version__
-from oodbench.data.catalog import is_synthetic
+from oodbench.digests import code_digest
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
-from oodbench.passes.shards import ImageRef, open_images
-from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
-from oodbench.trials.rows import DIGITS, TrialTask, trial_key, trial_scores
-from oodbench.zoo.describe import describe
+from oodbench.trials.scores import read_scores
 
-Contest = tuple[TrialTask, ...]
-"""The single-image trials of one model and one pair of sets."""
+DUAL = ("likelihood", "lid")
+"""Scorers of the dual-threshold oracle."""
 
-
-def contests(tasks: Iterable[TrialTask]) -> list[Contest]:
-    """Trials grouped by model and pair of real sets, those on single images only."""
-    found: dict[tuple[str, ImageRef, ImageRef], list[TrialTask]] = {}
-    for task in sorted(tasks, key=lambda task: task.trial.scorer):
-        if task.trial.group_size == 1 and not is_synthetic(open_images(task.trial.ood).name):
-            found.setdefault((task.trial.model, task.trial.test, task.trial.ood), []).append(task)
-    return [tuple(own) for own in found.values() if len(own) > 1]
+SHARED = ("suite", "model", "in_dist", "ood", "seed")
+"""What rows that are compared have in common, and their comparison's row says."""
 
 
-def contest_key(contest: Contest) -> str:
-    """Hash of everything that a contest's row is computed from."""
-    return key_of(SCHEMA, __version__, "contest", [trial_key(task) for task in contest])
+@cache
+def comparison_digest() -> str:
+    """Hash of the code that compares."""
+    metrics = code_digest("oodbench.metrics.comparison", within="oodbench.metrics")
+    return key_of(code_digest("oodbench.trials.comparison", within="oodbench.trials"), metrics)
 
 
-def contest_row(contest: Contest) -> Row:
-    """AUROCs of all scorers, their DeLong covariance, and each scorer's rank correlation with the model-free baselines."""
-    first = contest[0].trial
-    found = {task.trial.scorer: trial_scores(task) for task in contest}
+@dataclass(frozen=True, eq=False)
+class ComparisonTask:
+    """The single-image rows of one model and one pair of sets, to be compared; scores are read from the run's folder."""
+
+    key: str
+    head: Row
+    folder: Path
+    rows: Sequence[Row]
+    here: bool = False
+    tables = ("comparisons",)
+    after: frozenset[str] = frozenset()
+
+    @property
+    def label(self) -> str:
+        return f"comparison of scorers with {self.head['model']}: {self.head['in_dist']} → {self.head['ood']}"
+
+    def failed(self, reason: str) -> dict[str, list[Row]]:
+        """The row of a comparison that could not be made."""
+        return {"comparisons": [self.head | {"status": "failed", "reason": reason}]}
+
+    def perform(self) -> dict[str, list[Row]]:
+        """AUROCs of all scorers, their DeLong covariance, and each scorer's rank correlation with the baselines."""
+        found = {row["scorer"]: read_scores(self.folder, row) for row in self.rows}
+        baselines = [row["scorer"] for row in self.rows if row["baseline"]]
+        return {"comparisons": [self.head | compared(found, baselines)]}
+
+
+def compared(found: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Sequence[str]) -> Row:
+    """What a comparison's row holds, of scorer → its scores of in-dist and of OOD images."""
     covariance = delong_covariance(list(found.values()))
-    baselines = {name: own for name, own in found.items() if scorers[name].baseline}
-    dual = {"likelihood", "lid"} <= found.keys()
-    oracle = round(oracle_dual_threshold(found["likelihood"], found["lid"]), DIGITS) if dual else None
+    dual = oracle_dual_threshold(*(found[name] for name in DUAL)) if set(DUAL) <= found.keys() else None
     return {
-        "schema": SCHEMA,
-        "key": contest_key(contest),
-        "model": describe(first.model).name,
-        "in_dist": open_images(first.test).identifier,
-        "ood": open_images(first.ood).identifier,
+        "status": "ok",
         "scorers": list(found),
         "baselines": list(baselines),
-        "auroc": [round(area_under_roc(*scores), DIGITS) for scores in found.values()],
-        "covariance": [[float(f"{value:.6g}") for value in line] for line in covariance],
-        "correlation": {
-            name: [_rounded(rank_correlation(scores, own)) for scores in found.values()]
-            for name, own in baselines.items()
-        },
-        "oracle_dual_threshold": oracle,
+        "auroc": [area_under_roc(*scores) for scores in found.values()],
+        "covariance": covariance.tolist(),
+        "correlation": {name: _correlations(found, name) for name in baselines},
+        "oracle_dual_threshold": dual,
     }
 
 
-def _rounded(value: float) -> float | None:
-    return None if np.isnan(value) else round(value, 4)
+def _correlations(found: Mapping[str, tuple[np.ndarray, np.ndarray]], baseline: str) -> list[float | None]:
+    values = [rank_correlation(scores, found[baseline]) for scores in found.values()]
+    return [None if np.isnan(value) else value for value in values]
+
+
+def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
+    """Sound rows grouped by model, pair of real sets and what both are made of; those on single images only."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.get("scorer", "")):
+        if _can_be_compared(row):
+            inputs = row["inputs"]
+            shared = [row[name] for name in SHARED], inputs["images"]["in_dist"], inputs["images"]["ood"]
+            found.setdefault(key_of(*shared), []).append(row)
+    return [_task(own, folder) for own in found.values() if len(own) > 1]
+
+
+def _can_be_compared(row: Row) -> bool:
+    sound = row["status"] == "ok" and bool(row.get("scores"))
+    return sound and row["group_size"] == 1 and not row["synthetic"]
+
+
+def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:
+    key = key_of(SCHEMA, comparison_digest(), [row["key"] for row in rows])
+    head = {"schema": SCHEMA, "key": key, **{name: rows[0][name] for name in SHARED}}
+    return ComparisonTask(key, head, folder, rows)

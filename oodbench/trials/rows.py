@@ -1,149 +1,228 @@
-"""One trial: columns → scores → metrics → a row."""
+"""One trial as a row: columns → scores → metrics → a row. What it is computed from stands in its task, as values."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import version
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
-from oodbench import __version__
 from oodbench.contract import bits_per_dim
-from oodbench.data.catalog import is_synthetic
+from oodbench.data.images import image_digests
+from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
-from oodbench.metrics import Estimate, detection_metrics, proportion
-from oodbench.passes.shards import SECONDS, ImagePass, ImageRef, model_identity, open_images, read_columns, shard_tasks
-from oodbench.plan import Skip, Trial, passes_of, trial_passes
-from oodbench.registry import scorers, statistics
+from oodbench.metrics import Estimate, area_under_roc, detection_metrics, proportion
+from oodbench.passes.columns import LostError, Measured, cost_of, made_with, read_columns
+from oodbench.passes.values import ImagePass, ImageRef
+from oodbench.passes.work import ChangedError, open_images
+from oodbench.plan import Plan, Skip, Trial
+from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
-from oodbench.types import Columns, split_need
-from oodbench.zoo.describe import describe
+from oodbench.trials.curves import roc
+from oodbench.trials.scores import digest
+from oodbench.types import Columns, Scorer, split_need
 
-DIGITS = 6
-"""Decimals of the numbers in a row."""
 Score = Callable[[Columns], np.ndarray]
 """A fitted scorer."""
-LEVEL, DRAWN_GROUPS = 0.99, 1000
-"""Of the rejection test: in-dist groups that it should accept, and bootstrap groups that its threshold comes from."""
+ACCEPTED, DRAWN_GROUPS = 0.99, 1000
+"""Of the rejection test: share of in-dist groups that it should accept, and bootstrap groups that its threshold comes from."""
+
+Keys = tuple[str, ...]
+"""Of the shards of one pass."""
 
 
-@dataclass(frozen=True)
+@cache
+def judge_digest() -> str:
+    """Hash of the code that scores and judges: part of every key of a row."""
+    metrics = code_digest("oodbench.metrics.detection", within="oodbench.metrics")
+    return key_of(code_digest("oodbench.trials.rows", within="oodbench.trials"), metrics)
+
+
+@dataclass(frozen=True, eq=False)
 class TrialTask:
-    """A trial with all that its row depends on."""
+    """A trial as a worker judges it.
 
-    suite: str
-    trial: Trial
-    seed: int
-    bootstrap: int
-    device: str
-
-
-def trial_key(task: TrialTask) -> str:
-    """Hash of everything that a row is computed from; equal keys mean equal rows."""
-    scorer = scorers[task.trial.scorer]
-    shards = [s.key for p in trial_passes(task.trial) for s in shard_tasks(p, task.seed, task.device)]
-    code = [_source(scorer.score), _source(scorer.fit)]
-    return key_of(
-        SCHEMA, __version__, task.trial.scorer, task.trial.group_size, task.seed, task.bootstrap, shards, code
-    )
-
-
-def _source(code: Any) -> str:
-    try:
-        return inspect.getsource(code)
-    except (OSError, TypeError):
-        return repr(code)
-
-
-def failed(task: TrialTask, reason: str) -> Row:
-    """The row of a trial that could not be evaluated."""
-    return _describe_trial(task) | {"status": "failed", "reason": reason}
-
-
-def evaluate(task: TrialTask) -> Row:
-    """The row of one trial; a scorer that fails gives a FAILED row with its reason."""
-    row = _describe_trial(task)
-    try:
-        columns = _columns(task)
-        reason = _non_finite(columns)
-        row |= {"status": "failed", "reason": reason} if reason else _judge(task, columns)
-    except Exception as error:  # a plugin may raise anything; the other trials stand
-        what = str(error) if isinstance(error, OodbenchError) else f"{type(error).__name__}: {error}"
-        row |= {"status": "failed", "reason": f"{task.trial.scorer} failed: {what}"}
-    return row
-
-
-def _judge(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> Row:
-    score, scorer = _fitted(task, columns), scorers[task.trial.scorer]
-    scores_in, scores_ood = _scores(task, columns, score)
-    found = detection_metrics(scores_in, scores_ood, task.bootstrap, task.seed)
-    if task.trial.ref and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
-        threshold = rejection_threshold(task, columns[task.trial.ref], score)
-        for name, scores in (("flagged_in", scores_in), ("flagged_ood", scores_ood)):
-            found[name] = proportion(int((scores > threshold).sum()), len(scores))
-    n_in, n_ood = len(scores_in), len(scores_ood)
-    return {
-        "status": "ok",
-        "n_in": n_in,
-        "n_ood": n_ood,
-        "base_rate": round(n_ood / (n_in + n_ood), DIGITS),
-        **{key: value for name, estimate in found.items() for key, value in _flat(name, estimate).items()},
-    }
-
-
-def _fitted(task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]]) -> Score:
-    return scorers[task.trial.scorer].fitted(columns[task.trial.ref] if task.trial.ref else {})
-
-
-def _scores(
-    task: TrialTask, columns: dict[ImageRef, dict[str, np.ndarray]], score: Score
-) -> tuple[np.ndarray, np.ndarray]:
-    trial = task.trial
-    scores = []
-    for ref in (trial.test, trial.ood):
-        grouped = group_means(columns[ref], trial.group_size, task.seed)
-        scores.append(score(grouped))
-        n = len(next(iter(grouped.values())))
-        if scores[-1].shape != (n,):
-            raise OodbenchError(
-                f"it returned shape {scores[-1].shape} for {n} images or groups; one score each is needed"
-            )
-    return scores[0], scores[1]
-
-
-def rejection_threshold(task: TrialTask, reference: dict[str, np.ndarray], score: Score) -> float:
-    """The score that a share ``1 − LEVEL`` of groups of in-dist reference images exceeds.
-
-    Groups of the trial's size are drawn with replacement, :data:`DRAWN_GROUPS` times (Nalisnick et al. 2019,
-    arXiv:1906.02994, §3).
+    Attributes
+    ----------
+    head : what the row says of its trial before anything is computed
+    reads : of ``test``, ``ood`` and ``ref``: need → the shard keys of each pass that gives it
+    density : of ``test`` and ``ood``: the shard keys of the model's density pass
+    passes : name of each pass that the scorer reads of the test images → its shard keys, for costs
+    sets : of ``test`` and ``ood``: the images and their hash
     """
-    scorer, size = scorers[task.trial.scorer], task.trial.group_size
-    needed = {name: reference[name] for name in scorer.needs}
-    n = len(next(iter(reference.values())))
-    chosen = np.random.RandomState(task.seed).randint(0, n, (DRAWN_GROUPS, size))
-    groups = needed if size == 1 else {name: column[chosen].mean(1) for name, column in needed.items()}
-    return float(np.quantile(score(groups), LEVEL))
+
+    key: str
+    head: Row
+    scorer_identity: str
+    reads: Mapping[str, Mapping[str, tuple[Keys, ...]]]
+    density: Mapping[str, Keys]
+    passes: Mapping[str, Keys]
+    sets: Mapping[str, tuple[ImageRef, str]]
+    dimensions: int
+    here: bool
+    tables = ("rows", "curves")
+
+    @property
+    def after(self) -> frozenset[str]:
+        """The shards that have to be measured before."""
+        read = [keys for needs in self.reads.values() for passes in needs.values() for keys in passes]
+        return frozenset(key for keys in (*read, *self.density.values()) for key in keys)
+
+    @property
+    def label(self) -> str:
+        return f"{self.head['scorer']} with {self.head['model']}: {self.head['in_dist']} → {self.head['ood']}"
+
+    def failed(self, reason: str) -> dict[str, list[Row]]:
+        """The row of a trial that could not be evaluated."""
+        return {"rows": [self.head | {"status": "failed", "reason": reason}]}
+
+    def perform(self) -> Judged:
+        """Judge the trial; a scorer that fails gives a FAILED row with its reason."""
+        name = self.head["scorer"]
+        scorer = scorers[name]
+        if scorer.identity != self.scorer_identity:
+            raise ChangedError(f"the scorer {name} is another here than in the plan; was its file edited?")
+        measured = _Reader(self)
+        row = self.head | measured.of_model() | measured.of_machine()
+        try:
+            columns = measured.columns()
+            reason = _non_finite(columns, self.head)
+            if reason:
+                return Judged(row | {"status": "failed", "reason": reason})
+            return self._judged(row, scorer, columns)
+        except LostError:
+            raise
+        except Exception as error:  # a plugin may raise anything; the other trials stand
+            what = str(error) if isinstance(error, OodbenchError) else f"{type(error).__name__}: {error}"
+            return Judged(row | {"status": "failed", "reason": f"{name} failed: {what}"})
+
+    def _judged(self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]) -> Judged:
+        score = scorer.fitted(columns.get("ref", {}))
+        scores = {side: self._scores(score, columns[role]) for side, role in SIDES.items()}
+        found = detection_metrics(scores["in"], scores["ood"], row["bootstrap"], row["seed"])
+        if "ref" in columns and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
+            threshold = self._rejection_threshold(scorer, columns["ref"], score)
+            for side, name in (("in", "flagged_in"), ("ood", "flagged_ood")):
+                found[name] = proportion(int((scores[side] > threshold).sum()), len(scores[side]))
+        n_in, n_ood = len(scores["in"]), len(scores["ood"])
+        row = row | {
+            "status": "ok",
+            "n_in": n_in,
+            "n_ood": n_ood,
+            "base_rate": n_ood / (n_in + n_ood),
+            "scores": {side: digest(own) for side, own in scores.items()},
+        }
+        for name, estimate in found.items():
+            row |= _flat(name, estimate)
+        return Judged(row, scores, self._curve(row, scores))
+
+    def _curve(self, row: Row, scores: Mapping[str, np.ndarray]) -> Row | None:
+        """What the ROC figure draws of it; groups and generated images are not drawn."""
+        if row["group_size"] > 1 or row["synthetic"]:
+            return None
+        shared = ("schema", "key", "model", "in_dist", "ood", "seed", "scorer", "baseline")
+        about = {name: row[name] for name in shared}
+        auroc = area_under_roc(scores["in"], scores["ood"])
+        return about | {"kind": "roc", "auroc": auroc} | roc(scores["in"], scores["ood"])
+
+    def _scores(self, score: Score, columns: dict[str, np.ndarray]) -> np.ndarray:
+        grouped = group_means(columns, self.head["group_size"], self.head["seed"])
+        found = score(grouped)
+        n = len(next(iter(grouped.values())))
+        if found.shape != (n,):
+            raise OodbenchError(f"it returned shape {found.shape} for {n} images or groups; one score each is needed")
+        return found
+
+    def _rejection_threshold(self, scorer: Scorer, reference: dict[str, np.ndarray], score: Score) -> float:
+        needed = {name: reference[name] for name in scorer.needs}
+        return rejection_threshold(needed, score, self.head["group_size"], self.head["seed"])
 
 
-def trial_scores(task: TrialTask) -> tuple[np.ndarray, np.ndarray]:
-    """The OOD scores of the in-dist and of the OOD images (or groups) of a trial."""
-    columns = _columns(task)
-    return _scores(task, columns, _fitted(task, columns))
+SIDES = {"in": "test", "ood": "ood"}
+"""Side of a row → the role of its images."""
 
 
-def _columns(task: TrialTask) -> dict[ImageRef, dict[str, np.ndarray]]:
-    return {ref: _needed(task, ref) for ref in (task.trial.test, task.trial.ood, task.trial.ref) if ref}
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A row, and where it is sound its per-image scores by side and what its ROC curve is drawn from."""
+
+    row: Row
+    scores: Mapping[str, np.ndarray] | None = None
+    curve: Row | None = None
+
+    @property
+    def rows(self) -> dict[str, list[Row]]:
+        """Rows by the table that they belong to."""
+        return {"rows": [self.row], "curves": [self.curve] if self.curve else []}
 
 
-def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
-    names = (name, f"{name}_low", f"{name}_high")
-    return {key: None if np.isnan(value) else round(value, DIGITS) for key, value in zip(names, estimate, strict=True)}
+class _Reader:
+    """Reads a task's columns, each pass once."""
+
+    def __init__(self, task: TrialTask):
+        self.task = task
+        self._read: dict[Keys, Measured] = {}
+
+    def measured(self, keys: Keys) -> Measured:
+        if keys not in self._read:
+            self._read[keys] = read_columns(keys)
+        return self._read[keys]
+
+    def columns(self) -> dict[str, dict[str, np.ndarray]]:
+        """Role → need → column, ``(N,)`` or ``(N, K)``."""
+        return {
+            role: {need: self._column(need, passes) for need, passes in needs.items()}
+            for role, needs in self.task.reads.items()
+        }
+
+    def _column(self, need: str, passes: tuple[Keys, ...]) -> np.ndarray:
+        statistic, of = split_need(need)
+        found = [self.measured(keys).columns for keys in passes]
+        if any(statistic not in one for one in found):
+            raise OodbenchError(
+                f"{self.task.head['model']} gives no {need!r}: it lacks a method that this statistic asks for"
+            )
+        own = [one[statistic] for one in found]
+        return np.stack(own, 1) if of == "ensemble" else own[0]
+
+    def of_model(self) -> Row:
+        """What a row says of the model on both sets, and of images that they share."""
+        density = {role: self.measured(keys).columns["log_prob"] for role, keys in self.task.density.items()}
+        bits = {role: mean_bits_per_dim(found, self.task.dimensions) for role, found in density.items()}
+        (test, test_hash), (ood, ood_hash) = self.task.sets["test"], self.task.sets["ood"]
+        return {
+            "in_dist_bits_per_dim": bits["test"],
+            "ood_bits_per_dim": bits["ood"],
+            "shared_images": shared_images(test, test_hash, ood, ood_hash),
+        }
+
+    def of_machine(self) -> Row:
+        """What measuring took, and what measured; the row quotes the shards."""
+        self._everything()
+        cost = {name: cost_of(self.measured(keys).about) for name, keys in self.task.passes.items()}
+        about = [one for found in self._read.values() for one in found.about]
+        return {"cost": cost, "provenance": made_with(about)}
+
+    def _everything(self) -> None:
+        for needs in self.task.reads.values():
+            for keys in (keys for passes in needs.values() for keys in passes):
+                self.measured(keys)
+
+
+def mean_bits_per_dim(log_prob: np.ndarray, dimensions: int) -> float | None:
+    """Mean bits a dimension; None where a log-probability is not finite."""
+    if not np.isfinite(log_prob).all():
+        return None
+    return float(bits_per_dim(log_prob, (dimensions,)).mean())
+
+
+@lru_cache(maxsize=64)
+def shared_images(one: ImageRef, one_hash: str, other: ImageRef, other_hash: str) -> int:
+    """How many of the first set's images occur, pixel by pixel, in the second."""
+    seen = set(image_digests(open_images(other).images))
+    return sum(found in seen for found in image_digests(open_images(one).images))
 
 
 def group_means(columns: dict[str, np.ndarray], size: int, seed: int) -> dict[str, np.ndarray]:
@@ -160,127 +239,134 @@ def group_means(columns: dict[str, np.ndarray], size: int, seed: int) -> dict[st
     return {name: column[order].mean(1) for name, column in columns.items()}
 
 
-def _needed(task: TrialTask, ref: ImageRef) -> dict[str, np.ndarray]:
-    """The columns that the scorer names, of one image set; ``(N, K)`` of an ensemble."""
-    trial, scorer = task.trial, scorers[task.trial.scorer]
-    columns = {}
-    for need in scorer.fit_needs if ref == trial.ref else scorer.needs:
-        statistic, of = split_need(need)
-        found = [read_columns(p, task.seed, task.device) for p in passes_of(trial.model, need, ref, trial.ref)]
-        if any(statistic not in one for one in found):
-            raise OodbenchError(f"{trial.model} gives no {need!r}: it lacks a method that this statistic asks for")
-        own = [one[statistic] for one in found]
-        columns[need] = np.stack(own, 1) if of == "ensemble" else own[0]
-    return columns
+def rejection_threshold(reference: dict[str, np.ndarray], score: Score, size: int, seed: int) -> float:
+    """The score that a share ``1 − ACCEPTED`` of groups of in-dist reference images exceeds.
+
+    Groups of ``size`` are drawn with replacement, :data:`DRAWN_GROUPS` times (Nalisnick et al. 2019,
+    arXiv:1906.02994, §3); single images are taken as they are.
+    """
+    n = len(next(iter(reference.values())))
+    chosen = np.random.RandomState(seed).randint(0, n, (DRAWN_GROUPS, size))
+    groups = reference
+    if size > 1:
+        groups = {name: column[chosen].mean(1) for name, column in reference.items()}
+    return float(np.quantile(score(groups), ACCEPTED))
 
 
-def _non_finite(columns: dict[ImageRef, dict[str, np.ndarray]]) -> str:
+def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
+    names = (name, f"{name}_low", f"{name}_high")
+    return {key: None if np.isnan(value) else float(value) for key, value in zip(names, estimate, strict=True)}
+
+
+def _non_finite(columns: dict[str, dict[str, np.ndarray]], head: Row) -> str:
     """A sentence counting NaN and infinite statistics, or nothing; they are never replaced."""
+    shown = {"test": head["in_dist"], "ood": head["ood"], "ref": head["ref"]}
     found = []
-    for ref, named in columns.items():
-        for name, column in named.items():
+    for role, needs in columns.items():
+        for name, column in needs.items():
             bad = int((~np.isfinite(column.reshape(len(column), -1))).any(1).sum())
             if bad:
-                found.append(
-                    f"{bad} of {len(column)} values of {name} on {open_images(ref).identifier} are NaN or infinite"
-                )
+                found.append(f"{bad} of {len(column)} values of {name} on {shown[role]} are NaN or infinite")
     return "; ".join(found)
 
 
-def _describe_trial(task: TrialTask) -> Row:
-    trial, scorer = task.trial, scorers[task.trial.scorer]
-    model = describe(trial.model)
-    test, ood = open_images(trial.test), open_images(trial.ood)
-    passes = {p.name for need in scorer.needs for p in passes_of(trial.model, need, trial.test, trial.ref)}
+def trial_tasks(plan: Plan) -> list[TrialTask]:
+    """The plan's trials as tasks."""
+    return [trial_task(plan, trial) for trial in plan.trials]
+
+
+def trial_task(plan: Plan, trial: Trial) -> TrialTask:
+    """One trial as a task, with the key of its row."""
+    about = _head(plan, trial)
+    reads = {
+        role: {need: tuple(one.keys for one in passes) for need, passes in needs.items()}
+        for role, needs in trial.reads.items()
+    }
+    density = {role: one.keys for role, one in trial.density.items()}
+    key = key_of(SCHEMA, judge_digest(), trial.scorer.identity, about, reads, density)
+    return TrialTask(
+        key=key,
+        head={"schema": SCHEMA, "key": key, **about},
+        scorer_identity=trial.scorer.identity,
+        reads=reads,
+        density=density,
+        passes=_test_passes(trial),
+        sets={role: (images.ref, images.sha256) for role, images in (("test", trial.test), ("ood", trial.ood))},
+        dimensions=trial.test.dimensions,
+        here=trial.scorer.name in scorers.local,
+    )
+
+
+def _test_passes(trial: Trial) -> dict[str, Keys]:
+    """Name of each pass that the scorer reads of the test images → its shard keys."""
+    passes = [one for found in trial.reads["test"].values() for one in found]
+    return {one.name: one.keys for one in passes}
+
+
+def _head(plan: Plan, trial: Trial) -> Row:
+    """What the row prints of its trial, and what went into it."""
+    model, scorer = trial.model, trial.scorer
     return {
-        "schema": SCHEMA,
-        "key": trial_key(task),
-        "suite": task.suite,
+        "suite": plan.suite.name,
         "model": model.name,
         "likelihood": model.likelihood,
-        "in_dist": test.identifier,
-        "ood": ood.identifier,
-        "in_dist_name": test.name,
-        "synthetic": is_synthetic(ood.name),
+        "log_prob_of": "the discrete image",
+        "in_dist": trial.test.identifier,
+        "ood": trial.ood.identifier,
+        "ref": trial.ref.identifier if trial.ref else None,
+        "in_dist_name": trial.test.name,
+        "ood_name": trial.ood.name,
+        "synthetic": trial.ood.synthetic,
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,
         "group_size": trial.group_size,
-        "seed": task.seed,
-        "id_bits_per_dim": mean_bits_per_dim(task, trial.test),
-        "ood_bits_per_dim": mean_bits_per_dim(task, trial.ood),
-        "shared_images": shared_images(trial.test, trial.ood),
-        "passes": sorted(passes),
-        "provenance": _provenance(task),
+        "seed": plan.suite.seed,
+        "bootstrap": plan.suite.bootstrap,
+        "dimensions": trial.test.dimensions,
+        "passes": sorted(_test_passes(trial)),
+        "training_seed": model.training_seed,
+        "ref_division": "all of ref fits" if trial.ref and scorer.fit else None,
+        "solver": None,
+        "solver_steps": None,
+        "trace_probes": None,
+        "withdrawn": None,
+        "replaces": None,
+        "inputs": _inputs(trial),
     }
 
 
-def mean_bits_per_dim(task: TrialTask, ref: ImageRef) -> float | None:
-    """Mean bits a dimension of the trial's model on an image set; None where a log-probability is missing or not finite."""
-    try:
-        log_prob = model_log_prob(task, ref)
-    except OodbenchError:
-        return None
-    return round(float(bits_per_dim(log_prob, ref.shape).mean()), DIGITS) if np.isfinite(log_prob).all() else None
-
-
-def model_log_prob(task: TrialTask, ref: ImageRef) -> np.ndarray:
-    """The log-probabilities of the trial's model on an image set, nats ``(N,)``."""
-    return density_columns(task.trial.model, ref, task.seed, task.device)["log_prob"]
-
-
-def density_columns(model: str, ref: ImageRef, seed: int, device: str) -> dict[str, np.ndarray]:
-    """What the density pass of a model measured of an image set."""
-    (own,) = passes_of(model, "log_prob", ref)
-    return read_columns(own, seed, device)
-
-
-@lru_cache(maxsize=64)
-def shared_images(one: ImageRef, other: ImageRef) -> int:
-    """How many of the first set's images occur, pixel by pixel, in the second."""
-    seen, wanted = ({hashlib.sha256(x.tobytes()).digest() for x in open_images(ref).images} for ref in (other, one))
-    return len(seen & wanted)
-
-
-def _provenance(task: TrialTask) -> dict[str, Any]:
-    trial = task.trial
-    used = trial_passes(trial)
-    refs = {"in_dist": trial.test, "ood": trial.ood, "ref": trial.ref}
+def _inputs(trial: Trial) -> dict[str, Any]:
+    """The hashes that the row is computed from."""
+    sets = {"in_dist": trial.test, "ood": trial.ood, "ref": trial.ref}
     return {
-        "images": {role: [open_images(ref).identifier, open_images(ref).sha256] for role, ref in refs.items() if ref},
-        "models": {describe(p.model).name: model_identity(p.model) for p in used if p.model},
-        "statistics": sorted({statistics[p.statistic].identity for p in used}),
-        "versions": {name: version(name) for name in ("numpy", "torch")} | {"oodbench": __version__},
-        "device": task.device,
-        "machine": platform.machine(),
+        "images": {role: images.sha256 for role, images in sets.items() if images},
+        "models": {one.model.name: one.model.identity for one in trial.passes if one.model},
+        "statistics": sorted({one.identity for one in trial.passes}),
+        "scorer": trial.scorer.identity,
     }
 
 
-def skip_row(suite: str, skip: Skip) -> Row:
-    """A skip, kept as a row so that the leaderboard can give its reason."""
-    return {
-        "schema": SCHEMA,
-        "key": key_of(SCHEMA, suite, skip.in_dist, skip.ood, skip.model, skip.scorer),
-        "suite": suite,
-        "status": "skipped",
-        "reason": skip.reason,
-        "in_dist_name": skip.in_dist,
-        "in_dist": skip.in_dist,
-        "ood": skip.ood,
-        "model": skip.model,
-        "scorer": skip.scorer,
-    }
-
-
-def cost_rows(passes: Iterable[ImagePass], seed: int, device: str) -> list[Row]:
-    """Milliseconds an image of each pass, as measured when its columns were made."""
-    totals: dict[str, list[float]] = {}
-    for image_pass in passes:
-        columns = read_columns(image_pass, seed, device)
-        total = totals.setdefault(image_pass.name, [0.0, 0.0])
-        total[0] += float(columns[SECONDS].sum())
-        total[1] += len(open_images(image_pass.images))
+def skip_rows(suite: str, skips: Iterable[Skip]) -> list[Row]:
+    """Skips, kept as rows so that the leaderboard can give their reasons."""
     return [
-        {"schema": SCHEMA, "pass": label, "ms_per_image": round(1000 * seconds / images, 3), "device": device}
-        for label, (seconds, images) in totals.items()
+        {
+            "schema": SCHEMA,
+            "key": key_of(SCHEMA, suite, skip.in_dist, skip.ood, skip.model, skip.scorer),
+            "suite": suite,
+            "status": "skipped",
+            "reason": skip.reason,
+            "in_dist_name": skip.in_dist,
+            "in_dist": skip.in_dist,
+            "ood": skip.ood,
+            "model": skip.model,
+            "scorer": skip.scorer,
+        }
+        for skip in dict.fromkeys(skips)
     ]
+
+
+def needed_passes(tasks: Iterable[TrialTask], passes: Iterable[ImagePass]) -> list[ImagePass]:
+    """Those of the passes that tasks read."""
+    wanted = {key for task in tasks for key in task.after}
+    return [one for one in passes if wanted & set(one.keys)]

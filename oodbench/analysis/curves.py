@@ -1,0 +1,62 @@
+"""What figures draw of columns and of pixels, small enough to be stored beside the rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from oodbench.analysis.material import Material, SetValue
+from oodbench.contract import bits_per_dim
+from oodbench.trials import curves
+
+Result = tuple[dict[str, Any], Mapping[str, bytes]]
+
+
+def likelihoods(material: Material) -> Result:
+    """Histograms of log p over both sets of a pair, with each set's median bits/dim."""
+    columns = {one.identifier: one.columns()["log_prob"] for one in material.sets}
+    found = curves.histograms(columns)
+    for entry, one in zip(found["sets"], material.sets, strict=True):
+        entry["bits_per_dim_median"] = _median_bits(columns[one.identifier], one)
+    return found, {}
+
+
+def decomposition(material: Material) -> Result:
+    """Histograms of one term of the change of variables over all sets."""
+    name = material.options["column"]
+    return curves.histograms({one.identifier: one.columns()[name] for one in material.sets}), {}
+
+
+def latents(material: Material) -> Result:
+    """Points of log p against the norm of the standardised latents."""
+    sets = []
+    for one in material.sets:
+        columns = one.columns()
+        points = curves.scatter(columns["latent_norm"], columns["log_prob"])
+        sets.append({"set": one.identifier, "role": one.role, **points})
+    return {"sets": sets}, {}
+
+
+def grid(material: Material) -> Result:
+    """The first images of a set as one picture."""
+    (one,), options = material.sets, material.options
+    picture = curves.grid(one.images(), options["n"])
+    median = _median_bits(one.columns()["log_prob"], one)
+    return {
+        "bits_per_dim_median": median,
+        "sha256": hashlib.sha256(picture).hexdigest(),
+    }, {options["file"]: picture}
+
+
+def data(material: Material) -> Result:
+    """Histograms of each pixel's mean or variance over the images of each set."""
+    quantity = material.options["quantity"]
+    return curves.histograms({one.identifier: curves.pixel_moments(one.images())[quantity] for one in material.sets}), {}
+
+
+def _median_bits(log_prob: np.ndarray, one: SetValue) -> float | None:
+    finite = log_prob[np.isfinite(log_prob)]
+    return float(np.median(bits_per_dim(finite, (one.dimensions,)))) if len(finite) else None

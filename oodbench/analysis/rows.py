@@ -1,0 +1,76 @@
+"""The numbers of the paper's explanations, from columns; each function gives a row's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from oodbench.analysis.material import Material
+from oodbench.contract import bits_per_dim
+
+TERMS = ("log_prob", "log_prob_z", "log_det", "latent_norm", "reconstruction", "kl")
+Result = tuple[dict[str, Any], Mapping[str, bytes]]
+"""A row's values, and files beside it."""
+
+
+def summary(column: np.ndarray) -> list[float] | None:
+    """Mean, its standard error, and median; None where a value is not finite."""
+    if not np.isfinite(column).all():
+        return None
+    error = column.std(ddof=1) / np.sqrt(len(column)) if len(column) > 1 else 0.0
+    return [float(value) for value in (column.mean(), error, np.median(column))]
+
+
+def likelihood(material: Material) -> Result:
+    """Summaries of log p, of its terms, and of the distance from the in-dist reference's mean."""
+    own, ref = material.sets[0], material.find("ref")
+    columns = own.columns()
+    found: dict[str, Any] = {name: summary(columns[name]) for name in TERMS if name in columns}
+    found["bits_per_dim"] = summary(bits_per_dim(columns["log_prob"], (own.dimensions,)))
+    if ref:
+        typical = ref.columns()["log_prob"].mean()
+        found["typicality"] = summary(np.abs(columns["log_prob"] - typical))
+    return found, {}
+
+
+def graying(material: Material) -> Result:
+    """Mean bits/dim of the same images at each factor of contraction, 100 % being the images themselves."""
+    whole, test = material.of("images"), material.of("test")
+    factors = [one for one in material.sets if one.role.isdigit()]
+    curve = {100: whole.columns()["log_prob"][material.options["rows"]]}
+    curve |= {int(one.role): one.columns()["log_prob"] for one in factors}
+    of_test = test.columns()["log_prob"][material.options["test_rows"]]
+    bits = {percent: summary(bits_per_dim(column, (whole.dimensions,))) for percent, column in sorted(curve.items())}
+    return {
+        "curve": [[percent, *(found or [])] for percent, found in bits.items()],
+        "in_dist_bits_per_dim": summary(bits_per_dim(of_test, (test.dimensions,))),
+    }, {}
+
+
+def second_order(material: Material) -> Result:
+    """The expansion's terms beside the measured gap, each with its standard error, and the data's variance sums."""
+    from oodbench.analysis.second_order import Expected, expand, variance_sums
+    from oodbench.passes.work import load_verified
+
+    options = material.options
+    test, other = material.of("test"), material.of("images")
+    of_in, of_ood = (Expected.of_mean(one.columns()["log_prob"]) for one in (test, other))
+    model = load_verified(options["model"], options["identity"], options["seed"], "cpu", False)
+    images = [one.images() for one in (test, other)]
+    rows = [options[f"{role}_rows"] for role in ("test", "images")]
+    few = [np.asarray(whole[chosen]) for whole, chosen in zip(images, rows, strict=True)]
+    found = expand(model, few[0], few[1], options["probes"])
+    terms = {"measured": of_ood - of_in, "first": found.first, "second": found.second}
+    terms |= {"diagonal": found.diagonal, "at_data": found.at_data}
+    return {
+        **{name: [value.value, value.error] for name, value in terms.items()},
+        "closed_form": found.closed_form,
+        "variance_sums": [variance_sums(np.asarray(whole)).tolist() for whole in images],
+    }, {}
+
+
+def training(material: Material) -> Result:
+    """A training's log: the values stand in the task."""
+    return {"log": material.options["log"]}, {}

@@ -1,0 +1,67 @@
+"""Reading what passes measured: columns by the keys of their shards, and what made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oodbench.errors import OodbenchError
+from oodbench.store import ColumnStore
+
+
+class LostError(OodbenchError):
+    """A shard that was measured is not in the cache any more; it is measured again."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All columns of one pass over one image set, and what each shard says of its measurement."""
+
+    columns: Mapping[str, np.ndarray]
+    about: Sequence[Mapping[str, Any]]
+
+
+def read_columns(keys: Iterable[str]) -> Measured:
+    """The columns of a pass, its shards joined in order.
+
+    Raises
+    ------
+    LostError : a shard is missing or damaged
+    """
+    store, shards = ColumnStore(), []
+    for key in keys:
+        shard = store.get(key)
+        if shard is None:
+            raise LostError(f"the columns {key[:12]}… are not in the cache any more; run again")
+        shards.append(shard)
+    names = shards[0].columns
+    joined = {name: np.concatenate([shard.columns[name] for shard in shards]) for name in names}
+    return Measured(joined, [shard.about for shard in shards])
+
+
+def cost_of(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Milliseconds an image of wall and of CPU time, and the device, over the shards of one pass."""
+    images = sum(one["images"] for one in about)
+    wall, cpu = (sum(one[clock] for one in about) for clock in ("seconds", "cpu_seconds"))
+    return {
+        "device": joined(one["device"] for one in about),
+        "ms_per_image": 1000 * wall / images,
+        "cpu_ms_per_image": 1000 * cpu / images,
+    }
+
+
+ENVIRONMENT = ("oodbench", "torch", "numpy", "pillow", "machine", "device", "threads", "batch_size")
+
+
+def made_with(about: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Versions, machine, device, threads and batch size of the measurements; several where shards differ."""
+    known = list(about)
+    return {name: joined(one[name] for one in known if name in one) for name in ENVIRONMENT}
+
+
+def joined(values: Iterable[Any]) -> str:
+    """Distinct values in order, as text."""
+    return " / ".join(dict.fromkeys(map(str, values)))

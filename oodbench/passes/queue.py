@@ -1,0 +1,107 @@
+"""Tasks in the order in which they can be done: each is submitted once what it waits for is there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+from oodbench.passes.executors import Executor, Failure
+
+
+class Job(Protocol):
+    """A task with a key, and the keys of the tasks that have to be done before."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def after(self) -> frozenset[str]: ...
+    @property
+    def here(self) -> bool: ...
+    def perform(self) -> Any: ...
+
+
+class Queue:
+    """Feeds an executor.
+
+    What became ready by another task's end goes first, so that a pair is judged as soon as its columns are there; few
+    tasks are ahead of the executor, so that it can. A task whose prerequisite failed fails with its reason.
+
+    Parameters
+    ----------
+    remake : from keys that a task did not find any more to the tasks that make them again
+    """
+
+    def __init__(self, executor: Executor, remake: Callable[[Iterable[str]], Iterable[Job]]):
+        self.executor, self.remake = executor, remake
+        self._ready: deque[Job] = deque()
+        self._missing: dict[Job, set[str]] = {}
+        self._dependents: dict[str, list[Job]] = {}
+        self._known: set[str] = set()
+        self._tried: set[tuple[str, str]] = set()
+        self._in_flight = 0
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
+        """Yield each job with its result, or its :class:`Failure`, as they come."""
+        todo = list(jobs)
+        self._known |= {job.key for job in todo}
+        for job in todo:
+            self._add(job, job.after & self._known)
+        self._feed()
+        while self._in_flight:
+            for job, result in self.executor.results():
+                self._in_flight -= 1
+                if not self._again(job, result):
+                    yield job, result
+                    yield from self._released(job, result)
+                self._feed()
+
+    def _add(self, job: Job, missing: Iterable[str]) -> None:
+        self._missing[job] = set(missing)
+        for key in self._missing[job]:
+            self._dependents.setdefault(key, []).append(job)
+        if not self._missing[job]:
+            self._ready.append(job)
+
+    def _feed(self) -> None:
+        while self._ready and self._in_flight < self.executor.capacity:
+            self.executor.submit(self._ready.popleft())
+            self._in_flight += 1
+
+    def _released(self, job: Job, result: Any) -> Iterator[tuple[Job, Any]]:
+        """Free what waited for a job, or fail it with the job's reason."""
+        for other in self._dependents.pop(job.key, []):
+            if isinstance(result, Failure):
+                if other in self._missing:
+                    del self._missing[other]
+                    failure = replace(result, message=f"{job.label} failed: {result.sentence}", ours=True)
+                    yield other, failure
+                    yield from self._released(other, failure)
+            elif other in self._missing:
+                self._missing[other].discard(job.key)
+                if not self._missing[other]:
+                    self._ready.appendleft(other)
+
+    def _again(self, job: Job, result: Any) -> bool:
+        """Whether a failure is worth another try: columns that vanished are made again, what is another model there is
+        measured here. Each once."""
+        kind = result.kind if isinstance(result, Failure) else ""
+        if kind not in ("LostError", "ChangedError") or (job.key, kind) in self._tried:
+            return False
+        self._tried.add((job.key, kind))
+        if kind == "LostError":
+            makers = list(self.remake(job.after))
+            self._known |= {maker.key for maker in makers}
+            for maker in makers:
+                self._add(maker, ())
+            self._add(job, {maker.key for maker in makers})
+            return True
+        if job.here:
+            return False
+        moved = replace(job, here=True)  # type: ignore[type-var]
+        self._missing[moved] = set()
+        self._ready.append(moved)
+        return True

@@ -1,0 +1,162 @@
+"""What a plan has resolved: models, image sets and passes as values. Nothing here looks a name up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from oodbench.data.images import drawn_rows
+from oodbench.data.views import Shape
+from oodbench.store import key_of
+from oodbench.types import Of
+
+SHARD = 500
+"""Images a shard: the unit of caching, of loss and of parallel work."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image set by name, as a task carries it to a worker."""
+
+    reference: str
+    shape: Shape
+    limit: int | None = None
+    contract: int = 100
+    """Per cent to which pixels are contracted towards mid-grey, after the model's own view."""
+    name: str | None = None
+    """What the set is shown as, where that is not its own name."""
+    sampled: bool = False
+    """Images drawn from a model: the reference is the path of their file in the cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """An image set as resolved.
+
+    Attributes
+    ----------
+    ref : by which a worker opens it
+    identifier, name, split : what is shown
+    sha256 : of shape and pixels; for images yet to be drawn from a model, the key of the drawing
+    shards : the same of each shard
+    n, official : images here, and of the whole official split
+    drawn : a limit has drawn them, in an order of their own
+    draw : key of the task that draws them from a model; empty for all others
+    """
+
+    ref: ImageRef
+    identifier: str
+    name: str
+    split: str
+    sha256: str
+    shards: tuple[str, ...]
+    n: int
+    official: int | None = None
+    drawn: bool = False
+    synthetic: bool = False
+    draw: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        """``(C, H, W)``."""
+        return self.ref.shape
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers an image, ``C·H·W``."""
+        return math.prod(self.shape)
+
+    def rows_of(self, n: int) -> list[int]:
+        """Where the images stand that a limit of ``n`` would draw."""
+        rows = drawn_rows(self.split, self.official, self.n, n, self.drawn)
+        return [int(row) for row in rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model as resolved.
+
+    Attributes
+    ----------
+    reference : by which a worker finds it
+    name : what is shown
+    identity : hash of all that can change its numbers; empty where ``missing`` says why it cannot be used
+    here : only this process knows it
+    folded : it is one of ours, scored in its folded form
+    methods : those that it has of the ones that statistics ask for
+    relatives : its background, general model and ensemble
+    """
+
+    reference: str
+    name: str
+    identity: str
+    likelihood: str
+    shape: Shape
+    trained_on: str
+    methods: frozenset[str] = frozenset()
+    here: bool = False
+    folded: bool = True
+    view: str = ""
+    sampler: str = ""
+    training_seed: int | None = None
+    missing: str = ""
+    unhashable: str = ""
+    relatives: Mapping[Of, tuple[Model, ...]] = field(default_factory=dict)
+
+    def of(self, whose: Of) -> tuple[Model, ...]:
+        """The models that a statistic is asked of: itself, its background, its general model or its ensemble."""
+        return (self,) if whose == "model" else self.relatives.get(whose, ())
+
+    def gives(self, method: str) -> bool:
+        """Whether it has a method that a statistic asks for; an empty name asks for nothing."""
+        return not method or method in self.methods
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePass:
+    """One walk of a model (None: model-free) over an image set, with the key of each of its shards.
+
+    Attributes
+    ----------
+    statistic : one that the pass gives, by which a worker finds it
+    kind, identity : the pass's name, and the hash of what computes it
+    prepared_on : in-dist reference images, for passes that are prepared on some
+    """
+
+    statistic: str
+    kind: str
+    identity: str
+    model: Model | None
+    images: Images
+    seed: int
+    device: str
+    here: bool = False
+    prepared_on: Images | None = None
+    keys: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``pass`` or ``pass of model``."""
+        return f"{self.kind} of {self.model.name}" if self.model else self.kind
+
+    @property
+    def label(self) -> str:
+        """The pass and its images, for people; all contractions of a set go by one label."""
+        plain = self.images.identifier.split(",contract")[0].split("@contract")[0]
+        return f"{self.name} on {plain}" + ", contracted" * (self.images.ref.contract < 100)
+
+
+def shard_starts(n: int) -> range:
+    """First index of each shard of ``n`` images."""
+    return range(0, n, SHARD)
+
+
+def shard_keys(
+    identity: str, model: Model | None, images: Images, *, seed: int, device: str, prepared_on: Images | None
+) -> tuple[str, ...]:
+    """A key for each shard, made of content: what computes, weights, noise seed, kind of device, and pixels."""
+    who = [model.identity, seed, device.split(":")[0]] if model else []
+    if prepared_on:
+        who.append(prepared_on.sha256)
+    return tuple(key_of("shard", identity, who, pixels) for pixels in images.shards)

@@ -1,0 +1,226 @@
+"""What a worker does: measure a pass on a shard, or draw images from a model. Only here are a plan's names looked up again.
+
+A worker compares the identity of what it loads with the one in its task and refuses another: a file may have changed
+since the plan was made, and a model that fits itself when it is made may come out differently in each process.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oodbench import __version__
+from oodbench.contract import DensityModel
+from oodbench.data.images import ImageSet, content_hash, load_images
+from oodbench.data.views import apply_view
+from oodbench.errors import ModelError, OodbenchError
+from oodbench.passes.batches import as_column, batch_size_of, prepare, run_pass
+from oodbench.passes.values import SHARD, ImageRef
+from oodbench.paths import home
+from oodbench.registry import statistics
+from oodbench.store import ColumnStore, DamagedError, Shard, array_bytes, map_sealed, write_sealed
+from oodbench.zoo.describe import describe
+
+
+class ChangedError(OodbenchError):
+    """What a worker loaded is not what its task names."""
+
+
+@lru_cache(maxsize=1024)
+def open_images(ref: ImageRef) -> ImageSet:
+    """The image set of a reference; opened once a process."""
+    if ref.sampled:
+        images = map_sealed(Path(ref.reference))
+        return ImageSet(ref.name or "samples", "test", "", images, len(images))
+    found = load_images(ref.reference, shape=ref.shape, name=ref.name).drawn(ref.limit)
+    if ref.contract == 100:
+        return found
+    view = f"contract{ref.contract}"
+    chain = ",".join(filter(None, (found.view, view)))
+    return replace(found, images=apply_view(found.images, view), view=chain)
+
+
+@lru_cache(maxsize=4)
+def load_verified(reference: str, identity: str, seed: int, device: str, folded: bool) -> Any:
+    """The model of a task, in the form in which it is scored; another identity than the task's is refused."""
+    from oodbench.zoo.load import load_model
+    from oodbench.zoo.scoring import scoring_form
+
+    found = describe(reference).identity()
+    if found != identity:
+        raise ChangedError(
+            f"the model {reference} is another here ({found[:12]}…) than in the plan ({identity[:12]}…): it changed on "
+            "disk since, or comes out differently each time that it is made"
+        )
+    model = load_model(reference, seed, device)
+    return scoring_form(model) if folded else model
+
+
+def forget() -> None:
+    """Drop what this process remembers of images and models, which may have changed on disk since."""
+    for remembered in (open_images, load_verified, _prepared, describe):
+        remembered.cache_clear()
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Measure one pass on one shard and store it under ``key``.
+
+    Attributes
+    ----------
+    images_here : images of the shard
+    pixels : hash of the shard's images
+    drawn : key of the drawing that the images come from; empty for real ones
+    images_name, model_name : for people
+    """
+
+    key: str
+    pass_name: str
+    statistic: str
+    identity: str
+    images: ImageRef
+    images_name: str
+    images_here: int
+    start: int
+    pixels: str
+    drawn: str
+    seed: int
+    device: str
+    here: bool = False
+    model: str | None = None
+    model_identity: str = ""
+    model_name: str = ""
+    folded: bool = True
+    prepared_on: ImageRef | None = None
+
+    @property
+    def after(self) -> frozenset[str]:
+        """The drawing that has to be done before."""
+        return frozenset([self.drawn]) if self.drawn else frozenset()
+
+    @property
+    def label(self) -> str:
+        return self.pass_name
+
+    def perform(self) -> int:
+        """Measure the shard into the store; returns the number of images."""
+        images = self._images()
+        began = time.perf_counter(), time.process_time()
+        entry = statistics[self.statistic]
+        if entry.identity != self.identity:
+            raise ChangedError(f"the statistic {self.statistic} is another here than in the plan; was its file edited?")
+        if entry.model_free:
+            columns = dict(entry.compute(images))
+        else:
+            columns = run_pass(entry, self._model(), images, self._prepared())
+        checked = {name: as_column(entry, name, values, images) for name, values in columns.items()}
+        seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+        about = self._about(len(images)) | {"seconds": seconds, "cpu_seconds": cpu_seconds}
+        ColumnStore().put(self.key, Shard(checked, about))
+        return len(images)
+
+    def _images(self) -> np.ndarray:
+        images = open_images(self.images).images[self.start : self.start + SHARD]
+        if not self.drawn and content_hash(images) != self.pixels:
+            raise ChangedError(f"the images of {self.images_name} changed since the plan was made; run again")
+        return images
+
+    def _model(self) -> DensityModel:
+        assert self.model is not None
+        folded = self.folded and not statistics[self.statistic].differentiates
+        return load_verified(self.model, self.model_identity, self.seed, self.device, folded)
+
+    def _prepared(self) -> tuple[Any, ...]:
+        return _prepared(self.statistic, self._model(), self.prepared_on)
+
+    def _about(self, images: int) -> dict[str, Any]:
+        """What made the shard, in words."""
+        made = {
+            "statistic": self.identity,
+            "images_of": self.images_name,
+            "images": images,
+            "pixels": self.pixels,
+            "oodbench": __version__,
+            "numpy": np.__version__,
+            "pillow": version("pillow"),
+            "machine": platform.machine(),
+            "device": self.device,
+        }
+        if self.model is None:
+            return made
+        import torch
+
+        of_model = {"model": self.model_name, "model_identity": self.model_identity, "seed": self.seed}
+        batches = {"batch_size": batch_size_of(self._model()), "threads": torch.get_num_threads()}
+        return made | of_model | batches | {"torch": torch.__version__}
+
+
+@lru_cache(maxsize=4)
+def _prepared(statistic: str, model: DensityModel, ref: ImageRef | None) -> tuple[Any, ...]:
+    images = open_images(ref).images if ref else None
+    return prepare(statistics[statistic], model, images)
+
+
+def samples_path(key: str) -> Path:
+    """Where the images of a drawing lie, or will."""
+    return home() / "samples" / f"{key}.npy"
+
+
+@dataclass(frozen=True)
+class DrawTask:
+    """Draw ``n`` images from a model at temperature 1 and keep them as an image set.
+
+    The sampler's random stream starts at ``seed``; images belong to the kind of device that they were drawn on.
+    """
+
+    key: str
+    model: str
+    model_identity: str
+    model_name: str
+    shape: tuple[int, int, int]
+    n: int
+    seed: int
+    device: str
+    here: bool = False
+    after: frozenset[str] = frozenset()
+
+    @property
+    def label(self) -> str:
+        return f"drawing from {self.model_name}"
+
+    @property
+    def done(self) -> bool:
+        """Whether the images lie in the cache, whole; a damaged file counts as not here."""
+        try:
+            map_sealed(samples_path(self.key))
+        except (FileNotFoundError, DamagedError):
+            return False
+        return True
+
+    def perform(self) -> int:
+        """Draw into the cache; returns how many.
+
+        Raises
+        ------
+        ModelError : what the model draws is not uint8 images of its shape
+        """
+        import torch
+
+        model = load_verified(self.model, self.model_identity, self.seed, self.device, False)
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        images = np.asarray(model.sample(self.n, generator=generator).cpu())
+        wanted = (self.n, *self.shape)
+        if images.dtype != np.uint8 or images.shape != wanted:
+            found = f"{images.dtype} {images.shape}"
+            raise ModelError(
+                f"sample(n, generator=…) of {self.model_name} gave {found}, not uint8 {wanted}"
+            )
+        write_sealed(samples_path(self.key), array_bytes(images))
+        return self.n

@@ -1,0 +1,123 @@
+"""A results folder: rows by table, kept, replaced and written so that a run never leaves less than it found.
+
+A row goes only when a measured one of the same name takes its place. Lines that cannot be read, or are not what was
+written, are set aside in ``<table>.damaged.jsonl`` and computed again. Runs that write into one folder at once merge: each
+reads again before it writes, under a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from oodbench.errors import StoreError
+from oodbench.paths import write_if_changed
+from oodbench.store import SCHEMA, Row, read_lines, sealed_row, write_rows
+
+logger = logging.getLogger("oodbench")
+
+PAIR = ("suite", "model", "in_dist", "ood", "seed")
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "rows": (*PAIR, "scorer", "group_size"),
+    "comparisons": PAIR,
+    "analysis": ("kind", "suite", "model", "in_dist", "role", "images", "seed"),
+    "curves": ("kind", *PAIR, "scorer", "column", "set", "role", "quantity"),
+}
+"""Table → the fields that are a row's name: two rows of one name are one row, measured twice."""
+Tables = Mapping[str, Iterable[Row]]
+
+
+def name_of(table: str, row: Row) -> tuple[object, ...]:
+    """A row's name; a skip is named by its kind too, and never stands in for a measured row."""
+    skipped = row.get("status") == "skipped"
+    return (skipped, *(row.get(name) for name in NAMES[table]))
+
+
+class ResultsFolder:
+    """Rows of a folder, by table."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._damaged: dict[str, list[str]] = {}
+        self.found = {table: self._read(table) for table in NAMES}
+        """What was there when the run began."""
+
+    def path(self, table: str) -> Path:
+        return self.folder / f"{table}.jsonl"
+
+    def check_suite(self, suite: str) -> None:
+        """:class:`StoreError` where the folder holds rows of another suite."""
+        others = sorted({str(row.get("suite")) for row in self.found["rows"]} - {suite})
+        if others:
+            raise StoreError(
+                f"{self.folder} holds rows of the suite {others[0]!r}, not of {suite!r}; name another folder with --out"
+            )
+
+    def kept(self, table: str) -> dict[str, Row]:
+        """Key → row of the sound rows of this schema."""
+        rows = (row for row in self.found[table] if row.get("schema") == SCHEMA)
+        return {row["key"]: row for row in rows if row.get("status") == "ok"}
+
+    def rows(self, table: str) -> list[Row]:
+        """The rows that are on disk now."""
+        return self._read(table)
+
+    def commit(self, new: Tables, gone: Callable[[Row], bool] = lambda row: False) -> list[Row]:
+        """Merge new rows into those on disk; returns new ones that did not take the place of a measured row.
+
+        ``gone`` tells which skips of earlier runs this one has planned anew.
+        """
+        refused: list[Row] = []
+        with locked(self.folder):
+            for table, rows in new.items():
+                before = {name_of(table, row): row for row in self._read(table) if not gone(row)}
+                for row in rows:
+                    refused += _merge(before, name_of(table, row), row)
+                if before or self.path(table).exists():
+                    write_rows(self.path(table), before.values())
+                self._set_aside(table)
+        return refused
+
+    def _read(self, table: str) -> list[Row]:
+        rows, damaged = read_lines(self.path(table))
+        known = self._damaged.setdefault(table, [])
+        fresh = [line for line in damaged if line not in known]
+        known += fresh
+        for line in fresh:
+            logger.warning("a line of %s is not what was written; what it said is computed again", self.path(table))
+        return rows
+
+    def _set_aside(self, table: str) -> None:
+        lines = self._damaged.get(table)
+        if lines:
+            path = self.folder / f"{table}.damaged.jsonl"
+            before = path.read_bytes() if path.exists() else b""
+            added = [line.encode("utf-8", "surrogateescape") for line in lines]
+            kept = [line for line in added if line not in before]
+            write_if_changed(path, before + b"".join(line + b"\n" for line in kept))
+
+
+def _merge(before: dict[tuple[object, ...], Row], name: tuple[object, ...], row: Row) -> list[Row]:
+    """Put a row in its place, unless it failed and a measured one stands there; returns it where it was refused."""
+    old = before.get(name)
+    if old is not None and old.get("status") == "ok" and row["status"] != "ok":
+        return [row]
+    if old is not None and "replaces" in row and old["key"] != row["key"]:
+        row = row | {"replaces": old["key"]}
+    before[name] = sealed_row(row)
+    return []
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other runs; :class:`StoreError` where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise StoreError(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from error

@@ -1,0 +1,150 @@
+"""Per-image scores beside the rows: from them every metric can be computed again, without images or weights.
+
+One file a model and scorer (and group size), ``scores/<model>/<scorer>.npz``; one float64 column an image set, in the order
+of the set, named by the set's identifier and the column's digest. Rows hold the digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from oodbench.errors import StoreError
+from oodbench.paths import write_if_changed, write_whole
+from oodbench.store import Row
+
+SHOWN = 16
+"""Digits of a digest in a column's name."""
+
+
+def digest(scores: np.ndarray) -> str:
+    """SHA-256 of the scores' bytes, float64 in little-endian order."""
+    return hashlib.sha256(np.ascontiguousarray(scores, "<f8").tobytes()).hexdigest()
+
+
+def scores_file(folder: Path, row: Row) -> Path:
+    """Where the scores of a row's model and scorer lie."""
+    groups = "" if row["group_size"] == 1 else f", groups of {row['group_size']}"
+    return folder / "scores" / row["model"] / f"{row['scorer']}{groups}.npz"
+
+
+def column_name(identifier: str, sha256: str) -> str:
+    """What a column is called inside its file."""
+    return f"{identifier} {sha256[:SHOWN]}"
+
+
+def columns_of(row: Row) -> dict[str, tuple[str, str]]:
+    """For ``in`` and ``ood`` the name and the digest of the row's column; nothing for rows without scores."""
+    sets = {"in": row["in_dist"], "ood": row["ood"]}
+    digests = row.get("scores") or {}
+    return {side: (column_name(sets[side], found), found) for side, found in digests.items()}
+
+
+def read_scores(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of a row's in-dist and OOD images (or groups).
+
+    Raises
+    ------
+    StoreError : the file or a column is missing, or is not what the row's digest says
+    """
+    path, found = scores_file(folder, row), []
+    for name, expected in columns_of(row).values():
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                scores = archive[name]
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise StoreError(f"{path} does not hold the scores of {name}: {error}") from error
+        if digest(scores) != expected:
+            raise StoreError(f"{path}: the scores of {name} are not those that the row was computed from")
+        found.append(scores)
+    if len(found) != 2:
+        raise StoreError(f"the row {row['key'][:12]}… holds no digests of scores: it is of an older schema or has failed")
+    return found[0], found[1]
+
+
+def has_scores(folder: Path, row: Row) -> bool:
+    """Whether the scores of a row are there and are its own."""
+    try:
+        read_scores(folder, row)
+    except StoreError:
+        return False
+    return True
+
+
+class ScoreFiles:
+    """Writes scores into a results folder, a file a model and scorer, as rows come."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._files: dict[Path, dict[str, np.ndarray]] = {}
+
+    def add(self, row: Row, scores: Mapping[str, np.ndarray]) -> None:
+        """Store the scores of one sound row."""
+        path = scores_file(self.folder, row)
+        columns = self._columns(path)
+        for side, (name, _) in columns_of(row).items():
+            columns[name] = np.asarray(scores[side], np.float64)
+        _write(path, columns)
+
+    def keep_only(self, rows: Iterable[Row]) -> None:
+        """Drop columns that no row names any more, and files without columns."""
+        named: dict[Path, set[str]] = {}
+        for row in rows:
+            if row.get("scores"):
+                names = {name for name, _ in columns_of(row).values()}
+                named.setdefault(scores_file(self.folder, row), set()).update(names)
+        for path in (self.folder / "scores").rglob("*.npz"):
+            columns = self._columns(path)
+            kept = {name: column for name, column in columns.items() if name in named.get(path, ())}
+            if not kept:
+                path.unlink()
+            elif len(kept) < len(columns):
+                _write(path, kept)
+
+    def _columns(self, path: Path) -> dict[str, np.ndarray]:
+        if path not in self._files:
+            self._files[path] = _read_all(path)
+        return self._files[path]
+
+
+def _read_all(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+        return {}  # not there, or damaged: the rows that lack it are judged again
+
+
+def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    arrays: dict[str, np.ndarray] = dict(sorted(columns.items()))
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_if_changed(path, buffer.getvalue())
+
+
+def archive_scores(folder: Path, out: Path) -> str:
+    """Pack a results folder's scores into one ``.tar``; returns its SHA-256. The same scores give the same bytes.
+
+    Raises
+    ------
+    StoreError : there are no scores
+    """
+    files = sorted((folder / "scores").rglob("*.npz"))
+    if not files:
+        raise StoreError(f"{folder} holds no scores; run the suite into it first")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for file in files:
+            member = tarfile.TarInfo(file.relative_to(folder).as_posix())
+            member.size = file.stat().st_size  # no clock and no owner: the same bytes each time
+            with file.open("rb") as opened:
+                archive.addfile(member, opened)
+    content = buffer.getvalue()
+    write_whole(out, lambda file: file.write(content))
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,193 @@
+"""What a plan leaves to do, and the book of what is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oodbench.analysis.tasks import AnalysisTask, Found, analysis_tasks
+from oodbench.errors import StoreError
+from oodbench.passes.columns import cost_of
+from oodbench.passes.executors import Failure
+from oodbench.passes.queue import Job
+from oodbench.passes.values import SHARD, ImagePass, shard_starts
+from oodbench.passes.work import DrawTask, ShardTask
+from oodbench.paths import write_whole
+from oodbench.plan import Plan
+from oodbench.store import ColumnStore, Row
+from oodbench.trials.comparison import ComparisonTask
+from oodbench.trials.results import ResultsFolder
+from oodbench.trials.rows import Judged, TrialTask, trial_tasks
+from oodbench.trials.scores import ScoreFiles, scores_file
+
+logger = logging.getLogger("oodbench")
+EVERY = 2.0
+"""Seconds between two writings of rows."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The jobs of a run, in the order of the plan, and what is there already."""
+
+    jobs: Sequence[Job]
+    shards: dict[str, ShardTask]
+    draws: dict[str, DrawTask]
+    cached: int
+    """Shards that are in the cache."""
+
+    def remake(self, keys: Iterable[str]) -> list[Job]:
+        """The tasks that make again what is not in the cache any more."""
+        store, wanted = ColumnStore(), set(keys)
+        shards = [self.shards[key] for key in wanted & self.shards.keys() if key not in store]
+        draws = [self.draws[key] for key in wanted & self.draws.keys() if not self.draws[key].done]
+        return [*draws, *shards]
+
+
+def work_left(plan: Plan, results: ResultsFolder) -> Work:
+    """Rows that the folder lacks, and the shards that they need and the cache lacks."""
+    rows = [*trial_tasks(plan), *analysis_tasks(plan)]
+    kept = {table: results.kept(table) for table in ("rows", "analysis", "curves")}
+    new = [task for task in rows if not _is_there(task, kept, results.folder)]
+    draws = {subject.draw.key: subject.draw for subject in plan.subjects if subject.draw}
+    passes = [*plan.passes, *(one for subject in plan.subjects for one in subject.density.values())]
+    shards = {task.key: task for one in dict.fromkeys(passes) for task in shard_tasks(one)}
+    wanted = {key for task in new for key in task.after}
+    store = ColumnStore()
+    missing = [shards[key] for key in shards if key in wanted and key not in store]
+    opened = {task.drawn for task in missing if task.drawn} | wanted
+    undrawn = [draw for key, draw in draws.items() if key in opened and not draw.done]
+    needed = len(wanted & shards.keys())
+    return Work([*undrawn, *missing, *new], shards, draws, needed - len(missing))
+
+
+def _is_there(task: TrialTask | AnalysisTask, kept: dict[str, dict[str, Row]], folder: Path) -> bool:
+    row = kept[task.tables[0]].get(task.key)
+    if row is None:
+        return False
+    if isinstance(task, TrialTask):
+        return (folder / "scores.json").exists() or scores_file(folder, row).exists()
+    return all((folder / path).exists() for path in task.files)
+
+
+def shard_tasks(one: ImagePass) -> list[ShardTask]:
+    """The shards of a pass as tasks."""
+    images, model = one.images, one.model
+    starts = shard_starts(images.n)
+    return [
+        ShardTask(
+            key=key,
+            pass_name=one.name,
+            statistic=one.statistic,
+            identity=one.identity,
+            images=images.ref,
+            images_name=images.identifier,
+            images_here=min(SHARD, images.n - start),
+            start=start,
+            pixels=pixels,
+            drawn=images.draw,
+            seed=one.seed,
+            device=one.device,
+            here=one.here,
+            model=model.reference if model else None,
+            model_identity=model.identity if model else "",
+            model_name=model.name if model else "",
+            folded=model.folded if model else False,
+            prepared_on=one.prepared_on.ref if one.prepared_on else None,
+        )
+        for key, start, pixels in zip(one.keys, starts, images.shards, strict=True)
+    ]
+
+
+class Book:
+    """Enters results: rows and files into the folder, failures into its log."""
+
+    def __init__(self, results: ResultsFolder, plan: Plan):
+        self.results, self.plan, self.folder = results, plan, results.folder
+        self.scores = ScoreFiles(self.folder)
+        self._new: dict[str, list[Row]] = {}
+        self._written = time.monotonic()
+        self._failures: list[str] = []
+        self.results.commit({})  # a folder that cannot be written is found before the first pass
+
+    def enter(self, job: Job, result: Any) -> None:
+        """Take one job's result: the driver alone writes rows, scores and small files."""
+        if isinstance(result, Failure):
+            self._note(job, result)
+            if isinstance(job, TrialTask | AnalysisTask | ComparisonTask):
+                self._add(job.failed(result.sentence))
+        elif isinstance(result, Judged):
+            self._add(result.rows)
+            if result.scores is not None:
+                self.scores.add(result.row, result.scores)
+        elif isinstance(result, Found):
+            for path, content in result.files.items():
+                write_whole(self.folder / path, lambda file, content=content: file.write(content))
+            self._add(result.rows)
+        elif isinstance(job, ComparisonTask):
+            self._add(result)
+        if time.monotonic() - self._written > EVERY:
+            self.flush()
+
+    def missing(self, tasks: Iterable[ComparisonTask]) -> list[ComparisonTask]:
+        """The comparisons whose rows the folder lacks."""
+        kept = self.results.kept("comparisons")
+        return [task for task in tasks if task.key not in kept]
+
+    def flush(self) -> None:
+        """Write the rows that came since."""
+        refused = self.results.commit(self._new)
+        for row in refused:
+            logger.warning(
+                "%s failed this time (%s); the row measured before stands",
+                row.get("scorer") or row.get("kind"),
+                row.get("reason"),
+            )
+        self._new = {}
+        self._written = time.monotonic()
+
+    def close(self, skips: list[Row]) -> None:
+        """Write what is left, with the skips as planned now, and drop scores and pictures that no row names."""
+        self._new.setdefault("rows", []).extend(skips)
+        for table, rows in self._new.items():
+            self.results.commit({table: rows}, gone=self._planned_anew)
+        self._new = {}
+        if self._failures:
+            log = "\n\n".join(self._failures) + "\n"
+            write_whole(self.folder / "failures.log", lambda file: file.write(log.encode()))
+        self.scores.keep_only(self.results.rows("rows"))
+
+    def _planned_anew(self, row: Row) -> bool:
+        only = self.plan.only
+        if row.get("status") != "skipped":
+            return False
+        of_scorer = not row["scorer"] or only.admits_scorer(row["scorer"])
+        of_model = not row["model"] or only.admits_model(row["model"])
+        return of_scorer and of_model and only.admits_sets(row["in_dist"], row["ood"])
+
+    def _add(self, tables: dict[str, list[Row]]) -> None:
+        for table, rows in tables.items():
+            self._new.setdefault(table, []).extend(rows)
+
+    def _note(self, job: Job, failure: Failure) -> None:
+        self._failures.append(f"{job.label}\n{failure.traceback or failure.sentence}")
+
+
+def seconds_left(plan: Plan, work: Work) -> tuple[float, int]:
+    """Seconds that the missing shards will take one after another, by what the same passes took; and how many images are
+    of passes that were never timed."""
+    store, costs = ColumnStore(), {}
+    for one in plan.passes:
+        done = next((shard for key in one.keys if (shard := store.get(key)) is not None), None)
+        if done is not None:
+            costs.setdefault(one.name, cost_of([done.about])["ms_per_image"] / 1000)
+    seconds, untimed = 0.0, 0
+    for job in work.jobs:
+        if isinstance(job, ShardTask):
+            known = costs.get(job.pass_name)
+            seconds += (known or 0.0) * job.images_here
+            untimed += job.images_here * (known is None)
+    return seconds, untimed
