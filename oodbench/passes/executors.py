@@ -1,33 +1,65 @@
-"""Executors: serial or processes behind one ``map``. Tasks are names, not objects, so that any worker can do them."""
+"""Executors: what does the tasks of a run, one seam for every engine.
+
+============  ================================================  ====================================
+engine        where a task is done                              a task that ends its process
+============  ================================================  ====================================
+`Serial`      in this process, when its result is asked for     ends the run
+`Processes`   in one of a pool of processes of this machine     is tried again, at last alone
+============  ================================================  ====================================
+
+A third engine is one more class here and one more line in :func:`executor_for`: ``submit`` takes a task, ``results``
+yields each as it is done, ``cancel`` stops all. It does tasks whose ``here`` is true with :func:`attempt` in this
+process, sends the others as pickled values, and answers for a task that went wrong with a :class:`Failure`.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, Self
 
-from oodbench.errors import OodbenchError
-from oodbench.registry import load_plugin
+from oodbench.passes.failures import Failure, attempt, packed, unpacked
+from oodbench.passes.workers import Worker, dismiss, listen, uninterrupted
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+__all__ = [
+    "Executor", "Failure", "Processes", "Serial", "Task", "attempt", "default_workers", "executor_for",
+]  # fmt: skip
 
-WORKER = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "68719476736",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""glibc keeps freed memory in the worker: without it a third of a pass is page faults. One process a core has one thread."""
+TRIES = 3
+"""A task that ended as many processes has failed."""
+
+
+class Task(Protocol):
+    """Work made of names and plain values, so that any process can do it; ``str`` of it names it to people."""
+
+    @property
+    def here(self) -> bool:
+        """Whether only this process can do it."""
+
+    def perform(self) -> Any:
+        """Do the work; what it returns is pickled."""
+
+
+class Executor(Protocol):
+    """Takes tasks, also while results are read, and yields each with its result as it is done."""
+
+    def submit(self, task: Task) -> None:
+        """Take a task; tasks begin in the order in which they were submitted."""
+
+    def results(self) -> Iterator[tuple[Task, Any | Failure]]:
+        """Each task with what it returned, in the order of completion, until none is left."""
+
+    def cancel(self) -> None:
+        """Forget what waits and end what runs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.cancel()
 
 
 def default_workers(device: str) -> int:
@@ -35,80 +67,137 @@ def default_workers(device: str) -> int:
     return min(os.cpu_count() or 1, 16) if device == "cpu" else 1
 
 
-def map_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int = 1, plugins: Sequence[Path] = ()
-) -> Iterator[tuple[Task, Result | Exception]]:
-    """Yield ``(task, result or exception)`` in the order of completion; one task's failure leaves the others alone.
+def executor_for(workers: int, plugins: Sequence[Path] = ()) -> Executor:
+    """The engine for as many processes; ``plugins`` are the files that each of them loads."""
+    return Processes(workers, plugins) if workers > 1 else Serial()
 
-    Raises
-    ------
-    OodbenchError : a worker process died (out of memory, killed); finished shards are kept
+
+class Serial(Executor):
+    """Does each task in this process when its result is asked for."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Task] = deque()
+
+    def submit(self, task: Task) -> None:
+        self._waiting.append(task)
+
+    def results(self) -> Iterator[tuple[Task, Any | Failure]]:
+        while self._waiting:
+            task = self._waiting.popleft()
+            yield task, attempt(task.perform)
+
+    def cancel(self) -> None:
+        self._waiting.clear()
+
+
+@dataclass
+class _Job:
+    task: Task
+    sent: bytes
+    deaths: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the next try is the last."""
+        return self.deaths == TRIES - 1
+
+
+class Processes(Executor):
+    """Does tasks in up to ``workers`` processes, which start when a task needs one.
+
+    A process that dies costs its task a try. The last try comes when no other task is left, in the only process that
+    there is, since the others may have taken the memory that it needs.
     """
-    if workers <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            yield task, _attempt(function, task)
-        return
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), get_context("spawn"), _start_worker, (tuple(plugins), os.getpid())
-    )
-    try:
-        with _environment(WORKER), _without_main():
-            futures = {pool.submit(_attempt, function, task): task for task in tasks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise OodbenchError(
-            "a worker process died, perhaps for want of memory. What is finished is kept: run the same command again, "
-            "with fewer --workers if it happens again"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
+    def __init__(self, workers: int, plugins: Sequence[Path] = ()):
+        self._limit, self._plugins = workers, plugins
+        self._workers: dict[Worker, _Job | None] = {}
+        self._here: deque[Task] = deque()
+        self._waiting: deque[_Job] = deque()
+        self._suspects: deque[_Job] = deque()
+        self._done: deque[tuple[Task, Any | Failure]] = deque()
 
-def _attempt(function: Callable[[Task], Result], task: Task) -> Result | Exception:
-    try:
-        return function(task)
-    except Exception as error:
-        return error
+    def submit(self, task: Task) -> None:
+        if task.here:
+            self._here.append(task)
+            return
+        sent = attempt(packed, task, f"the task {task}")
+        if isinstance(sent, Failure):
+            self._done.append((task, sent))
+            return
+        self._waiting.append(_Job(task, sent))
+        self._hear(0)  # an idle worker may have died meanwhile
+        self._hand_out()
 
+    def results(self) -> Iterator[tuple[Task, Any | Failure]]:
+        while self._done or self._here or self._waiting or self._suspects or self._running():
+            self._hear(0 if self._done or self._here else 1)
+            self._hand_out()
+            if self._done:
+                yield self._done.popleft()
+            elif self._here:
+                task = self._here.popleft()
+                yield task, attempt(task.perform)
 
-def _start_worker(plugins: tuple[Path, ...], parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
-    import torch
+    def cancel(self) -> None:
+        for waiting in (self._here, self._waiting, self._suspects, self._done):
+            waiting.clear()
+        self._dismiss()
 
-    torch.set_num_threads(1)
-    for plugin in plugins:
-        load_plugin(plugin)
+    def _running(self) -> list[_Job]:
+        return [job for job in self._workers.values() if job]
 
+    def _hand_out(self) -> None:
+        """Give waiting tasks to idle workers, and a suspect to the only one when nothing else is left."""
+        if any(job.suspect for job in self._running()):
+            return
+        while self._waiting and (worker := self._idle()):
+            self._give(worker, self._waiting.popleft())
+        if self._suspects and not self._running():
+            self._dismiss()
+            self._give(self._start(), self._suspects.popleft())
 
-def _exit_without(parent: int) -> None:
-    """Leave when the parent was killed, instead of waiting for tasks forever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    def _idle(self) -> Worker | None:
+        idle = next((worker for worker, job in self._workers.items() if job is None), None)
+        return self._start() if idle is None and len(self._workers) < self._limit else idle
 
+    def _start(self) -> Worker:
+        with uninterrupted():
+            worker = Worker(self._plugins)
+            self._workers[worker] = None
+        return worker
 
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide ``__main__`` from processes started inside, which need nothing of it and would run the user's script again."""
-    main = sys.modules["__main__"]
-    hidden = {name: getattr(main, name) for name in ("__spec__", "__file__") if hasattr(main, name)}
-    main.__spec__ = None
-    vars(main).pop("__file__", None)
-    try:
-        yield
-    finally:
-        vars(main).update(hidden)
+    def _give(self, worker: Worker, job: _Job) -> None:
+        self._workers[worker] = job
+        worker.give(job.sent)
 
+    def _hear(self, seconds: float) -> None:
+        """Take what workers have to say, waiting at most so many seconds for it."""
+        for worker in listen(list(self._workers), seconds):
+            answer, job = worker.answer(), self._workers[worker]
+            if answer is None:
+                self._replace(worker, job)
+            elif job:
+                self._workers[worker] = None
+                result = attempt(unpacked, answer, f"the result of {job.task}")
+                self._done.append((job.task, result))
 
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for processes started inside; what the user has set stays."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
+    def _replace(self, worker: Worker, job: _Job | None) -> None:
+        """Bury a worker; its task waits for another one, or has failed."""
+        del self._workers[worker]
+        how = worker.end()
+        if job is None:
+            return
+        job.deaths += 1
+        if job.deaths == TRIES:
+            message = f"the process that did {job.task} ended ({how}), three times"
+            self._done.append((job.task, Failure("WorkerDied", message)))
+        elif job.suspect:
+            self._suspects.append(job)
+        else:
+            self._waiting.appendleft(job)
+
+    def _dismiss(self) -> None:
+        with uninterrupted():  # a second Ctrl-C must not leave processes behind
+            dismiss(list(self._workers))
+            self._workers.clear()
