@@ -46,9 +46,9 @@ def suite_options(command: Any) -> Any:
     """What ``plan`` and ``run`` share."""
     options = (
         click.option("--suite", "-s", default="paper", show_default=True, help="Name of a suite, or path to its YAML."),
-        click.option("--limit", type=click.IntRange(1), help="Use the first N images of each set."),
+        click.option("--limit", type=click.IntRange(1), help="Draw N images of each set."),
         click.option("--only", multiple=True, help="Restrict to a model, scorer or image set; repeat for more."),
-        click.option("--seed", type=click.IntRange(0), help="In place of the suite's seed."),
+        click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the suite's seed."),
         plugin_option,
     )
     for option in reversed(options):
@@ -141,40 +141,72 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
 
 @main.command()
 @suite_options
-def plan(suite: str, limit: int | None, only: tuple[str, ...], seed: int | None, plugins: Paths) -> None:
-    """Print what a run would measure and evaluate, and every skip with its reason."""
-    from oodbench.passes.shards import open_images
+@click.option("--out", type=FOLDER, help="Folder whose rows count as done [default: runs/<suite>].")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
+@click.option("--all", "whole", is_flag=True, help="List each pass, trial and skip.")
+def plan(
+    suite: str,
+    limit: int | None,
+    only: tuple[str, ...],
+    seed: int | None,
+    plugins: Paths,
+    out: Path | None,
+    device: str,
+    whole: bool,
+) -> None:
+    """Print what a run would do: what is cached, what is left, and every skip with its reason."""
     from oodbench.plan import make_plan
-    from oodbench.report.tables import skip_lines
     from oodbench.runner import adapted
+    from oodbench.screen import plan_page
     from oodbench.suite import load_suite
+    from oodbench.trials.results import ResultsFolder
+    from oodbench.work import work_left
 
     _load_plugins(plugins)
-    made = make_plan(adapted(load_suite(suite), limit, seed, plugins), only)
-    for image_pass in made.passes:
-        images = open_images(image_pass.images)
-        click.echo(f"measure  {image_pass.name} on {images.identifier} ({len(images):,} images)")
-    for trial in made.trials:
-        group = f", groups of {trial.group_size}" if trial.group_size > 1 else ""
-        names = open_images(trial.test).identifier, open_images(trial.ood).identifier
-        click.echo(f"evaluate {trial.scorer}{group} with {trial.model}: {names[0]} → {names[1]}")
-    for line in skip_lines((skip.in_dist, skip.ood, skip.reason) for skip in made.skips):
-        click.echo(f"skip     {line}")
-    click.echo(f"{len(made.passes)} passes, {len(made.trials)} trials, {len(made.skips)} skips")
+    chosen = adapted(load_suite(suite), limit, seed, plugins)
+    made = make_plan(chosen, only, device)
+    results = ResultsFolder(out or Path("runs") / chosen.name)
+    for line in plan_page(made, work_left(made, results), whole):
+        click.echo(line)
+
+
+@main.command()
+@click.option("--remove", is_flag=True, help="Remove what this version cannot read.")
+def cache(remove: bool) -> None:
+    """Say what the cache holds, and what of it is of earlier versions, which no run reads any more."""
+    from oodbench.cache import describe_cache, remove_unreadable
+
+    for line in describe_cache():
+        click.echo(line)
+    if remove:
+        click.echo(remove_unreadable())
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--out", type=FILE, help="The archive [default: scores.tar in FOLDER].")
+def archive(folder: Path, out: Path | None) -> None:
+    """Pack the per-image scores of a run into one file, which travels apart from its rows; FOLDER keeps its hash."""
+    from oodbench.trials.scores import archive_scores
+
+    path = out or folder / "scores.tar"
+    click.echo(f"{path}: sha256 {archive_scores(folder, path)}")
 
 
 @main.command()
 @click.argument("folder", type=FOLDER, default=Path("leaderboards/paper"))
 @click.option("--check", is_flag=True, help="Change nothing; fail where a page differs from its rows.")
-def report(folder: Path, check: bool) -> None:
+@click.option("--from-scores", is_flag=True, help="With --check: compute each row's point metrics again from its scores.")
+def report(folder: Path, check: bool, from_scores: bool) -> None:
     """Rebuild the leaderboard pages in FOLDER from its rows."""
     from oodbench.report import check_report, write_report
+    from oodbench.trials.recount import score_faults
 
     if not check:
         for path in write_report(folder):
             click.echo(str(path))
         return
-    faults = check_report(folder)
+    faults = check_report(folder) + (score_faults(folder) if from_scores else [])
     if faults:
         raise OodbenchError("\n".join(faults))
     click.echo(f"{folder}: every page is what its rows give")
@@ -187,12 +219,12 @@ def report(folder: Path, check: bool) -> None:
 def compare(scorer: str, other: str, results: Path) -> None:
     """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over all pairs."""
     from oodbench.report.comparison import compare as compare_scorers
-    from oodbench.store import read_rows
+    from oodbench.report.results import read_results
 
-    contests = read_rows(results / "contests.jsonl")
-    if not contests:
+    found = read_results(results).comparisons
+    if not found:
         raise OodbenchError(f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`")
-    _print_table(*compare_scorers(contests, scorer, other))
+    _print_table(*compare_scorers(found, scorer, other))
 
 
 @main.command("list")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from oodbench.data.catalog import is_synthetic
-from oodbench.data.images import ImageSet, load_images, parse_identifier
+from oodbench.data.images import Identifier, ImageSet, load_images, parse_identifier
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, shard_keys
 from oodbench.passes.work import DrawTask, open_images, samples_path
@@ -255,7 +255,7 @@ def resolved_images(ref: ImageRef, found: ImageSet) -> Images:
         shards=found.shard_hashes(SHARD),
         n=len(found),
         official=found.official,
-        drawn=found.draw is not None,
+        in_random_order=found.in_random_order or found.drawn_from is not None,
         synthetic=is_synthetic(found.name),
     )
 
@@ -394,7 +394,7 @@ class _Planner:
         shown, reference = named(entry)
         parsed = parse_identifier(reference)
         if split is not None:
-            parsed = replace(parsed, split=split)
+            parsed = Identifier(parsed.name, split, view=parsed.view)
         plain = ImageRef(str(parsed), model.shape, self.suite.limit, name=shown)
         if parsed.view or not model.view:
             return plain
@@ -402,7 +402,7 @@ class _Planner:
             fits = load_images(str(parsed)).shape == model.shape
         except DataError:  # not here: the skip will say so
             return plain
-        return plain if fits else replace(plain, reference=str(replace(parsed, view=model.view)))
+        return plain if fits else replace(plain, reference=str(parsed.seen_through(model.view)))
 
     def _check_shown(self, model: Model, sets: Mapping[Images, str | Mapping[str, str]]) -> None:
         """Two entries of a suite never meet in one cell of a page."""
@@ -430,9 +430,9 @@ class _Planner:
         assert settings is not None
         own = [trial for trial in self.made.trials if (trial.model, trial.test) == (model, test)]
         oods = tuple(dict.fromkeys(trial.ood for trial in own))
-        split = parse_identifier(test.ref.reference)
+        whole = parse_identifier(test.ref.reference)
         of_split = {
-            name: ImageRef(str(replace(split, split=name)), test.shape, limit, name=test.ref.name)
+            name: ImageRef(str(whole.in_split(name)), test.shape, limit, name=test.ref.name)
             for name, limit in (("ref", self.suite.limit), ("train", settings.images))
         }
         ref, train = (self.resolver.images_or_none(one) for one in of_split.values())
@@ -442,8 +442,8 @@ class _Planner:
         grayed = {images: self._grayed(images, settings.images, settings.gray) for images in real}
         sets = [test, *oods, ref, train, samples, *(one for curve in grayed.values() for one in curve.values())]
         density = {images: self._density(model, images) for images in sets if images is not None}
-        whole = cannot_give(model, ["ensemble_log_prob"]) is None
-        members = model.of("ensemble") if whole else ()
+        lacking = cannot_give(model, ["ensemble_log_prob"])
+        members = () if lacking else model.of("ensemble")
         logs = {one: _log(one.reference) for one in (model, *members)}
         return Subject(
             model, test, oods, ref, train, samples, draw, grayed, density, members, logs
@@ -477,7 +477,9 @@ def drawn_samples(draw: DrawTask) -> Images:
     ref = ImageRef(str(samples_path(draw.key)), draw.shape, name="samples", sampled=True)
     starts = range(0, draw.n, SHARD)
     shards = tuple(key_of(draw.key, start) for start in starts)
-    return Images(ref, "samples", "samples", "test", draw.key, shards, draw.n, draw.n, draw=draw.key)
+    return Images(
+        ref, "samples", "samples", "test", draw.key, shards, draw.n, in_random_order=True, draw=draw.key
+    )
 
 
 def _log(reference: str) -> list[dict[str, float]]:

@@ -1,17 +1,22 @@
-"""What a person sees while a suite runs."""
+"""What a person sees of a plan, and while a suite runs."""
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 from oodbench.analysis.tasks import AnalysisTask
 from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
 from oodbench.passes.work import DrawTask, ShardTask
+from oodbench.passes.values import ImagePass
 from oodbench.plan import Plan
 from oodbench.progress import console, progress_bars
-from oodbench.work import Work
+from oodbench.report.tables import skip_lines
+from oodbench.work import Work, seconds_left
 
 LABELS = {
     DrawTask: "images drawn from models",
@@ -59,3 +64,79 @@ def _label(job: Job) -> str:
 
 def _amount(job: Job) -> int:
     return job.images_here if isinstance(job, ShardTask) else 1
+
+
+SHOWN = 12
+"""Lines of a part of the plan's page, unless all are asked for."""
+
+
+def plan_page(plan: Plan, work: Work, whole: bool = False) -> Iterator[str]:
+    """What a run would do: passes by model, trials by pair, skips by reason; each by itself where ``whole``."""
+    yield f"{plan.suite.name}: {plan.suite.title}"
+    yield _sum(plan, work)
+    parts = {"measure": _passes(plan, work, whole), "evaluate": _trials(plan, whole), "skip": _skips(plan)}
+    for verb, lines in parts.items():
+        yield from _part(verb, lines, whole)
+    for remark in plan.remarks:
+        yield f"note     {remark}"
+    if not whole:
+        yield "--all lists each pass, trial and skip."
+
+
+def _sum(plan: Plan, work: Work) -> str:
+    shards = sum(isinstance(job, ShardTask) for job in work.jobs)
+    seconds, untimed = seconds_left(plan, work)
+    time = f", about {seconds:,.0f} s on one core" if seconds else ""
+    unknown = f", {untimed:,} images by passes that were never timed here" if untimed else ""
+    left = f"{shards} shards left{time}{unknown}" if shards else "nothing is left to measure"
+    return (
+        f"{len(plan.passes)} passes, {len(plan.trials)} trials, {len(plan.skips)} skips; "
+        f"{work.cached} shards are cached, {left}"
+    )
+
+
+def _part(verb: str, lines: Iterable[str], whole: bool) -> Iterator[str]:
+    found, width = list(lines), shutil.get_terminal_size((160, 24)).columns
+    for line in found if whole else found[:SHOWN]:
+        text = f"{verb:8} {line}"
+        yield text if whole or len(text) <= width else text[: width - 1] + "…"
+    if not whole and len(found) > SHOWN:
+        yield f"{verb:8} … and {len(found) - SHOWN} more"
+
+
+def _passes(plan: Plan, work: Work, whole: bool) -> Iterator[str]:
+    missing = {job.key for job in work.jobs if isinstance(job, ShardTask)}
+    if whole:
+        for one in plan.passes:
+            state = f"{len(missing & set(one.keys))} of {len(one.keys)} shards left"
+            yield f"{one.label} ({one.images.n:,} images, {state})"
+        return
+    for owner, passes in groupby(sorted(plan.passes, key=_owner), key=_owner):
+        own = list(passes)
+        kinds = ", ".join(dict.fromkeys(one.kind for one in own))
+        images, keys = sum(one.images.n for one in own), {key for one in own for key in one.keys}
+        left = f"{len(missing & keys)} of {len(keys)} shards left"
+        yield f"{owner or 'without a model'}: {kinds} on {len(own)} sets, {images:,} images, {left}"
+
+
+def _owner(one: ImagePass) -> str:
+    return one.model.name if one.model else ""
+
+
+def _trials(plan: Plan, whole: bool) -> Iterator[str]:
+    if whole:
+        for trial in plan.trials:
+            group = f", groups of {trial.group_size}" if trial.group_size > 1 else ""
+            pair = f"{trial.test.identifier} → {trial.ood.identifier}"
+            yield f"{trial.scorer.name}{group} with {trial.model.name}: {pair}"
+        return
+    found: dict[str, list[str]] = {}
+    for trial in plan.trials:
+        pair = f"{trial.test.identifier} → {trial.ood.identifier}"
+        found.setdefault(pair, []).append(trial.model.name)
+    for pair, names in found.items():
+        yield f"{pair}: {len(names)} trials of {', '.join(dict.fromkeys(names))}"
+
+
+def _skips(plan: Plan) -> list[str]:
+    return skip_lines((skip.in_dist, skip.ood, skip.reason) for skip in plan.skips)

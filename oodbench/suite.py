@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from oodbench.errors import UnknownNameError
+from oodbench.errors import OodbenchError, UnknownNameError
 from oodbench.names import checked_name
 from oodbench.paths import PACKAGE
 from oodbench.yaml_files import load_yaml
@@ -27,12 +27,20 @@ def named(entry: Entry) -> tuple[str | None, str]:
     return name, reference
 
 
+def _checked_name(kind: str, name: str) -> str:
+    """A name, for pydantic, which adds file, line and field to a ValueError."""
+    try:
+        return checked_name(kind, name)
+    except OodbenchError as error:
+        raise ValueError(str(error)) from error
+
+
 def _checked_entries(entries: list[Entry]) -> list[Entry]:
     for entry in entries:
         if isinstance(entry, dict):
             if len(entry) != 1:
                 raise ValueError(f"{entry} must be one `name: path`")
-            checked_name("suite entry", next(iter(entry)))
+            _checked_name("suite entry", next(iter(entry)))
     doubled = [entry for number, entry in enumerate(entries) if entry in entries[:number]]
     if doubled:
         raise ValueError(f"{doubled[0]!r} stands twice")
@@ -73,7 +81,7 @@ class Suite(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, AfterValidator(lambda name: checked_name("suite", name))]
+    name: Annotated[str, AfterValidator(lambda name: _checked_name("suite", name))]
     title: str
     about: str = ""
     models: Entries = Field(min_length=1)

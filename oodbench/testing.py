@@ -18,7 +18,7 @@ from torch import Tensor
 from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import OodbenchError, ScorerError
 from oodbench.passes.batches import measure
-from oodbench.plan import cannot_give
+from oodbench.plan import Resolver, cannot_give
 from oodbench.registry import load_plugin, registered_by, scorers, statistics
 from oodbench.types import Columns, Scorer, split_need
 from oodbench.zoo.describe import describe, relatives
@@ -59,7 +59,7 @@ class PixelHistogram:
 
 def probe_images(shape: tuple[int, int, int], n: int = 64) -> ImageSet:
     """Real images of a model's shape, from the bundled sample or the full set."""
-    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).first(n)
+    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).drawn(n)
 
 
 def check_model(model: Any, name: str = "model") -> list[str]:
@@ -134,13 +134,14 @@ PROBED = ("glow-fashionmnist", "vae-fashionmnist", "hvae-fashionmnist", "diffusi
 
 def probe_columns(scorer: Scorer, n: int = 60) -> tuple[Columns, Columns]:
     """Real columns for a scorer, of ``ref`` and of ``test`` images, measured with a model of the zoo."""
-    reasons = {name: cannot_give(name, scorer.all_needs) for name in PROBED}
+    resolver = Resolver(0, "cpu")
+    reasons = {name: cannot_give(resolver.model(name), scorer.all_needs) for name in PROBED}
     model = next((name for name, reason in reasons.items() if reason is None), None)
     if model is None:
         raise ScorerError(f"{scorer.name} cannot be probed: {reasons[PROBED[0]]}")
 
     def of_split(split: str) -> ImageSet:
-        return load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).first(n)
+        return load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).drawn(n)
 
     def columns(split: str) -> Columns:
         found = {}

@@ -22,7 +22,7 @@ from oodbench.store import ColumnStore, Row
 from oodbench.trials.comparison import ComparisonTask
 from oodbench.trials.results import ResultsFolder
 from oodbench.trials.rows import Judged, TrialTask, trial_tasks
-from oodbench.trials.scores import ScoreFiles, scores_file
+from oodbench.trials.scores import RECORD, ScoreFiles, scores_file
 
 logger = logging.getLogger("oodbench")
 EVERY = 2.0
@@ -69,7 +69,7 @@ def _is_there(task: TrialTask | AnalysisTask, kept: dict[str, dict[str, Row]], f
     if row is None:
         return False
     if isinstance(task, TrialTask):
-        return (folder / "scores.json").exists() or scores_file(folder, row).exists()
+        return (folder / RECORD).exists() or scores_file(folder, row).exists()
     return all((folder / path).exists() for path in task.files)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from oodbench.errors import UnknownNameError
-from oodbench.passes.shards import open_images
+from oodbench.passes.work import open_images
 from oodbench.plan import make_plan
 from oodbench.suite import Pair, Suite, load_suite
 from oodbench.zoo.describe import describe
@@ -50,7 +50,7 @@ def test_skips_are_sentences():
     found = reasons(make_plan(suite(pairs=pairs)))
     assert found[0] == "no model of the suite 't' is trained on mnist"
     assert "kmnist/test is not on this machine; to get it: `oodbench data fetch kmnist`" in found[1]
-    assert found[2] == "fashionmnist/test[:20] holds the same images as the in-dist set"
+    assert found[2] == "fashionmnist/test[first 2000][20 drawn] holds the same images as the in-dist set"
 
 
 def test_a_model_without_background_skips_the_ratio():
@@ -66,7 +66,7 @@ def test_untrained_models_are_skipped_with_the_command(tmp_path):
         "trained_on: fashionmnist\nlikelihood: uniform dequantisation, one draw\n"
     )
     assert reasons(make_plan(suite(models=[str(tmp_path / "m")]))) == [
-        "fresh has no weights; make them: `oodbench train fresh`"
+        f"fresh has no weights; make them: `oodbench train {tmp_path / 'm'}`"
     ]
 
 
@@ -77,11 +77,12 @@ def test_a_card_s_own_view_takes_the_place_of_the_rule(tmp_path):
     write_card(imported, tmp_path / "xiao", "xiao", "fashionmnist", "resize32-bilinear-aa", {})
     pairs = [Pair(in_dist="fashionmnist", ood=["mnist", "noise", "mnist@pad32"])]
     trials = make_plan(suite(models=[str(tmp_path / "xiao")], pairs=pairs)).trials
-    assert {open_images(trial.test).identifier for trial in trials} == {"fashionmnist/test[:20]@resize32-bilinear-aa"}
-    assert [open_images(trial.ood).identifier for trial in trials] == [
-        "mnist/test[:20]@resize32-bilinear-aa",
-        "noise/test[:20]",
-        "mnist/test[:20]@pad32",
+    drawn = "[first 2000][20 drawn]"
+    assert {trial.test.identifier for trial in trials} == {f"fashionmnist/test{drawn}@resize32-bilinear-aa"}
+    assert [trial.ood.identifier for trial in trials] == [
+        f"mnist/test{drawn}@resize32-bilinear-aa",
+        "noise/test[20 drawn]",
+        f"mnist/test{drawn}@pad32",
     ]
 
 
@@ -106,9 +107,9 @@ def test_only_restricts_and_is_checked():
     paper = load_suite("paper")
     plan = make_plan(paper, ["svhn", "likelihood"])
     of_cifar10 = {name for name in paper.models if describe(name).trained_on == "cifar10"}
-    assert {(trial.model, trial.scorer) for trial in plan.trials} == {(name, "likelihood") for name in of_cifar10}
+    assert {(trial.model.name, trial.scorer.name) for trial in plan.trials} == {(name, "likelihood") for name in of_cifar10}
     both = make_plan(paper, ["glow-cifar10", "likelihood", "pixel-mean"])
-    assert {(trial.model, trial.scorer) for trial in both.trials} == {
+    assert {(trial.model.name, trial.scorer.name) for trial in both.trials} == {
         ("glow-cifar10", "likelihood"),
         ("glow-cifar10", "pixel-mean"),
     }
@@ -117,20 +118,23 @@ def test_only_restricts_and_is_checked():
 
 
 def test_shared_images_are_counted(tmp_path, home):
-    from oodbench.passes.shards import ImageRef, open_images
+    from oodbench.passes.values import ImageRef
     from oodbench.trials.rows import shared_images
 
     mnist = open_images(ImageRef("mnist/test", (1, 28, 28), 20)).images
     fashion = open_images(ImageRef("fashionmnist/test", (1, 28, 28), 20)).images
     np.save(tmp_path / "mixed.npy", np.concatenate([fashion[:3], mnist]))
     mixed = ImageRef(str(tmp_path / "mixed.npy"), (1, 28, 28))
-    assert shared_images(ImageRef("fashionmnist/test", (1, 28, 28), 20), mixed) == 3
+    own = ImageRef("fashionmnist/test", (1, 28, 28), 20)
+    assert shared_images(own, "a", mixed, "b") == 3
+    np.save(tmp_path / "doubled.npy", np.concatenate([mnist[:1]] * 5))
+    assert shared_images(ImageRef(str(tmp_path / "doubled.npy"), (1, 28, 28)), "c", mixed, "b") == 5
 
 
 def test_what_a_model_cannot_give_is_a_skip_with_a_sentence():
     names = ["likelihood", "dose-kde", "vae-kl", "hvae-ratio-1", "msma-gmm", "likelihood-regret", "general-ratio"]
     plan = make_plan(suite(models=["pixelcnn-fashionmnist"], scorers=names))
-    assert [trial.scorer for trial in plan.trials] == ["likelihood"]
+    assert [trial.scorer.name for trial in plan.trials] == ["likelihood"]
     assert reasons(plan) == [
         "pixelcnn-fashionmnist has no `encode`, which log_prob_z asks for",
         "pixelcnn-fashionmnist has no `posterior`, which kl asks for",
@@ -150,5 +154,5 @@ def test_a_codec_that_is_not_installed_names_its_extra(monkeypatch):
 def test_prepared_statistics_know_their_reference_images():
     plan = make_plan(suite(scorers=["gradient-norm"]))
     own = [p for p in plan.passes if p.name.startswith("parameter_gradients")]
-    assert {open_images(p.prepared_on).identifier for p in own} == {"fashionmnist/ref[:20]"}
+    assert {p.prepared_on.identifier for p in own} == {"fashionmnist/ref[first 1000][20 drawn]"}
     assert all(p.prepared_on is None for p in plan.passes if p not in own)

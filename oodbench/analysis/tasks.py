@@ -75,6 +75,9 @@ class AnalysisTask:
     def label(self) -> str:
         return f"{self.kind} of {self.head.get('model', '')} on {self.head.get('images', self.head['in_dist'])}"
 
+    def __str__(self) -> str:
+        return self.label
+
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a task that could not be computed."""
         return {self.tables[0]: [self.head | {"status": "failed", "reason": reason}]}

@@ -55,6 +55,10 @@ class Executor(Protocol):
     def cancel(self) -> None:
         """Forget what waits and end what runs."""
 
+    @property
+    def capacity(self) -> int:
+        """Tasks that it should have at once: enough that nothing idles, few enough that what is urgent comes soon."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -74,6 +78,8 @@ def executor_for(workers: int, plugins: Sequence[Path] = ()) -> Executor:
 
 class Serial(Executor):
     """Does each task in this process when its result is asked for."""
+
+    capacity = 1
 
     def __init__(self) -> None:
         self._waiting: deque[Task] = deque()
@@ -116,6 +122,10 @@ class Processes(Executor):
         self._waiting: deque[_Job] = deque()
         self._suspects: deque[_Job] = deque()
         self._done: deque[tuple[Task, Any | Failure]] = deque()
+
+    @property
+    def capacity(self) -> int:
+        return 2 * self._limit
 
     def submit(self, task: Task) -> None:
         if task.here:

@@ -41,7 +41,7 @@ class Images:
     sha256 : of shape and pixels; for images yet to be drawn from a model, the key of the drawing
     shards : the same of each shard
     n, official : images here, and of the whole official split
-    drawn : a limit has drawn them, in an order of their own
+    in_random_order : a draw of fewer is their beginning
     draw : key of the task that draws them from a model; empty for all others
     """
 
@@ -53,7 +53,7 @@ class Images:
     shards: tuple[str, ...]
     n: int
     official: int | None = None
-    drawn: bool = False
+    in_random_order: bool = False
     synthetic: bool = False
     draw: str = ""
 
@@ -69,8 +69,9 @@ class Images:
 
     def rows_of(self, n: int) -> list[int]:
         """Where the images stand that a limit of ``n`` would draw."""
-        rows = drawn_rows(self.split, self.official, self.n, n, self.drawn)
-        return [int(row) for row in rows]
+        if n >= self.n:
+            return list(range(self.n))
+        return drawn_rows(n, self.n, self.official, self.in_random_order).tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,6 +109,9 @@ class ShardTask:
     def label(self) -> str:
         return self.pass_name
 
+    def __str__(self) -> str:
+        return f"{self.pass_name} on {self.images_name}"
+
     def perform(self) -> int:
         """Measure the shard into the store; returns the number of images."""
         images = self._images()
@@ -194,6 +197,9 @@ class DrawTask:
     @property
     def label(self) -> str:
         return f"drawing from {self.model_name}"
+
+    def __str__(self) -> str:
+        return self.label
 
     @property
     def done(self) -> bool:

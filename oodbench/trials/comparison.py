@@ -45,6 +45,9 @@ class ComparisonTask:
     def label(self) -> str:
         return f"comparison of scorers with {self.head['model']}: {self.head['in_dist']} → {self.head['ood']}"
 
+    def __str__(self) -> str:
+        return self.label
+
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a comparison that could not be made."""
         return {"comparisons": [self.head | {"status": "failed", "reason": reason}]}

@@ -74,6 +74,9 @@ class TrialTask:
     def label(self) -> str:
         return f"{self.head['scorer']} with {self.head['model']}: {self.head['in_dist']} → {self.head['ood']}"
 
+    def __str__(self) -> str:
+        return self.label
+
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a trial that could not be evaluated."""
         return {"rows": [self.head | {"status": "failed", "reason": reason}]}

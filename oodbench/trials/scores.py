@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,8 @@ from oodbench.errors import StoreError
 from oodbench.paths import write_if_changed, write_whole
 from oodbench.store import Row
 
+RECORD = "scores.json"
+"""In a results folder whose scores travel apart: the archive's name, hash and size."""
 SHOWN = 16
 """Digits of a digest in a column's name."""
 
@@ -129,7 +132,9 @@ def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 
 def archive_scores(folder: Path, out: Path) -> str:
-    """Pack a results folder's scores into one ``.tar``; returns its SHA-256. The same scores give the same bytes.
+    """Pack a results folder's scores into one ``.tar``; returns its SHA-256.
+
+    The same scores give the same bytes. The hash is kept in the folder, which then needs no scores of its own.
 
     Raises
     ------
@@ -146,5 +151,8 @@ def archive_scores(folder: Path, out: Path) -> str:
             with file.open("rb") as opened:
                 archive.addfile(member, opened)
     content = buffer.getvalue()
+    sha256 = hashlib.sha256(content).hexdigest()
+    record = {"archive": out.name, "sha256": sha256, "bytes": len(content), "files": len(files)}
     write_whole(out, lambda file: file.write(content))
-    return hashlib.sha256(content).hexdigest()
+    write_if_changed(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    return sha256
