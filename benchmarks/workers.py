@@ -1,38 +1,46 @@
-"""One pass of the shipped Glow over 2,000 images: one process, all cores, and all cores without the allocator setting."""
+"""One pass of the shipped Glow over 2,000 images: one process, all cores, and all cores with glibc's own allocator."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import time
+from unittest.mock import patch
 
-from oodbench.passes import executors as execute
-from oodbench.passes.shards import ImagePass, ImageRef, measure_shard, shard_tasks
+from oodbench.passes import workers as processes
+from oodbench.passes.executors import Failure, executor_for
+from oodbench.passes.shards import ImagePass, ImageRef, shard_tasks
+
+PASS = ImagePass("log_prob", "glow-cifar10", ImageRef("cifar10/test", (3, 32, 32), 2000))
+THREADS = {
+    name: value for name, value in processes.ENVIRONMENT.items() if name.endswith("_NUM_THREADS")
+}
 
 
-def seconds(workers: int, allocator: bool) -> float:
-    kept = execute.WORKER
-    execute.WORKER = kept if allocator else {}
+def seconds(workers: int, environment: dict[str, str]) -> float:
+    """Wall time of the pass from an empty cache, the start of the processes included."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["OODBENCH_HOME"] = home
-        tasks = shard_tasks(
-            ImagePass("log_prob", "glow-cifar10", ImageRef("cifar10/test", (3, 32, 32), 2000)), 0, "cpu"
-        )
+        tasks = shard_tasks(PASS, seed=0, device="cpu")
         began = time.perf_counter()
-        for _, result in execute.map_tasks(measure_shard, tasks, workers):
-            if isinstance(result, Exception):
-                raise result
-        ended = time.perf_counter()
-    execute.WORKER = kept
-    return ended - began
+        with (
+            patch.object(processes, "ENVIRONMENT", environment),
+            executor_for(workers) as executor,
+        ):
+            for task in tasks:
+                executor.submit(task)
+            for _, result in executor.results():
+                if isinstance(result, Failure):
+                    raise SystemExit(result.sentence)
+            return time.perf_counter() - began
 
 
 def main() -> None:
     cores = os.cpu_count() or 1
     cases = {
-        f"{cores} workers": (cores, True),
-        f"{cores} workers, default allocator": (cores, False),
-        "1 process": (1, False),
+        f"{cores} workers": (cores, processes.ENVIRONMENT),
+        f"{cores} workers, glibc's allocator": (cores, THREADS),
+        "1 process": (1, {}),
     }
     best = {name: min(seconds(*case) for _ in range(2)) for name, case in cases.items()}
     first = next(iter(best.values()))

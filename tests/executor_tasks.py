@@ -135,6 +135,7 @@ class Dies:
     folder: Path
     tries: int
     how: str = "exit"
+    rest: float = 0.0
     here: bool = False
 
     def __str__(self):
@@ -144,11 +145,12 @@ class Dies:
         begun = len(list(self.folder.glob("try-*")))
         (self.folder / f"try-{begun}").write_text(" ".join(siblings()))
         if begun >= self.tries:
+            time.sleep(self.rest)
             return "alive"
         if self.how == "exit":
             os._exit(7)
         if self.how == "fork" and os.fork() == 0:
-            time.sleep(5)  # holds the pipe of its parent open
+            time.sleep(10)  # holds the pipe of its parent open
         os.kill(os.getpid(), signal.SIGSEGV if self.how == "segfault" else signal.SIGKILL)
         return "survived"
 

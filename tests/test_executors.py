@@ -142,7 +142,9 @@ def test_what_does_not_pickle_is_said():
 def test_a_task_whose_process_died_is_tried_again(tmp_path, how):
     tasks = [Dies(tmp_path, 1, how), *map(Square, range(6))]
     expected = {task: task.number**2 for task in tasks[1:]} | {tasks[0]: "alive"}
+    began = time.monotonic()
     assert dict(results_of(Processes(2), tasks)) == expected
+    assert time.monotonic() - began < 8
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -154,6 +156,22 @@ def test_the_last_try_comes_last_and_alone(tmp_path):
     assert len(order) == 7
     tries = [len(file.read_text().split()) for file in sorted(tmp_path.iterdir())]
     assert tries[1:] == [2, 1]
+
+
+@HAS_PROC
+def test_tasks_submitted_during_the_last_try_wait(tmp_path):
+    order, deadly = [], Dies(tmp_path, 2, rest=0.5)
+    with Processes(2) as executor:
+        executor.submit(deadly)
+        executor.submit(Pid(0.05, here=True))
+        for task, _ in executor.results():
+            order.append(task)
+            if not task.here:
+                continue
+            begun = (tmp_path / "try-2").exists()
+            executor.submit(Square(1) if begun else task)
+            assert len(active_children()) <= 1
+    assert order[-2:] == [deadly, Square(1)]
 
 
 HOW = {
@@ -197,12 +215,13 @@ def test_tasks_of_this_process_run_between_answers_of_workers():
     with Processes(1) as executor:
         executor.submit(Pid())
         ((_, worker),) = executor.results()
-        tasks = Square(4), Pid(0.4, here=True), Pid(0.5, here=True)
+        tasks = Pid(0.2), Pid(0.8, here=True), Pid(0.5, here=True)
         for task in tasks:
             executor.submit(task)
         first, second, third = executor.results()
-    assert {first, third} == {(tasks[1], os.getpid()), (tasks[2], os.getpid())}
-    assert second == (tasks[0], 16)
+    assert first == (tasks[1], os.getpid())
+    assert second == (tasks[0], worker)
+    assert third == (tasks[2], os.getpid())
     assert worker != os.getpid()
 
 
