@@ -1,6 +1,6 @@
-"""Rows → leaderboards. The markdown is a pure function of the stored rows and costs; figures come from columns."""
+"""Rows → leaderboards, reports and figures: pure functions of what a results folder stores."""
 
-from oodbench.report.gallery import gallery, missing_figures
-from oodbench.report.leaderboard import check_report, write_report
+from oodbench.report.leaderboard import check_report, foreign_files, write_report
+from oodbench.report.results import read_results
 
-__all__ = ["check_report", "gallery", "missing_figures", "write_report"]
+__all__ = ["check_report", "foreign_files", "read_results", "write_report"]

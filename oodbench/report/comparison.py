@@ -1,4 +1,4 @@
-"""Pages that compare scorers: paired tests, ranks over pairs, correlation with baselines, and both directions at once."""
+"""The page that compares scorers: paired tests, ranks over pairs, and correlation with baselines."""
 
 from __future__ import annotations
 
@@ -7,36 +7,63 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from oodbench.errors import ScorerError, did_you_mean
-from oodbench.metrics.comparison import Difference, average_ranks, critical_difference, difference, holm
-from oodbench.report.tables import HEAD, bare_name, chance_mark, distinct, table
+from oodbench.metrics.comparison import (
+    Difference,
+    average_ranks,
+    critical_difference,
+    difference,
+    holm,
+)
+from oodbench.report.illustrations import Illustration
+from oodbench.report.older import older_sentence
+from oodbench.report.results import Results
+from oodbench.report.tables import HEAD, distinct, pair_text, table, text
 from oodbench.store import Row
 
-LEVEL = 0.05
+ALPHA = 0.05
+"""The level of the paired tests."""
+Table = tuple[list[str], list[list[str]]]
 
 
-def compare(contests: Iterable[Row], one: str, other: str) -> tuple[list[str], list[list[str]]]:
+def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
     """Two scorers on each pair that has both: AUROCs, their difference with its interval, and p-values (DeLong, Holm).
 
     Raises
     ------
     ScorerError : a scorer that no pair has, or no pair with both
     """
-    known = list(contests)
+    known = list(comparisons)
     names = distinct(name for row in known for name in row["scorers"])
     for name in (one, other):
         if name not in names:
-            raise ScorerError(f"no result of the scorer {name!r} is stored here{did_you_mean(name, names)}")
+            raise ScorerError(
+                f"no result of the scorer {name!r} is stored here{did_you_mean(name, names)}"
+            )
     shared = [row for row in known if one in row["scorers"] and other in row["scorers"]]
     if not shared:
         raise ScorerError(f"{one} and {other} were measured on no common model and pair of sets")
     found = [_difference(row, one, other) for row in shared]
     corrected = holm([test.p for test in found])
     lines = [
-        [row["model"], f"{row['in_dist']} → {row['ood']}", *(f"{_auroc(row, name):.3f}" for name in (one, other)),
-         f"{test.estimate.value:+.3f} [{test.estimate.low:+.3f}, {test.estimate.high:+.3f}]", _p(test.p), _p(p)]
+        [
+            row["model"],
+            f"{row['in_dist']} → {row['ood']}",
+            *_aurocs(row, one, other),
+            *_tested(test, p),
+        ]
         for row, test, p in zip(shared, found, corrected, strict=True)
-    ]  # fmt: skip
+    ]
     return ["model", "pair", one, other, "difference", "p", "p, Holm"], lines
+
+
+def _aurocs(row: Row, *names: str) -> list[str]:
+    return [f"{_auroc(row, name):.3f}" for name in names]
+
+
+def _tested(test: Difference, corrected: float) -> list[str]:
+    """The difference with its interval, its p-value and the corrected one."""
+    value, low, high = test.estimate
+    return [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]", _p(test.p), _p(corrected)]
 
 
 def _p(value: float) -> str:
@@ -52,29 +79,44 @@ def _difference(row: Row, one: str, other: str) -> Difference:
     return difference(np.array(row["auroc"]), np.array(row["covariance"]), *places)
 
 
-def comparison_page(contests: Sequence[Row], figure: str | None) -> str:
+def comparison_page(results: Results, figure: str | None) -> str:
     """The page of a suite: difficulty and best scorer of each pair, ranks, and correlation with the baselines."""
-    parts = [HEAD, "# Scorers compared on the same images\n", PAIRS, table(*_pairs_table(contests))]
-    if can_be_ranked(contests):
-        names, aurocs = common(contests)
-        gap = critical_difference(len(names), len(aurocs))
-        lines = [[name, f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(names, aurocs)]
-        parts += [
-            RANKS.format(n=len(aurocs), k=len(names), gap=gap),
-            table(["scorer", "mean rank", "mean AUROC"], lines),
-        ]
+    rows = in_order(results.comparisons)
+    title = "# Scorers compared on the same images\n"
+    parts = [HEAD, title, *older_sentence(rows), PAIRS, table(*_pairs_table(results, rows))]
+    if can_be_ranked(rows):
+        parts += _ranks(rows)
         parts += [f"![Mean ranks and the critical difference]({figure})\n"] if figure else []
-    parts += [CORRELATION, table(*_correlation_table(contests))]
-    dual = [row for row in contests if row["oracle_dual_threshold"] is not None]
+    parts += [CORRELATION, table(*_correlation_table(rows))]
+    dual = [row for row in rows if row["oracle_dual_threshold"] is not None]
     if dual:
-        lines = [
-            [row["model"], f"{row['in_dist']} → {row['ood']}", *(f"{_auroc(row, n):.3f}" for n in ("likelihood", "lid")),
-             f"{row['oracle_dual_threshold']:.3f}"]
-            for row in dual
-        ]  # fmt: skip
+        lines = [[*_pair(results, row), *_oracle(row)] for row in dual]
         heads = ["model", "pair", "AUROC of likelihood", "AUROC of lid", "oracle dual threshold"]
         parts += [ORACLE, table(heads, lines)]
     return "\n".join(parts)
+
+
+def in_order(comparisons: Iterable[Row]) -> list[Row]:
+    """Comparisons by in-dist set, model, OOD set and seed."""
+    return sorted(comparisons, key=lambda r: (r["in_dist"], r["model"], r["ood"], r.get("seed", 0)))
+
+
+def _ranks(rows: Sequence[Row]) -> list[str]:
+    names, aurocs = common(rows)
+    gap = critical_difference(len(names), len(aurocs))
+    lines = [
+        [text(name), f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(names, aurocs)
+    ]
+    words = RANKS.format(n=len(aurocs), k=len(names), gap=gap)
+    return [words, table(["scorer", "mean rank", "mean AUROC"], lines)]
+
+
+def _pair(results: Results, row: Row) -> list[str]:
+    return [text(results.label(row)), pair_text(row)]
+
+
+def _oracle(row: Row) -> list[str]:
+    return [*_aurocs(row, "likelihood", "lid"), f"{row['oracle_dual_threshold']:.3f}"]
 
 
 PAIRS = """\
@@ -106,111 +148,88 @@ thresholds reaches. The thresholds are chosen with the OOD images in sight: it i
 """
 
 
-def _is_baseline(row: Row, name: str) -> bool:
-    return name in row["baselines"]
+def ranks_figure(results: Results) -> Illustration | None:
+    """Mean ranks on a line; None where ranks say nothing."""
+    rows = in_order(results.comparisons)
+    if not can_be_ranked(rows):
+        return None
+    caption = (
+        f"Mean rank of the AUROC over {len(rows)} models and pairs of sets, best on the left; bars join scorers whose "
+        "ranks differ by less than the critical difference (Nemenyi, 5 %)."
+    )
+    return Illustration("ranks", "", caption, rows)
 
 
-def _pairs_table(contests: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    found = []
-    for row in contests:
-        best = {
-            kind: max((n for n in row["scorers"] if _is_baseline(row, n) is kind), key=lambda n: _auroc(row, n), default="")
-            for kind in (False, True)
-        }  # fmt: skip
-        if all(best.values()):
-            found.append((row, best[False], best[True], _difference(row, best[False], best[True])))
-    corrected = holm([test.p for *_, test in found])
+def _best(row: Row, baseline: bool) -> str:
+    """The scorer with the largest AUROC, among baselines or among the others; empty where there is none."""
+    names = [name for name in row["scorers"] if (name in row["baselines"]) is baseline]
+    return max(names, key=lambda name: _auroc(row, name), default="")
+
+
+def _pairs_table(results: Results, rows: Sequence[Row]) -> Table:
+    judged = [row for row in rows if _best(row, False) and _best(row, True)]
+    tests = [_difference(row, _best(row, False), _best(row, True)) for row in judged]
+    corrected = holm([test.p for test in tests])
     lines = [
-        [row["model"], f"{row['in_dist']} → {row['ood']}", f"{_auroc(row, baseline):.3f} ({baseline})",
-         f"{_auroc(row, best):.3f} ({best})", _beats(test, p), ", ".join(_as_good(row, best)) or "–"]
-        for (row, best, baseline, test), p in zip(found, corrected, strict=True)
-    ]  # fmt: skip
+        [*_pair(results, row), *_named_best(row), _beats(test, p), ", ".join(_as_good(row)) or "–"]
+        for row, test, p in zip(judged, tests, corrected, strict=True)
+    ]
     return ["model", "pair", "difficulty", "best scorer", "beats it", "as good"], lines
 
 
+def _named_best(row: Row) -> list[str]:
+    """The best baseline and the best scorer with a model, each with its AUROC."""
+    best = (_best(row, True), _best(row, False))
+    return [f"{_auroc(row, name):.3f} ({text(name)})" for name in best]
+
+
 def _beats(test: Difference, p: float) -> str:
-    return f"{'yes' if test.estimate.value > 0 and p < LEVEL else 'no'} ({test.estimate.value:+.3f}, p {_p(p)})"
+    won = test.estimate.value > 0 and p < ALPHA
+    return f"{'yes' if won else 'no'} ({test.estimate.value:+.3f}, p {_p(p)})"
 
 
-def _as_good(row: Row, best: str) -> list[str]:
-    others = [name for name in row["scorers"] if name != best and not _is_baseline(row, name)]
+def _as_good(row: Row) -> list[str]:
+    """Scorers that the paired test does not distinguish from the best."""
+    best = _best(row, False)
+    others = [name for name in row["scorers"] if name != best and name not in row["baselines"]]
     corrected = holm([_difference(row, best, name).p for name in others])
-    return [name for name, p in zip(others, corrected, strict=True) if p >= LEVEL]
+    return [text(name) for name, p in zip(others, corrected, strict=True) if p >= ALPHA]
 
 
-def common(contests: Sequence[Row]) -> tuple[list[str], np.ndarray]:
+def common(comparisons: Sequence[Row]) -> tuple[list[str], np.ndarray]:
     """The scorers that every pair has, and their AUROCs ``(pairs, scorers)``."""
-    names = [n for n in (contests[0]["scorers"] if contests else []) if all(n in row["scorers"] for row in contests)]
-    return names, np.array([[_auroc(row, name) for name in names] for row in contests])
+    first = comparisons[0]["scorers"] if comparisons else []
+    names = [name for name in first if all(name in row["scorers"] for row in comparisons)]
+    return names, np.array([[_auroc(row, name) for name in names] for row in comparisons])
 
 
-def can_be_ranked(contests: Sequence[Row]) -> bool:
+def can_be_ranked(comparisons: Sequence[Row]) -> bool:
     """Whether ranks over pairs say anything: two pairs, and three scorers that both have."""
-    return len(contests) > 1 and len(common(contests)[0]) > 2
+    return len(comparisons) > 1 and len(common(comparisons)[0]) > 2
 
 
 def ranked(names: Sequence[str], aurocs: np.ndarray) -> list[tuple[str, float, float]]:
     """Scorers with mean rank and mean AUROC, best first."""
     ranks = average_ranks(aurocs)
-    return sorted(zip(names, ranks.tolist(), aurocs.mean(0).tolist(), strict=True), key=lambda one: one[1])
+    lines = zip(names, ranks.tolist(), aurocs.mean(0).tolist(), strict=True)
+    return sorted(lines, key=lambda one: one[1])
 
 
-def _correlation_table(contests: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    baselines = distinct(name for row in contests for name in row["correlation"])
-    lines = []
-    for scorer in sorted(distinct(n for row in contests for n in row["scorers"])):
-        cells = []
-        for baseline in baselines:
-            found = [
-                row["correlation"][baseline][row["scorers"].index(scorer)]
-                for row in contests
-                if scorer in row["scorers"] and baseline in row["correlation"]
-            ]
-            known = [value for value in found if value is not None]
-            cells.append(f"{np.mean(known):+.2f} [{min(known):+.2f}, {max(known):+.2f}]" if known else "–")
-        lines.append([scorer, *cells])
-    return ["scorer", *baselines], lines
-
-
-def matrix_page(rows: Iterable[Row]) -> str:
-    """For each scorer the AUROC of every model (in-dist) on every OOD set, and what both directions of a pair come to."""
-    sound = [r for r in rows if r["status"] == "ok" and r["group_size"] == 1 and not r["synthetic"]]
-    parts = [HEAD, "# In-dist × OOD\n", MATRIX]
-    for scorer in distinct(sorted(r["scorer"] for r in sound)):
-        own = [r for r in sound if r["scorer"] == scorer]
-        columns = sorted({bare_name(r["ood"]) for r in own})
-        lines = []
-        for model in distinct(r["model"] for r in sorted(own, key=lambda r: (r["in_dist"], r["model"]))):
-            cells = {bare_name(r["ood"]): r for r in own if r["model"] == model}
-            in_dist = bare_name(next(iter(cells.values()))["in_dist"])
-            lines.append([in_dist, model, *(_cell(cells.get(name), name == in_dist) for name in columns)])
-        parts += [f"## {scorer}\n", table(["in-dist", "model", *columns], lines)]
-        traded = _directions(own)
-        parts += [traded] if traded else []
-    return "\n".join(parts)
-
-
-MATRIX = """\
-AUROC of each scorer: a line for each model and the set that it was trained on, a column for each OOD set; ▼ worse than chance.
-Parts of a set count as the set. Below, pairs of sets with both directions, by the best model of each: a scorer that wins one
-direction by losing the other has a low *lowest*.
-"""
-
-
-def _cell(row: Row | None, diagonal: bool) -> str:
-    if row is None:
-        return "·" if diagonal else ""
-    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}"
-
-
-def _directions(rows: list[Row]) -> str:
-    best: dict[tuple[str, str], float] = {}
-    for row in rows:
-        pair = bare_name(row["in_dist"]), bare_name(row["ood"])
-        best[pair] = max(row["auroc"], best.get(pair, 0.0))
-    both = [(a, b) for a, b in best if a < b and (b, a) in best]
-    told = [
-        f"{a} → {b} {best[a, b]:.3f}, {b} → {a} {best[b, a]:.3f}: lowest {min(best[a, b], best[b, a]):.3f}"
-        for a, b in sorted(both)
+def _correlation_table(rows: Sequence[Row]) -> Table:
+    baselines = distinct(name for row in rows for name in row["correlation"])
+    scorers = sorted(distinct(name for row in rows for name in row["scorers"]))
+    lines = [
+        [text(scorer), *(_correlation(rows, scorer, baseline) for baseline in baselines)]
+        for scorer in scorers
     ]
-    return "".join(f"- {line}\n" for line in told)
+    return ["scorer", *map(text, baselines)], lines
+
+
+def _correlation(rows: Sequence[Row], scorer: str, baseline: str) -> str:
+    """The mean over pairs, with the range."""
+    both = [row for row in rows if scorer in row["scorers"] and baseline in row["correlation"]]
+    found = [row["correlation"][baseline][row["scorers"].index(scorer)] for row in both]
+    known = [value for value in found if value is not None]
+    if not known:
+        return "–"
+    return f"{np.mean(known):+.2f} [{min(known):+.2f}, {max(known):+.2f}]"

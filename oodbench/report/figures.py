@@ -1,37 +1,33 @@
-"""Figures of a run, from cached columns and stored rows: each as SVG and as PNG."""
+"""Figures, drawn from stored rows alone: each as SVG and as PNG.
+
+The one file that imports matplotlib. It makes figures without pyplot and in a style of its own, so that a notebook's backend,
+open figures and settings stay as they are and change nothing here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import numpy as np
 import seaborn as sns
-from matplotlib import pyplot as plt
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
-from oodbench.analysis.tasks import StudyTask, columns_of
-from oodbench.contract import bits_per_dim
-from oodbench.data.catalog import is_synthetic, may_be_shown
-from oodbench.metrics import area_under_roc
+from oodbench.errors import StoreError
 from oodbench.metrics.comparison import critical_difference
-from oodbench.metrics.ranking import counts
-from oodbench.passes.shards import ImageRef, open_images
 from oodbench.paths import write_whole
-from oodbench.registry import scorers
 from oodbench.report.comparison import common, ranked
-from oodbench.report.gallery import FORMATS, INK, Illustration, trained_name, watched
+from oodbench.report.illustrations import FORMATS, INK, Illustration
+from oodbench.report.sections.training import trained_name, watched
+from oodbench.report.tables import short_names
 from oodbench.store import Row
-from oodbench.trials.rows import TrialTask, model_log_prob, trial_scores
-from oodbench.zoo.describe import describe
 
 COLOURS = sns.color_palette("colorblind")
 STYLES = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1)))
@@ -44,268 +40,300 @@ SETTINGS: Any = {
     "axes.titlesize": 9,
     "svg.fonttype": "none",
     "svg.hashsalt": "oodbench",
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
 }
 PANEL = (3.4, 2.5)
 """Inches of one panel."""
-SHOWN = 300
-"""Images of each set in a scatter plot."""
+UNITS = {
+    "log_prob": "log p(x) / nats",
+    "log_prob_z": "log p(z) / nats",
+    "log_det": "log|det ∂z/∂x| / nats",
+    "mean": "mean of a pixel",
+    "variance": "variance of a pixel",
+}
+"""What stands below a histogram of each column or quantity."""
+ROLES = ("samples", "test", "ood")
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a figure is drawn from: the tasks and the analysis rows of one model, or of all."""
+def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
+    """Draw figures into a results folder, as SVG and as PNG.
 
-    trials: Sequence[TrialTask]
-    studies: Sequence[StudyTask]
-    rows: Sequence[Row]
-    contests: Sequence[Row]
-
-    def of_model(self, name: str) -> Material:
-        """What belongs to one model."""
-        return Material(
-            [t for t in self.trials if describe(t.trial.model).name == name],
-            [t for t in self.studies if describe(t.model).name == name],
-            [row for row in self.rows if row["model"] == name],
-            [row for row in self.contests if row["model"] == name],
-        )
-
-    def likelihoods(self, *roles: str) -> list[StudyTask]:
-        """One task for each image set with one of these roles, in-dist first."""
-        found = [t for t in self.studies if t.kind == "likelihood" and t.role in roles]
-        return sorted(found, key=lambda t: roles.index(t.role))
-
-    def pairs(self) -> dict[tuple[ImageRef, ImageRef], list[TrialTask]]:
-        """The single-image trials of each pair of sets."""
-        found: dict[tuple[ImageRef, ImageRef], list[TrialTask]] = {}
-        for task in self.trials:
-            if task.trial.group_size == 1:
-                found.setdefault((task.trial.test, task.trial.ood), []).append(task)
-        return found
-
-
-def draw_figures(folder: Path, illustrations: Iterable[Illustration], material: Material) -> None:
-    """Draw figures into a results folder, as SVG and as PNG."""
-    with sns.axes_style("ticks"), mpl.rc_context(SETTINGS):
+    Raises
+    ------
+    StoreError : an image grid that is missing or is not the one that its row names
+    """
+    with style.context(["default", dict(sns.axes_style("ticks")), SETTINGS]):
         for illustration in illustrations:
-            figure = DRAWN[illustration.kind](material, illustration.of)
+            figure = DRAWN[illustration.kind](illustration.drawn_from, folder)
             for kind in FORMATS:
                 _save(folder / f"{illustration.stem}.{kind}", figure, kind)
-            plt.close(figure)
 
 
 def _save(path: Path, figure: Figure, kind: str) -> None:
-    nothing: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    options: Any = {"format": kind, "bbox_inches": "tight", "metadata": nothing, "transparent": kind == "svg"}
+    unsigned: dict[str, Any] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    options: Any = {
+        "format": kind,
+        "bbox_inches": "tight",
+        "metadata": unsigned[kind],
+        "transparent": kind == "svg",
+    }
     write_whole(path, lambda file: figure.savefig(file, **options))
 
 
-def _panels(n: int, size: tuple[float, float] = PANEL, across: int = 3) -> tuple[Figure, list[Axes]]:
+def _panels(
+    n: int, size: tuple[float, float] = PANEL, across: int = 3
+) -> tuple[Figure, list[Axes]]:
     columns = min(n, across)
     rows = -(-n // columns)
-    shape = (size[0] * columns, size[1] * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=shape, squeeze=False, layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for unused in axes.flat[n:]:
         unused.set_axis_off()
     return figure, list(axes.flat[:n])
 
 
-def _name(ref: ImageRef) -> str:
-    found = open_images(ref)
-    return found.name if not found.name.startswith("samples-of") else "samples"
+def _looks() -> Iterator[tuple[Any, Any]]:
+    """Colour and dash of a figure's sets, one after another; thirty differ."""
+    return zip(cycle(COLOURS), cycle(STYLES))
 
 
-def _bits_label(ref: ImageRef, log_prob: np.ndarray) -> str:
+def _plain(name: str) -> str:
+    """A name as matplotlib shows it letter by letter: it reads $ as mathematics, and hides labels that begin with _."""
+    shown = " ".join(name.split()).replace("$", r"\$")
+    return f"\u200b{shown}" if shown.startswith("_") else shown
+
+
+def _set_names(sets: Iterable[Row]) -> dict[str, str]:
+    """What each image set is called in one figure; images drawn from a model go by one name."""
+    known = list(sets)
+    named = short_names(one["set"] for one in known if one.get("role") != "samples")
+    named |= {one["set"]: "samples" for one in known if one.get("role") == "samples"}
+    return {identifier: _plain(name) for identifier, name in named.items()}
+
+
+def _bits_label(name: str, median: float | None) -> str:
     """The set and its median bits/dim; a mean may be that of one image."""
-    median = np.median(bits_per_dim(log_prob, ref.shape))
-    return f"{_name(ref)}, {median:{'.2f' if median < 1000 else '.2g'}} bits/dim"
+    if median is None:
+        return f"{name}, bits/dim not finite"
+    return f"{name}, {median:{'.2f' if median < 1000 else '.2g'}} bits/dim"
 
 
-def _span(columns: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The range of all but half a per cent at each column's ends, and of what is no more than eight interquartile ranges from
-    its quartiles: a flow may give a noise image −10²⁰ nats."""
-    ends = np.array([_ends(column) for column in columns])
-    margin = 0.05 * (ends.max() - ends.min()) or 1.0
-    return float(ends.min() - margin), float(ends.max() + margin)
-
-
-def _ends(column: np.ndarray) -> tuple[float, float]:
-    low, first, third, high = np.quantile(column, [0.005, 0.25, 0.75, 0.995])
-    far = 8 * (third - first)
-    return max(low, first - far), min(high, third + far)
-
-
-def _histograms(axes: Axes, columns: dict[str, np.ndarray], unit: str) -> None:
-    span = _span(list(columns.values()))
-    for (label, column), colour, style in zip(columns.items(), COLOURS, STYLES):
-        within = column[(column >= span[0]) & (column <= span[1])]
-        options: Any = {"color": colour, "histtype": "stepfilled", "bins": 60, "range": span, "density": True}
-        axes.hist(within, **options, alpha=0.25)
-        axes.hist(within, **{**options, "histtype": "step"}, linestyle=style, linewidth=1.3, label=label)
-    axes.set(xlabel=unit, yticks=[], xlim=span)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None:
+    axes.set(xlabel=unit, yticks=[])
     axes.spines["left"].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.32), handlelength=1.6)
+    if row["span"] is None:
+        axes.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=axes.transAxes)
+        axes.set(xticks=[])
+        return
+    for one, (colour, dash) in zip(row["sets"], _looks()):
+        heights, edges = _density(one["counts"], row["span"])
+        look: Any = {"color": colour, "baseline": 0}
+        axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
+        label = labels[one["set"]]
+        axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
+    axes.set(xlim=row["span"], ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, 1.32), "handlelength": 1.6}
+    axes.legend(frameon=False, **legend)
 
 
-def likelihoods(material: Material, name: str) -> Figure:
+def _density(counts: Sequence[int], span: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Heights whose area is one, and the edges of the bins."""
+    edges = np.linspace(span[0], span[1], len(counts) + 1)
+    found = np.array(counts, float)
+    return found / (max(found.sum(), 1) * (edges[1] - edges[0])), edges
+
+
+def _by_pair(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row["in_dist"], row["ood"]))
+
+
+def likelihoods(rows: Sequence[Row], _: Path) -> Figure:
     """Histograms of log p(x) over the in-dist and each OOD test set, as in the paper's Figures 2 and 3."""
-    own = material.of_model(name)
-    figure, panels = _panels(len(own.pairs()))
-    for axes, ((test, ood), tasks) in zip(panels, own.pairs().items()):
-        columns = {}
-        for ref in (test, ood):
-            log_prob = model_log_prob(tasks[0], ref)
-            columns[_bits_label(ref, log_prob)] = log_prob
-        _histograms(axes, columns, "log p(x) / nats")
+    figure, panels = _panels(len(rows))
+    names = _set_names(one for row in rows for one in row["sets"])
+    for axes, row in zip(panels, _by_pair(rows)):
+        labels = {
+            one["set"]: _bits_label(names[one["set"]], one["bits_per_dim_median"])
+            for one in row["sets"]
+        }
+        _histograms(axes, row, labels, UNITS["log_prob"])
     return figure
 
 
-def roc_curves(material: Material, name: str) -> Figure:
+def roc(rows: Sequence[Row], _: Path) -> Figure:
     """ROC curves of all scorers on each pair: solid with a model, dashed without, single images only."""
-    own = material.of_model(name)
-    figure, panels = _panels(len(own.pairs()), (4.8, 3.1), across=2)
-    for axes, ((_, ood), tasks) in zip(panels, own.pairs().items()):
+    pairs: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["ood"], row["scorer"])):
+        pairs.setdefault(row["ood"], []).append(row)
+    names = short_names(pairs)
+    figure, panels = _panels(len(pairs), (4.8, 3.1), across=2)
+    for axes, (ood, own) in zip(panels, pairs.items()):
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-        for number, task in enumerate(sorted(tasks, key=lambda task: task.trial.scorer)):
-            _roc(axes, task, number)
-        axes.set(xlabel="in-dist images flagged", ylabel=f"{_name(ood)} images caught", xlim=(0, 1), ylim=(0, 1))
+        for number, row in enumerate(own):
+            _curve_of(axes, row, number)
+        axes.set(xlabel="in-dist images flagged", ylabel=f"{_plain(names[ood])} images caught")
+        axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.set_aspect("equal", anchor="W")
-        axes.legend(frameon=False, fontsize=6, loc="upper left", bbox_to_anchor=(1, 1), handlelength=1.4)
+        legend: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1), "handlelength": 1.4}
+        axes.legend(frameon=False, fontsize=6, **legend)
     return figure
 
 
-def _roc(axes: Axes, task: TrialTask, number: int) -> None:
-    scorer = scorers[task.trial.scorer]
-    scores_in, scores_ood = trial_scores(task)
-    curve = counts(scores_in, scores_ood)
-    label = f"{scorer.name} ({area_under_roc(scores_in, scores_ood):.3f})"
-    points = np.unique(np.linspace(0, len(curve.flagged) - 1, 200).astype(int))  # more would only swell the SVG
-    rates = [np.concatenate([[0], count[points] / count[-1]]) for count in (curve.flagged, curve.caught)]
-    style = "--" if scorer.baseline else ("-", "-.", ":", (0, (5, 1)))[number // len(COLOURS) % 4]
-    axes.plot(*rates, color=COLOURS[number % len(COLOURS)], label=label, linestyle=style, linewidth=1.2)
+def _curve_of(axes: Axes, row: Row, number: int) -> None:
+    solid = ("-", "-.", ":", (0, (5, 1)))[number // len(COLOURS) % 4]
+    look: Any = {"linestyle": "--" if row["baseline"] else solid, "linewidth": 1.2}
+    label = _plain(f"{row['scorer']} ({row['auroc']:.3f})")
+    colour = COLOURS[number % len(COLOURS)]
+    axes.plot(row["flagged"], row["caught"], color=colour, label=label, **look)
 
 
-def decomposition(material: Material, name: str) -> Figure:
-    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's Figure 4."""
-    tasks = [t for t in material.of_model(name).likelihoods("test", "ood") if not _is_synthetic(t)]
+def _two_histograms(rows: Sequence[Row], field: str, order: Sequence[str]) -> Figure:
+    """A panel for each of two quantities of the same sets."""
     figure, panels = _panels(2, (4.2, 2.7))
-    for axes, (column, unit) in zip(panels, (("log_prob_z", "log p(z) / nats"), ("log_det", "log|det ∂z/∂x| / nats"))):
-        _histograms(axes, {_name(t.images): columns_of(t, t.images)[column] for t in tasks}, unit)
+    found = {row[field]: row for row in rows}
+    names = _set_names(one for row in rows for one in row["sets"])
+    for axes, quantity in zip(panels, order):
+        if quantity in found:
+            _histograms(axes, found[quantity], names, UNITS[quantity])
     return figure
 
 
-def _is_synthetic(task: StudyTask) -> bool:
-    return is_synthetic(_name(task.images))
+def decomposition(rows: Sequence[Row], _: Path) -> Figure:
+    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's Figure 4."""
+    return _two_histograms(rows, "column", ("log_prob_z", "log_det"))
 
 
-def graying(material: Material, name: str) -> Figure:
+def data(rows: Sequence[Row], _: Path) -> Figure:
+    """Histograms of each pixel's mean and variance over a set, as in the paper's Figure 5."""
+    return _two_histograms(rows, "quantity", ("mean", "variance"))
+
+
+def graying(rows: Sequence[Row], _: Path) -> Figure:
     """Mean bits/dim of each set against the factor of contraction, as in the paper's Figure 6."""
     figure, (axes,) = _panels(1, (5.0, 3.2))
-    rows = [row for row in material.of_model(name).rows if row["kind"] == "graying" and row["status"] == "ok"]
-    for row, colour, style in zip(sorted(rows, key=lambda row: row["role"] != "test"), COLOURS, STYLES):
-        percent, mean, error = np.array([point[:3] for point in row["curve"] if len(point) > 1]).T
-        options: Any = {"color": colour, "linestyle": style, "marker": "o", "markersize": 3, "linewidth": 1.3}
-        axes.errorbar(percent, mean, error, label=row["images"].split("@")[0], **options)
-        if row["role"] == "test":
+    ordered = sorted(rows, key=lambda row: (row["role"] != "test", row["images"]))
+    for row, (colour, dash) in zip(ordered, _looks()):
+        known = [point[:3] for point in row["curve"] if len(point) > 1]
+        percent, mean, error = np.array(known).reshape(-1, 3).T
+        look: Any = {"color": colour, "linestyle": dash, "linewidth": 1.3}
+        look |= {"marker": "o", "markersize": 3, "label": _plain(row["images"].split("@")[0])}
+        axes.errorbar(percent, mean, error, **look)
+        if row["role"] == "test" and len(mean):
             axes.axhline(mean[-1], color=colour, linewidth=0.8, alpha=0.6)
     axes.set(xlabel="distance from mid-grey kept / %", ylabel="bits/dim (lower: likelier)")
     axes.legend(frameon=False)
     return figure
 
 
-def _tiled(images: np.ndarray, across: int = 8) -> np.ndarray:
-    """Images ``(N, C, H, W)`` as one picture ``(H', W', 3)``."""
-    images = np.repeat(images, 3, 1) if images.shape[1] == 1 else images
-    n, channels, height, width = images.shape
-    rows = -(-n // across)
-    padded = np.full((rows * across, channels, height, width), 255, np.uint8)
-    padded[:n] = images
-    tiles = padded.reshape(rows, across, channels, height, width).transpose(0, 3, 1, 4, 2)
-    return tiles.reshape(rows * height, across * width, channels)
-
-
-def samples(material: Material, name: str) -> Figure:
+def samples(rows: Sequence[Row], folder: Path) -> Figure:
     """Images drawn from the model beside in-dist and OOD images."""
-    real = [t for t in material.of_model(name).likelihoods("samples", "test", "ood") if not _is_synthetic(t)]
-    tasks = [t for t in real if may_be_shown(_name(t.images))]
-    figure, panels = _panels(len(tasks), (2.4, 1.1 + 0.15 * max(t.settings.samples for t in tasks) / 8), across=5)
-    for axes, task in zip(panels, tasks):
-        axes.imshow(_tiled(np.asarray(open_images(task.images).images[: task.settings.samples])))
+    shown = sorted(rows, key=_by_role)
+    names = _set_names(shown)
+    height = 1.1 + 0.15 * max(row["n"] for row in shown) / 8
+    figure, panels = _panels(len(shown), (2.4, height), across=5)
+    for axes, row in zip(panels, shown):
+        axes.imshow(_grid(folder, row))
         axes.set_axis_off()
-        axes.set_title(_bits_label(task.images, columns_of(task, task.images)["log_prob"]))
+        axes.set_title(_bits_label(names[row["set"]], row["bits_per_dim_median"]))
     return figure
 
 
-def latents(material: Material, name: str) -> Figure:
+def _by_role(one: Row) -> tuple[int, str]:
+    return ROLES.index(one["role"]), one["set"]
+
+
+def _grid(folder: Path, row: Row) -> np.ndarray:
+    """The picture that a row names, where it is the one that the row was written with."""
+    path = folder / "grids" / Path(row["file"]).name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
+    if hashlib.sha256(content).hexdigest() != row["sha256"]:
+        raise StoreError(f"{path} is not the picture that its row names; {REMEDY}")
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+REMEDY = "delete it and run the suite again, which makes it anew"
+
+
+def latents(rows: Sequence[Row], _: Path) -> Figure:
     """log p(x) against the norm of the standardised latents."""
     figure, (axes,) = _panels(1, (5.2, 3.6))
-    tasks = material.of_model(name).likelihoods("test", "ood", "samples")
-    found = {t: columns_of(t, t.images) for t in tasks if not _is_synthetic(t)}
-    shown = {t: (columns["log_prob"][:SHOWN], columns["latent_norm"][:SHOWN]) for t, columns in found.items()}
-    for (task, (log_prob, norm)), colour, marker in zip(shown.items(), COLOURS, "os^Dv"):
+    (row,) = rows
+    sets = sorted(row["sets"], key=lambda one: (one["role"] == "samples", *_by_role(one)))
+    names = _set_names(sets)
+    for one, colour, marker in zip(sets, cycle(COLOURS), cycle("os^Dv")):
         look: Any = {"s": 14, "color": colour, "marker": marker, "alpha": 0.6, "linewidths": 0}
-        if task.role == "samples":
+        if one["role"] == "samples":
             look |= {"s": 40, "color": "black", "marker": "X", "alpha": 1}
-        axes.scatter(norm, log_prob, label=_name(task.images), rasterized=True, **look)
-    axes.axvline(np.sqrt(np.prod(tasks[0].images.shape)), color=INK, linewidth=0.8)
+        axes.scatter(one["x"], one["y"], label=names[one["set"]], rasterized=True, **look)
+    axes.axvline(np.sqrt(row["dimensions"]), color=INK, linewidth=0.8)
     axes.set(xlabel="‖z‖", ylabel="log p(x) / nats")
-    axes.set(xlim=_span([norm for _, norm in shown.values()]), ylim=_span([value for value, _ in shown.values()]))
+    axes.set(xlim=_limits(sets, "x_ends"), ylim=_limits(sets, "y_ends"))
     axes.legend(frameon=False)
     return figure
 
 
-def training(material: Material, _: str) -> Figure:
+def _limits(sets: Sequence[Row], ends: str) -> tuple[float, float]:
+    """What holds the ends of all sets, with a margin."""
+    known = [one[ends] for one in sets if one[ends] is not None]
+    if not known:
+        return 0.0, 1.0
+    low, high = min(first for first, _ in known), max(last for _, last in known)
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def training(rows: Sequence[Row], _: Path) -> Figure:
     """AUROC of raw likelihood, and bits/dim, against the training step; the members of an ensemble look alike."""
-    told = [row for row in material.rows if row["kind"] == "training" and row["status"] == "ok"]
-    rows = {row["model"]: row for row in told if watched(row)}  # one a model, whatever its in-dist views
-    figure, panels = _panels(2, (4.6, 3.6))
-    for row in rows.values():
-        name = trained_name(row)
-        _curve(panels[1], name, row["log"], "ref_bits_per_dim")
+    figure, (aurocs, bits) = _panels(2, (4.6, 3.6))
+    for row in rows:
+        name = _plain(trained_name(row))
+        _logged(bits, name, row["log"], "ref_bits_per_dim")
         for watch in watched(row):
-            _curve(panels[0], f"{name} → {watch.removeprefix('auroc_')}", row["log"], watch)
-    panels[0].axhline(0.5, color=INK, linewidth=0.8)
-    panels[0].set(xlabel="training step", ylabel="AUROC of −log p(x)", ylim=(0, 1), xscale="log")
-    panels[1].set(xlabel="training step", ylabel="bits/dim on ref", xscale="log")
-    for axes in panels:
-        axes.legend(frameon=False, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            _logged(aurocs, f"{name} → {_plain(watch.removeprefix('auroc_'))}", row["log"], watch)
+    aurocs.axhline(0.5, color=INK, linewidth=0.8)
+    aurocs.set(xlabel="training step", ylabel="AUROC of −log p(x)", ylim=(0, 1), xscale="log")
+    bits.set(xlabel="training step", ylabel="bits/dim on ref", xscale="log")
+    for axes in (aurocs, bits):
+        legend: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
+        axes.legend(frameon=False, fontsize=6, **legend)
     return figure
 
 
-def _curve(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> None:
+def _logged(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> None:
     """One quantity of a training log; curves with one label share its colour, its dash and its line in the legend."""
     labels = axes.get_legend_handles_labels()[1]
     number = labels.index(label) if label in labels else len(labels)
-    look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)], "linewidth": 1.2}
-    steps, values = [line["step"] + 1 for line in log], [line.get(name, np.nan) for line in log]
-    axes.plot(steps, values, label="_" * (label in labels) + label, marker="o", markersize=2.5, **look)
+    look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
+    look |= {"linewidth": 1.2, "marker": "o", "markersize": 2.5}
+    steps = [line["step"] + 1 for line in log]
+    values = [line.get(name, np.nan) for line in log]
+    axes.plot(steps, values, label="_" * (label in labels) + label, **look)
 
 
-def data(material: Material, in_dist: str) -> Figure:
-    """Histograms of each pixel's mean and variance over a set, as in the paper's Figure 5."""
-    tasks = [t for t in material.studies if t.kind == "likelihood" and _name(t.test) == in_dist]
-    refs = dict.fromkeys(t.images for role in ("test", "ood") for t in tasks if t.role == role and not _is_synthetic(t))
-    figure, panels = _panels(2, (4.2, 2.7))
-    scaled = {_name(ref): open_images(ref).images / np.float32(255) for ref in refs}
-    _histograms(panels[0], {name: images.mean(0).ravel() for name, images in scaled.items()}, "mean of a pixel")
-    _histograms(panels[1], {name: images.var(0).ravel() for name, images in scaled.items()}, "variance of a pixel")
-    return figure
-
-
-def ranks(material: Material, _: str) -> Figure:
+def ranks(rows: Sequence[Row], _: Path) -> Figure:
     """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not distinguished (Demšar 2006)."""
-    names, aurocs = common(material.contests)
+    names, aurocs = common(rows)
     found = ranked(names, aurocs)
     gap = critical_difference(len(names), len(aurocs))
     figure, (axes,) = _panels(1, (6.5, 0.9 + 0.2 * len(found)))
     for line, (name, rank, _auroc) in enumerate(found):
         axes.plot([rank, rank, 0.6], [0, -line - 1, -line - 1], color=INK, linewidth=0.8)
         axes.plot(rank, 0, "o", color=COLOURS[0], markersize=4)
-        axes.text(0.55, -line - 1, f"{name} ({rank:.2f})", ha="right", va="center", fontsize=8)
-    for place, (low, high) in enumerate(undistinguished([rank for _, rank, _ in found], gap)):
-        axes.plot([low, high], [0.6 + 0.5 * place] * 2, color=COLOURS[3], linewidth=3, solid_capstyle="butt")
-    axes.set(xlim=(0.5, len(found) + 0.5), yticks=[], xlabel=f"mean rank; critical difference {gap:.2f}")
+        label = f"{_plain(name)} ({rank:.2f})"
+        axes.text(0.55, -line - 1, label, ha="right", va="center", fontsize=8)
+    spans = undistinguished([rank for _, rank, _ in found], gap)
+    for place, (low, high) in enumerate(spans):
+        look: Any = {"color": COLOURS[3], "linewidth": 3, "solid_capstyle": "butt"}
+        axes.plot([low, high], [0.6 + 0.5 * place] * 2, **look)
+    xlabel = f"mean rank; critical difference {gap:.2f}"
+    axes.set(xlim=(0.5, len(found) + 0.5), yticks=[], xlabel=xlabel)
     axes.spines["left"].set_visible(False)
     return figure
 
@@ -313,12 +341,16 @@ def ranks(material: Material, _: str) -> Figure:
 def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, float]]:
     """The widest spans of ranks that differ by less than ``gap``, as (lowest, highest)."""
     spans = dict.fromkeys((low, max(high for high in ranks if high - low < gap)) for low in ranks)
-    return [(low, high) for low, high in spans if high > low and not any(a < low and high <= b for a, b in spans)]
+    return [
+        (low, high)
+        for low, high in spans
+        if high > low and not any(a < low and high <= b for a, b in spans)
+    ]
 
 
-DRAWN: dict[str, Callable[[Material, str], Figure]] = {
+DRAWN: dict[str, Callable[[Sequence[Row], Path], Figure]] = {
     "likelihoods": likelihoods,
-    "roc": roc_curves,
+    "roc": roc,
     "decomposition": decomposition,
     "graying": graying,
     "samples": samples,

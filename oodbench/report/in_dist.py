@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from oodbench.report.gallery import gallery
+from collections.abc import Iterable
+
+from oodbench.report.illustrations import Illustration
+from oodbench.report.older import older_sentence
+from oodbench.report.results import Results, Subject, cells
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
@@ -14,6 +18,7 @@ from oodbench.report.tables import (
     metric_cell,
     scorer_takes,
     table,
+    text,
     trial_of,
 )
 from oodbench.store import Row
@@ -31,88 +36,122 @@ METRIC_TITLES = {
 }
 
 
-def in_dist_page(in_dist: str, rows: list[Row], costs: dict[str, float]) -> str:
+def in_dist_page(results: Results, in_dist: str, illustrations: Iterable[Illustration]) -> str:
     """All results of one in-dist set: for each model a table of each metric, groups apart, costs and skips."""
-    parts = [HEAD, f"# In-dist: {in_dist}\n", LEGEND]
     notes = Notes()
-    tried = [row for row in rows if row["status"] != "skipped"]
-    for model in distinct(sorted(row["model"] for row in tried)):
-        own = [row for row in tried if row["model"] == model]
-        skips = [row for row in rows if row["status"] == "skipped" and row["model"] == model]
-        parts += _model_section(model, own, skips, costs, notes)
+    tried = [row for row in results.tried if row["in_dist_name"] == in_dist]
+    known = {(row["model"], row["in_dist"], row["seed"]) for row in tried}
+    parts = [HEAD, f"# In-dist: {text(in_dist)}\n", *older_sentence(tried), LEGEND]
+    for subject in (one for one in results.subjects() if tuple(one) in known):
+        label = results.name_of(subject)
+        figures = [one for one in illustrations if one.of == label]
+        skips = [row for row in results.skips if row["in_dist_name"] == in_dist]
+        own_skips = [row for row in skips if row["model"] == subject.model]
+        parts += [f"## {text(label)}\n", *_fit(results, subject, figures, notes)]
+        parts += _metrics(results.of_subject(subject), own_skips, notes)
     return "\n".join(parts) + notes.text()
 
 
-def _model_section(model: str, rows: list[Row], skips: list[Row], costs: dict[str, float], notes: Notes) -> list[str]:
-    pairs = sorted({(row["in_dist"], row["ood"]) for row in rows})
-    first = {pair: next(row for row in rows if (row["in_dist"], row["ood"]) == pair) for pair in pairs}
-    likelihood = first[pairs[0]]["likelihood"]
-    bound = "" if likelihood == "exact" else f" (a bound: {likelihood})"
-    parts = [f"## {model}\n", f"log p(x): {'exact' if not bound else 'not exact'}{bound}; seed {rows[0]['seed']}.\n"]
-    lines = []
-    for (in_dist, ood), row in first.items():
-        fit = [bits_cell(row[f"{kind}_bits_per_dim"]) for kind in ("id", "ood")]
-        sizes = _sizes(rows, (in_dist, ood))
-        lines.append([in_dist, ood + _shared(row, notes), *sizes, *fit])
-    heads = ["in-dist set", "OOD set", "images", "OOD base rate", "in-dist bits/dim", "OOD bits/dim"]
-    parts.append(table(heads, lines))
-    links = _figure_links(rows)
-    parts += [f"Figures: {links}.\n"] if links else []
-    for metric, title in METRIC_TITLES.items():
-        having = [row for row in rows if row["status"] == "failed" or metric in row]
-        if having:
-            parts.append(f"### {title}\n")
-            parts.append(_metric_table(having, skips, pairs, metric, notes))
-    parts.append("### Cost\n")
-    lines = [
-        [name, *scorer_takes([r for r in rows if r["scorer"] == name], costs)]
-        for name in distinct(sorted(r["scorer"] for r in rows))
+def _fit(
+    results: Results, subject: Subject, figures: list[Illustration], notes: Notes
+) -> list[str]:
+    """What log p(x) is, the pairs with their sizes and bits/dim, and links to figures."""
+    rows = results.of_subject(subject)
+    likelihood = rows[0]["likelihood"]
+    kind = "exact" if likelihood == "exact" else f"not exact (a bound: {text(likelihood)})"
+    parts = [f"log p(x): {kind}; seed {subject.seed}.\n"]
+    lines = [_pair_line(rows, ood, notes) for ood in _oods(rows)]
+    heads = [
+        "in-dist set",
+        "OOD set",
+        "images",
+        "OOD base rate",
+        "in-dist bits/dim",
+        "OOD bits/dim",
     ]
-    parts.append(table(["scorer", *TAKES], lines))
-    return parts
+    links = ", ".join(
+        f"[{one.kind}]({one.stem}.png)" for one in figures if one.kind in ("likelihoods", "roc")
+    )
+    return [*parts, table(heads, lines), *([f"Figures: {links}.\n"] if links else [])]
 
 
-def _sizes(rows: list[Row], pair: tuple[str, str]) -> list[str]:
-    single = [r for r in rows if (r["in_dist"], r["ood"]) == pair and r["status"] == "ok" and r["group_size"] == 1]
-    return [f"{single[0]['n_in']:,} / {single[0]['n_ood']:,}", f"{single[0]['base_rate']:.3f}"] if single else ["", ""]
+def _oods(rows: list[Row]) -> list[str]:
+    return sorted({row["ood"] for row in rows})
+
+
+def _pair_line(rows: list[Row], ood: str, notes: Notes) -> list[str]:
+    own = [row for row in rows if row["ood"] == ood]
+    row = own[0]
+    bits = [bits_cell(row.get(f"{role}_bits_per_dim")) for role in ("in_dist", "ood")]
+    return [text(row["in_dist"]), text(ood) + _shared(row, notes), *_sizes(own), *bits]
+
+
+def _sizes(rows: list[Row]) -> list[str]:
+    single = [row for row in rows if row["status"] == "ok" and row["group_size"] == 1]
+    if not single:
+        return ["", ""]
+    first = single[0]
+    return [f"{first['n_in']:,} / {first['n_ood']:,}", f"{first['base_rate']:.3f}"]
 
 
 def _shared(row: Row, notes: Notes) -> str:
-    if not row["shared_images"]:
+    if not row.get("shared_images"):
         return ""
-    return notes.mark(f"{row['shared_images']} images of {row['in_dist']} occur, pixel by pixel, in {row['ood']} too")
+    return notes.mark(
+        f"{row['shared_images']} images of {row['in_dist']} occur, pixel by pixel, in {row['ood']} too"
+    )
 
 
-def _figure_links(rows: list[Row]) -> str:
-    return ", ".join(f"[{one.kind}]({one.stem}.png)" for one in gallery(rows, []))
+def _metrics(rows: list[Row], skips: list[Row], notes: Notes) -> list[str]:
+    """A table for each metric, and what each scorer takes."""
+    parts = []
+    for metric, title in METRIC_TITLES.items():
+        having = [row for row in rows if row["status"] == "failed" or metric in row]
+        if having:
+            why = {row["scorer"]: row["reason"] for row in skips if row["scorer"]}
+            shown = why if metric == "auroc" else {}  # once is enough
+            parts += [f"### {title}\n", _metric_table(having, shown, _oods(rows), metric, notes)]
+    scorers = distinct(sorted(row["scorer"] for row in rows))
+    lines = [
+        [text(name), *scorer_takes([row for row in rows if row["scorer"] == name])]
+        for name in scorers
+    ]
+    return [*parts, "### Cost\n", table(["scorer", *TAKES], lines)]
 
 
-def _metric_table(rows: list[Row], skips: list[Row], pairs: list[tuple[str, str]], metric: str, notes: Notes) -> str:
-    found = {(row["scorer"], row["group_size"], row["in_dist"], row["ood"]): row for row in rows}
-    why = {row["scorer"]: row["reason"] for row in skips} if metric == "auroc" else {}  # once is enough
-    kinds = {(row["baseline"], row["scorer"], row["group_size"]) for row in rows} | {
-        (False, name, 1) for name in why if name
-    }
-    lines = _constant_score(rows, pairs, metric)
+def _metric_table(
+    rows: list[Row], why: dict[str, str], oods: list[str], metric: str, notes: Notes
+) -> str:
+    """A line for each scorer and group size, a column for each OOD set; ``why`` says why a scorer was skipped."""
+    found = cells(rows, "scorer", "group_size", "ood")
+    kinds = {(row["baseline"], row["scorer"], row["group_size"]) for row in rows}
+    kinds |= {(False, name, 1) for name in why}
+    lines = _constant_score(rows, oods, metric)
     for baseline, scorer, size in sorted(kinds):
-        name = f"*{scorer}* (model-free)" if baseline else scorer
-        cells = []
-        for in_dist, ood in pairs:
-            row = found.get((scorer, size, in_dist, ood))
-            best = None if baseline or size > 1 or row is None else best_baseline(rows, trial_of(row))
-            cells.append(
-                metric_cell(row, metric, notes, best) if row else notes.mark(why[scorer]) if scorer in why else ""
-            )
-        lines.append([name, "single" if size == 1 else f"groups of {size}", *cells])
-    return table(["scorer", "judged", *(ood for _, ood in pairs)], lines)
+        name = f"*{text(scorer)}* (model-free)" if baseline else text(scorer)
+        judged = "single" if size == 1 else f"groups of {size}"
+        line = [found.get((scorer, size, ood)) for ood in oods]
+        shown = [_cell(row, rows, metric, why.get(scorer), notes) for row in line]
+        lines.append([name, judged, *shown])
+    return table(["scorer", "judged", *map(text, oods)], lines)
 
 
-def _constant_score(rows: list[Row], pairs: list[tuple[str, str]], metric: str) -> list[list[str]]:
+def _cell(row: Row | None, rows: list[Row], metric: str, why: str | None, notes: Notes) -> str:
+    if row is None:
+        return notes.mark(why) if why else ""
+    alone = not row["baseline"] and row["group_size"] == 1
+    best = best_baseline(rows, trial_of(row)) if alone else None
+    return metric_cell(row, metric, notes, best)
+
+
+def _constant_score(rows: list[Row], oods: list[str], metric: str) -> list[list[str]]:
     """The line of an AUPR table that says what a constant score would get: the base rate of the positive class."""
     if not metric.startswith("aupr"):
         return []
-    cells = []
-    for pair in pairs:
-        rate = next((r["base_rate"] for r in rows if (r["in_dist"], r["ood"]) == pair and r["status"] == "ok"), None)
-        cells.append("" if rate is None else f"{rate if metric == 'aupr_ood' else 1 - rate:.3f}")
-    return [["*a constant score* (base rate)", "single", *cells]]
+    sound = [row for row in rows if row["status"] == "ok"]
+    shown = []
+    for ood in oods:
+        rate = next((row["base_rate"] for row in sound if row["ood"] == ood), None)
+        of_class = rate if metric == "aupr_ood" or rate is None else 1 - rate
+        shown.append("" if of_class is None else f"{of_class:.3f}")
+    return [["*a constant score* (base rate)", "single", *shown]]

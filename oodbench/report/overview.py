@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
+from oodbench.report.older import older_sentence
+from oodbench.report.results import Results, Subject, cells, subject_of
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
@@ -13,10 +16,12 @@ from oodbench.report.tables import (
     bits_cell,
     distinct,
     metric_cell,
+    quoted,
     scorer_takes,
+    sentence,
     skip_lines,
-    slug,
     table,
+    text,
     trial_of,
 )
 from oodbench.store import Row
@@ -26,72 +31,89 @@ Ranks are by mean AUROC over a model's pairs of real images, single images judge
 ranked apart. `passes`: walks of a model over the images that a scorer needs; those that scorers share are made once. `tunes on`:
 what it looks at beside the test images.
 """
+Trial = tuple[str, str, str, int]
 
 
-def overview(rows: list[Row], costs: dict[str, float]) -> str:
+def overview(results: Results, pages: Mapping[str, str]) -> str:
     """The front page: for each model its scorers ranked over pairs of real images; pages and skips listed.
 
-    Scorers are ranked within one model, since a bound and an exact likelihood, or two in-dist sets, are not alike.
+    Scorers are ranked within one model, in-dist set and seed, since a bound and an exact likelihood, or two in-dist sets, are
+    not alike. ``pages`` holds the file of each in-dist set's page.
     """
-    tried = sorted((row for row in rows if row["status"] != "skipped"), key=lambda r: (r["in_dist_name"], r["ood"]))
-    skips = [row for row in rows if row["status"] == "skipped"]
     notes = Notes()
-    parts = [HEAD, f"# Leaderboard of the suite `{rows[0]['suite']}`\n", LEGEND, RANKING]
-    for model in distinct(row["model"] for row in tried):
-        parts.append(_ranking([row for row in tried if row["model"] == model], skips, costs, notes))
-    pages = [
-        [f"[{name}]({slug(name)}.md)", *_summary(tried, name)] for name in distinct(r["in_dist_name"] for r in tried)
-    ]
+    title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
+    parts = [HEAD, title, *older_sentence(results.tried), LEGEND, RANKING]
+    parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
+    lines = [[f"[{text(name)}]({file})", *_summary(results, name)] for name, file in pages.items()]
     parts.append("## Everything else, by in-dist set\n")
-    parts.append(table(["page", "in-dist images", "models (bits/dim)", "OOD sets"], pages))
-    if skips:
-        parts.append("## Skipped\n")
-        lines = skip_lines(sorted((row["in_dist"], row["ood"], row["reason"]) for row in skips))
-        parts.append("\n".join(sorted(f"- {line}" for line in lines)) + "\n")
-    parts.append(_provenance(tried))
+    parts.append(table(["page", "in-dist images", "models (bits/dim)", "OOD sets"], lines))
+    if results.skips:
+        parts += ["## Skipped\n", _skipped(results.skips)]
+    parts.append(_measured_with(results.tried))
     return "\n".join(parts) + notes.text()
 
 
-def _summary(rows: list[Row], in_dist: str) -> list[str]:
-    own = [row for row in rows if row["in_dist_name"] == in_dist]
-    models = {row["model"]: (row["id_bits_per_dim"], row["likelihood"] == "exact") for row in own}
-    named = ", ".join(
-        f"{model} ({bits_cell(bits)}{', exact' if exact else ', bound'})" for model, (bits, exact) in models.items()
+def _in_order(results: Results) -> list[Subject]:
+    """Subjects by the name of their in-dist set, as pages are."""
+    names = {subject_of(row): row["in_dist_name"] for row in results.tried}
+    return sorted(names, key=lambda subject: (names[subject], subject))
+
+
+def _skipped(skips: list[Row]) -> str:
+    lines = skip_lines(
+        sorted((text(row["in_dist"]), text(row["ood"]), sentence(row["reason"])) for row in skips)
     )
-    return [", ".join(distinct(r["in_dist"] for r in own)), named, ", ".join(distinct(r["ood"] for r in own))]
+    return "\n".join(sorted(f"- {line}" for line in lines)) + "\n"
 
 
-def _ranking(rows: list[Row], skips: list[Row], costs: dict[str, float], notes: Notes) -> str:
-    """One model's scorers by mean AUROC over its pairs of real images; only those with a result on each are ranked."""
-    model, row = rows[0]["model"], rows[0]
-    alike = [r for r in rows if r["group_size"] == 1 and not r["synthetic"]]
-    trials = sorted({trial_of(r) for r in alike})
-    mixed = len(trials) != len({r["ood"].split("[")[0] for r in alike})
-    why = {r["scorer"]: r["reason"] for r in skips if r["model"] == model and r["scorer"]}
+def _summary(results: Results, in_dist: str) -> list[str]:
+    """In-dist images, models with their fit, and OOD sets of one page."""
+    page = [row for row in results.tried if row["in_dist_name"] == in_dist]
+    own = sorted(page, key=lambda row: (row["ood"], row["model"], row["in_dist"], row["seed"]))
+    models = {results.label(row): row for row in own}
+    named = [_model_and_fit(label, row) for label, row in models.items()]
+    sets = [distinct(text(row[field]) for row in own) for field in ("in_dist", "ood")]
+    return [", ".join(sets[0]), ", ".join(named), ", ".join(sets[1])]
+
+
+def _model_and_fit(label: str, row: Row) -> str:
+    kind = "exact" if row["likelihood"] == "exact" else "bound"
+    return f"{text(label)} ({bits_cell(row.get('in_dist_bits_per_dim'))}, {kind})"
+
+
+def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
+    """One subject's scorers by mean AUROC over its pairs of real images; only those with a result on each are ranked."""
+    rows = results.of_subject(subject)
+    alike = [row for row in rows if row["group_size"] == 1 and not row["synthetic"]]
+    trials = sorted({trial_of(row) for row in alike})
+    mixed = len(trials) != len({row["ood"].split("[")[0] for row in alike})
     lines: list[list[str]] = []
     for baseline in (False, True):
-        places = [_place(name, alike, trials, costs, notes) for name in _names(alike, baseline)]
-        sound = sorted((p for p in places if p.mean is not None and not mixed), key=lambda p: (-(p.mean or 0), p.name))
-        for rank, place in enumerate(sound, 1):
+        places = [_place(name, alike, trials, notes) for name in _names(alike, baseline)]
+        ranked = [] if mixed else _ranked(places)
+        for rank, place in enumerate(ranked, 1):
             lines.append([f"M{rank}" if baseline else str(rank), *place.cells(baseline)])
-        for place in (p for p in places if p not in sound):
-            reason = (
-                "its rows are of unlike image sets" if mixed else f"{place.found} of {len(trials)} pairs have a result"
-            )
-            lines.append([f"not ranked{notes.mark(f'{place.name}: {reason}')}", *place.cells(baseline)])
-    heads = [
-        "rank",
-        "scorer",
-        "mean",
-        "lowest",
-        *(f"{in_dist} → {ood}" for _, in_dist, ood in trials),
-        *TAKES,
-    ]
-    kind = "exact" if row["likelihood"] == "exact" else f"a bound: {row['likelihood']}"
-    fit = f"{bits_cell(row['id_bits_per_dim'])} bits/dim on {row['in_dist']}"
-    lacking = "; ".join(f"{name} ({reason})" for name, reason in sorted(why.items()))
-    end = f"\nNot measured, and not ranked: {lacking}.\n" if lacking else ""
-    return f"## {model}\n\nlog p(x) is {kind}; {fit}.\n\n" + table(heads, lines) + end
+        for place in (one for one in places if one not in ranked):
+            mark = notes.mark(f"{place.name}: {_why_unranked(place, trials, mixed)}")
+            lines.append([f"not ranked{mark}", *place.cells(baseline)])
+    pairs = [f"{text(in_dist)} → {text(ood)}" for _, in_dist, ood, _ in trials]
+    shown = table(["rank", "scorer", "mean", "lowest", *pairs, *TAKES], lines)
+    head = f"## {text(results.name_of(subject))}\n\n{_fit(rows[0])}\n\n"
+    return head + shown + _lacking(results.skips, subject.model)
+
+
+def _fit(row: Row) -> str:
+    """What the model's log p(x) is, and its bits/dim in-dist."""
+    exact = row["likelihood"] == "exact"
+    kind = "exact" if exact else f"a bound: {text(row['likelihood'])}"
+    fit = bits_cell(row.get("in_dist_bits_per_dim"))
+    return f"log p(x) is {kind}; {fit} bits/dim on {text(row['in_dist'])}."
+
+
+def _lacking(skips: list[Row], model: str) -> str:
+    why = {row["scorer"]: row["reason"] for row in skips if row["model"] == model and row["scorer"]}
+    named = "; ".join(f"{text(name)} ({sentence(why[name])})" for name in sorted(why))
+    return f"\nNot measured, and not ranked: {named}.\n" if named else ""
 
 
 def _names(rows: list[Row], baseline: bool) -> list[str]:
@@ -109,25 +131,67 @@ class _Place(NamedTuple):
     takes: list[str]
 
     def cells(self, baseline: bool) -> list[str]:
-        shown = [f"*{self.name}* (model-free)" if baseline else self.name]
+        name = text(self.name)
+        shown = [f"*{name}* (model-free)" if baseline else name]
         shown += ["" if value is None else f"{value:.3f}" for value in (self.mean, self.lowest)]
         return [*shown, *self.results, *self.takes]
 
 
-def _place(
-    name: str, rows: list[Row], trials: list[tuple[str, str, str]], costs: dict[str, float], notes: Notes
-) -> _Place:
-    own = {trial_of(row): row for row in rows if row["scorer"] == name}
-    found = [row["auroc"] for row in own.values() if row["status"] == "ok"]
+def _ranked(places: list[_Place]) -> list[_Place]:
+    full = [place for place in places if place.mean is not None]
+    return sorted(full, key=lambda place: (-(place.mean or 0), place.name))
+
+
+def _why_unranked(place: _Place, trials: list[Trial], mixed: bool) -> str:
+    if mixed:
+        return "its rows are of unlike image sets"
+    return f"{place.found} of {len(trials)} pairs have a result"
+
+
+def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Place:
+    mine = [row for row in rows if row["scorer"] == name]
+    own = cells(mine, "model", "in_dist", "ood", "seed")
+    found = [row["auroc"] for row in mine if row["status"] == "ok"]
+    results = [
+        metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials
+    ]
     full = len(found) == len(trials)
-    results = [metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials]
     mean, lowest = (sum(found) / len(found), min(found)) if full else (None, None)
-    return _Place(name, mean, lowest, len(found), results, scorer_takes(list(own.values()), costs))
+    return _Place(name, mean, lowest, len(found), results, scorer_takes(mine))
 
 
-def _provenance(rows: list[Row]) -> str:
-    if not rows:
+def _measured_with(rows: list[Row]) -> str:
+    """Versions and devices that the rows were measured with."""
+    known = [one for row in rows for one in _environments(row.get("provenance"))]
+    if not known:
         return ""
-    versions = distinct(", ".join(f"{k} {v}" for k, v in sorted(r["provenance"]["versions"].items())) for r in rows)
-    devices = distinct(f"{r['provenance']['device']} ({r['provenance']['machine']})" for r in rows)
-    return f"Measured with {'; '.join(versions)} on {', '.join(devices)}. Hashes of weights and images stand in each row.\n"
+    versions = sorted({_versions(one) for one in known} - {""})
+    devices = sorted({_device(one) for one in known})
+    return (
+        f"Measured with {'; '.join(map(text, versions))} on {', '.join(map(text, devices))}. "
+        "Hashes of weights and images stand in each row.\n"
+    )
+
+
+def _environments(provenance: Any) -> Iterator[Mapping[str, Any]]:
+    """What provenance says of each measurement: the mappings in it that name a device."""
+    if isinstance(provenance, Mapping):
+        if "device" in provenance:
+            yield provenance
+        else:
+            for value in provenance.values():
+                yield from _environments(value)
+    elif isinstance(provenance, list):
+        for value in provenance:
+            yield from _environments(value)
+
+
+def _versions(one: Mapping[str, Any]) -> str:
+    known = {**one, **one.get("versions", {})}
+    return ", ".join(
+        f"{name} {known[name]}" for name in ("numpy", "oodbench", "torch") if known.get(name)
+    )
+
+
+def _device(one: Mapping[str, Any]) -> str:
+    return f"{one['device']} ({one['machine']})" if one.get("machine") else str(one["device"])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from oodbench.paths import PACKAGE
-from oodbench.report.story import Section
-from oodbench.report.tables import HEAD, table
+from oodbench.report.older import older_sentence
+from oodbench.report.results import Results, cells
+from oodbench.report.section import Section
+from oodbench.report.tables import HEAD, pair_text, short_name, table
 from oodbench.store import Row
 
-TOLERANCE = {"auroc": 0.05, "flagged_ood": 0.05, "id_bits_per_dim": 0.1, "ood_bits_per_dim": 0.1}
+TOLERANCE = {
+    "auroc": 0.05,
+    "flagged_ood": 0.05,
+    "in_dist_bits_per_dim": 0.1,
+    "ood_bits_per_dim": 0.1,
+}
 RULE = """\
 **Agrees**: a published value within our 95 % interval widened by 0.05 of AUROC or rate (0.1 bits/dim) and by twice the published
 standard deviation; a published inequality that all of our interval obeys. **Differs**: any other; *same side* where both lie
@@ -75,61 +80,68 @@ def claims() -> list[Claim]:
     return TypeAdapter(list[Claim]).validate_python(entries)
 
 
-def reproduction(rows: Iterable[Row]) -> Section | None:
+def reproduction(results: Results) -> Section | None:
     """The table of published numbers on models and scorers that the rows have; None where there are none."""
-    tried = list(rows)
-    models, scorers = {row.get("model") for row in tried}, {row.get("scorer") for row in tried}
+    models = {row["model"] for row in results.rows}
+    scorers = {row["scorer"] for row in results.rows}
     known = [claim for claim in claims() if claim.ours in models and claim.scorer in scorers]
-    lines = [_line(claim, _ours(claim, tried)) for claim in known]
+    lines = [line for claim in known for line in _lines(claim, results)]
     if not lines:
         return None
-    counted = [
-        f"{sum(line[VERDICT].startswith(word) for line in lines)} {word}"
-        for word in ("agrees", "differs", "not comparable")
-    ]
-    text = [RULE.strip().replace("\n", " ").replace("*", ""), f"Verdicts: {', '.join(counted)}."]
-    return Section("Published, and measured again", text, [(HEADS, lines)])
+    words = [RULE.strip().replace("\n", " ").replace("*", ""), _tally(lines)]
+    return Section("Published, and measured again", words, [(HEADS, lines)])
 
 
-def reproduction_page(section: Section) -> str:
+def _tally(lines: list[list[str]]) -> str:
+    verdicts = [line[VERDICT] for line in lines]
+    words = ("agrees", "differs", "not comparable")
+    counted = [f"{sum(one.startswith(word) for one in verdicts)} {word}" for word in words]
+    return f"Verdicts: {', '.join(counted)}."
+
+
+def reproduction_page(results: Results, section: Section) -> str:
     """The table as a markdown page."""
-    heads, lines = section.tables[0]
-    return "\n".join(
-        [HEAD, "# Published numbers, measured again\n", RULE, f"{section.text[-1]}\n", table(heads, lines)]
-    )
+    title = "# Published numbers, measured again\n"
+    head = [HEAD, title, *older_sentence(results.tried), RULE]
+    return "\n".join([*head, f"{section.text[-1]}\n", table(*section.tables[0])])
 
 
-def _ours(claim: Claim, rows: list[Row]) -> Row | None:
+def _lines(claim: Claim, results: Results) -> list[list[str]]:
+    """A line for each row that a published number may be set beside; one without a number of ours where there is none."""
+    found = _ours(claim, results)
+    if len(found) < 2:
+        return [_line(claim, found[0] if found else None, f"{claim.in_dist} → {claim.ood}")]
+    return [_line(claim, row, pair_text(row) + results.seed_text(row["seed"])) for row in found]
+
+
+def _ours(claim: Claim, results: Results) -> list[Row]:
+    """The sound rows of the claim's model, sets, scorer and group size: of several limits, views or seeds."""
     wanted = (claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size)
-
-    def identity(row: Row) -> tuple[Any, ...]:
-        names = [str(row[key]).split("/")[0] for key in ("in_dist", "ood")]
-        return (row["model"], *names, row["scorer"], row["group_size"])
-
-    return next((row for row in rows if row["status"] == "ok" and identity(row) == wanted), None)
+    sound = [row for row in results.tried if row["status"] == "ok"]
+    found = cells([row for row in sound if _identity(row) == wanted], "in_dist", "ood", "seed")
+    return [found[cell] for cell in sorted(found, key=str)]
 
 
-def _line(claim: Claim, row: Row | None) -> list[str]:
+def _identity(row: Row) -> tuple[str, str, str, str, int]:
+    sets = (short_name(row["in_dist"]), short_name(row["ood"]))
+    return (row["model"], *sets, row["scorer"], row["group_size"])
+
+
+def _line(claim: Claim, row: Row | None, pair: str) -> list[str]:
     value = row.get(claim.metric) if row else None
     ends = [row.get(f"{claim.metric}_{end}") if row else None for end in ("low", "high")]
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] is not None else ""
     ours = "–" if value is None else f"{value:.3f}{interval}"
-    pair = f"{claim.in_dist} → {claim.ood}" + f", groups of {claim.group_size}" * (claim.group_size > 1)
-    shown = [
-        claim.paper,
-        claim.where,
-        f"{claim.model} / {claim.ours}",
-        pair,
-        claim.scorer,
-        claim.metric,
-        claim.published,
-        claim.read,
-    ]
+    groups = f", groups of {claim.group_size}" * (claim.group_size > 1)
+    theirs = [claim.paper, claim.where, f"{claim.model} / {claim.ours}", f"{pair}{groups}"]
+    theirs += [claim.scorer, claim.metric, claim.published, claim.read]
     n = f"{row['n_in']:,} / {row['n_ood']:,}" if row else "–"
-    return [*shown, ours, n, verdict(claim, value, *ends), claim.differs_by]
+    return [*theirs, ours, n, verdict(claim, value, *ends), claim.differs_by]
 
 
-def verdict(claim: Claim, value: float | None, low: float | None = None, high: float | None = None) -> str:
+def verdict(
+    claim: Claim, value: float | None, low: float | None = None, high: float | None = None
+) -> str:
     """``agrees``, ``differs`` or ``not comparable`` by the rule that the page states."""
     if claim.not_comparable:
         return f"not comparable: {claim.not_comparable}"

@@ -1,0 +1,59 @@
+"""Which figures on disk are those that the stored rows give: ``figures/drawn.json`` says what each was drawn from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from oodbench.paths import write_if_changed
+from oodbench.report.gallery import files_of
+from oodbench.report.illustrations import FORMATS, Illustration
+
+MANIFEST = Path("figures") / "drawn.json"
+
+
+def draw_stale(folder: Path, illustrations: Iterable[Illustration]) -> None:
+    """Draw the figures that are missing or were drawn from something else; remove those that are drawn from nothing now."""
+    wanted = list(illustrations)
+    known = _manifest(folder)
+    todo = stale(folder, wanted)
+    if todo:
+        # here, since matplotlib takes a second that a folder without changes saves
+        from oodbench.report.figures import draw
+
+        draw(folder, todo)
+    for path in orphans(folder, wanted):
+        path.unlink()
+    drawable = {one.stem: one.digest for one in wanted if one.drawn_from}
+    if drawable or known:
+        content = json.dumps(drawable, indent=0, sort_keys=True, ensure_ascii=False)
+        write_if_changed(folder / MANIFEST, f"{content}\n".encode())
+
+
+def stale(folder: Path, illustrations: Iterable[Illustration]) -> list[Illustration]:
+    """The figures that can be drawn and are not there as they would be."""
+    known = _manifest(folder)
+    drawable = [one for one in illustrations if one.drawn_from]
+    return [
+        one
+        for one in drawable
+        if known.get(one.stem) != one.digest
+        or not all(path.exists() for path in files_of(folder, one))
+    ]
+
+
+def orphans(folder: Path, illustrations: Iterable[Illustration]) -> list[Path]:
+    """Files of figures that were drawn from rows and have none any more."""
+    wanted = {one.stem for one in illustrations}
+    gone = sorted(stem for stem in _manifest(folder) if stem not in wanted)
+    paths = [folder / f"{stem}.{kind}" for stem in gone for kind in FORMATS]
+    return [path for path in paths if path.exists() and path.parent == folder / "figures"]
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}  # a figure is only drawn again
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,74 @@
+"""The page of both directions: each scorer's AUROC of every model on every OOD set."""
+
+from __future__ import annotations
+
+from oodbench.report.older import older_sentence
+from oodbench.report.results import Results, Subject, cells, subject_of
+from oodbench.report.tables import HEAD, bare_name, chance_mark, distinct, table, text
+from oodbench.store import Row
+
+MATRIX = """\
+AUROC of each scorer: a line for each model and the set that it was trained on, a column for each OOD set; ▼ worse than chance.
+Parts of a set count as the set. Below, pairs of sets with both directions, by the best model of each: a scorer that wins one
+direction by losing the other has a low *lowest*.
+"""
+
+
+def matrix_page(results: Results) -> str:
+    """For each scorer the AUROC of every model (in-dist) on every OOD set, and what both directions of a pair come to."""
+    singles = [row for row in results.tried if row["status"] == "ok" and row["group_size"] == 1]
+    sound = [row for row in singles if not row["synthetic"]]
+    parts = [HEAD, "# In-dist × OOD\n", *older_sentence(sound), MATRIX]
+    for scorer in distinct(sorted(row["scorer"] for row in sound)):
+        own = [row for row in sound if row["scorer"] == scorer]
+        parts += [f"## {text(scorer)}\n", table(*_matrix(results, own))]
+        directions = _directions(own)
+        parts += [directions] if directions else []
+    return "\n".join(parts)
+
+
+def _matrix(results: Results, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    columns = _columns(rows)
+    named = [{**row, "column": columns[row["ood"]]} for row in rows]
+    found = cells(named, "model", "in_dist", "seed", "column")
+    heads = sorted(set(columns.values()))
+    subjects = sorted({subject_of(row) for row in rows}, key=lambda s: (s.in_dist, s.model, s.seed))
+    lines = []
+    for subject in subjects:
+        in_dist = bare_name(subject.in_dist)
+        line = [_cell(found.get((*subject, head)), head == in_dist) for head in heads]
+        lines.append([text(in_dist), text(results.name_of(subject)), *line])
+    return ["in-dist", "model", *map(text, heads)], lines
+
+
+def _columns(rows: list[Row]) -> dict[str, str]:
+    """A column for each OOD set: parts of a set count as the set, unless one line has two of them."""
+    met: dict[tuple[Subject, str], set[str]] = {}
+    for row in rows:
+        met.setdefault((subject_of(row), bare_name(row["ood"])), set()).add(row["ood"])
+    shared = {name for (_, name), sets in met.items() if len(sets) > 1}
+    sets = {row["ood"] for row in rows}
+    return {one: one if bare_name(one) in shared else bare_name(one) for one in sets}
+
+
+def _cell(row: Row | None, diagonal: bool) -> str:
+    if row is None:
+        return "·" if diagonal else ""
+    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}"
+
+
+def _directions(rows: list[Row]) -> str:
+    """Pairs of sets with both directions, by the best model of each."""
+    best: dict[tuple[str, str], float] = {}
+    for row in rows:
+        pair = bare_name(row["in_dist"]), bare_name(row["ood"])
+        best[pair] = max(row["auroc"], best.get(pair, 0.0))
+    both = sorted((a, b) for a, b in best if a < b and (b, a) in best)
+    return "".join(f"- {_both(a, b, best)}\n" for a, b in both)
+
+
+def _both(a: str, b: str, best: dict[tuple[str, str], float]) -> str:
+    there, back = best[a, b], best[b, a]
+    one, other = text(a), text(b)
+    lowest = min(there, back)
+    return f"{one} → {other} {there:.3f}, {other} → {one} {back:.3f}: lowest {lowest:.3f}"

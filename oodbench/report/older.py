@@ -1,0 +1,48 @@
+"""Rows of older schemas, brought to today's names, and the sentence that pages say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from oodbench.store import SCHEMA, Row
+
+RENAMED = {"id_bits_per_dim": "in_dist_bits_per_dim"}
+"""Fields that had another name before schema 3."""
+COMPARISONS, COSTS = "contests.jsonl", "costs.jsonl"
+"""Files that schema 2 wrote beside its rows."""
+
+
+def is_older(row: Row) -> bool:
+    """Whether a row is of a schema before today's."""
+    return bool(row["schema"] < SCHEMA)
+
+
+def brought_up(row: Row, costs: Mapping[str, Row]) -> Row:
+    """A row with today's names; its cost is that of its passes in the folder's older file of costs."""
+    if not is_older(row):
+        return row
+    named = {RENAMED.get(name, name): value for name, value in row.items()}
+    known = {name: costs[name] for name in row.get("passes", []) if name in costs}
+    cost = {name: _cost(one) for name, one in known.items()}
+    return {**named, "cost": cost} if cost else named
+
+
+def _cost(row: Row) -> Row:
+    return {
+        "ms_per_image": row["ms_per_image"],
+        "cpu_ms_per_image": None,
+        "device": row["device"],
+    }
+
+
+def older_sentence(rows: Iterable[Row]) -> list[str]:
+    """What a page says at its head where some of the rows that it shows are of an older schema; nothing elsewhere."""
+    shown = list(rows)
+    older = [row for row in shown if is_older(row)]
+    if not older:
+        return []
+    schemas = " and ".join(str(schema) for schema in sorted({row["schema"] for row in older}))
+    return [
+        f"{len(older):,} of {len(shown):,} rows are of schema {schemas}, measured before a row held the hash of its own "
+        "values; they are replaced when measured again.\n"
+    ]

@@ -1,0 +1,65 @@
+"""The report's sections, one topic a file: what it says, its figure and the figure's caption.
+
+Their order is that of the paper's slides. A section is a pure function of what a folder stores;
+:mod:`oodbench.report.page` shows it as HTML and as markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from oodbench.report.illustrations import Illustration
+from oodbench.report.results import Results, Subject
+from oodbench.report.section import Analysis, Section
+from oodbench.report.sections import (
+    both_directions,
+    constant_volume,
+    decomposition,
+    ensembles,
+    graying,
+    likelihoods,
+    samples,
+    second_order,
+    synthetic,
+    training,
+)
+from oodbench.report.tables import sentence, text
+
+ORDER: tuple[Callable[[Analysis], Section], ...] = (
+    likelihoods.section,
+    decomposition.section,
+    constant_volume.section,
+    second_order.section,
+    graying.section,
+    synthetic.section,
+    both_directions.section,
+    training.section,
+    ensembles.section,
+    samples.section,
+)
+OF_SUBJECT: tuple[Callable[[Results, Subject], Illustration | None], ...] = (
+    likelihoods.figure,
+    decomposition.figure,
+    graying.figure,
+    samples.grids_figure,
+    samples.latents_figure,
+)
+"""The figures that each subject has."""
+
+
+def make_sections(results: Results, illustrations: Sequence[Illustration]) -> list[Section]:
+    """All sections that the rows give; none without sound analysis rows, and none that would be empty."""
+    if not results.explained:
+        return []
+    analysis = Analysis(results, list(illustrations))
+    found = [section(analysis) for section in ORDER]
+    found[0].text += _failures(results)
+    return [one for one in found if one.figures or any(lines for _, lines in one.tables)]
+
+
+def _failures(results: Results) -> list[str]:
+    failed = [row for row in results.analysis if row["status"] == "failed"]
+    return [
+        f"FAILED: {row['kind']} of {text(results.label(row))} on {text(row['images'])}: {sentence(row['reason'])}"
+        for row in failed
+    ]
