@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import oodbench as ob
-from oodbench.passes.executors import WORKER
+from oodbench.passes.workers import ENVIRONMENT
 from oodbench.zoo.cards import load_card
 from oodbench.zoo.scoring import ChannelMixing, scoring_form
 
@@ -85,7 +85,7 @@ def main() -> None:
     if "--table" in sys.argv:
         table()
         return
-    for title, setting in (("default environment", {}), ("with our workers' allocator setting", WORKER)):
+    for title, setting in (("default environment", {}), ("with our workers' allocator setting", ENVIRONMENT)):
         print(f"\n{title}", flush=True)
         subprocess.run([sys.executable, __file__, "--table"], env={**os.environ, **setting}, check=True)
 

@@ -9,9 +9,14 @@ from unittest.mock import patch
 
 from oodbench.passes import workers as processes
 from oodbench.passes.executors import Failure, executor_for
-from oodbench.passes.shards import ImagePass, ImageRef, shard_tasks
+from oodbench.passes.values import ImageRef
+from oodbench.plan import Resolver
+from oodbench.work import shard_tasks
 
-PASS = ImagePass("log_prob", "glow-cifar10", ImageRef("cifar10/test", (3, 32, 32), 2000))
+RESOLVER = Resolver(seed=0, device="cpu")
+MODEL = RESOLVER.model("glow-cifar10")
+IMAGES = RESOLVER.images(ImageRef("cifar10/test", MODEL.shape, 2000))
+(PASS,) = RESOLVER.passes_of(MODEL, "log_prob", IMAGES)
 THREADS = {
     name: value for name, value in processes.ENVIRONMENT.items() if name.endswith("_NUM_THREADS")
 }
@@ -21,7 +26,7 @@ def seconds(workers: int, environment: dict[str, str]) -> float:
     """Wall time of the pass from an empty cache, the start of the processes included."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["OODBENCH_HOME"] = home
-        tasks = shard_tasks(PASS, seed=0, device="cpu")
+        tasks = shard_tasks(PASS)
         began = time.perf_counter()
         with (
             patch.object(processes, "ENVIRONMENT", environment),

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oodbench.errors import StoreError
-from oodbench.passes.executors import Executor, Failure, default_workers, executor_for
+from oodbench.passes.executors import Executor, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.work import forget
 from oodbench.plan import Plan, make_plan
 from oodbench.registry import load_plugin, registered_by
-from oodbench.report import draw_missing_figures, foreign_files, write_report
+from oodbench.report import foreign_files, write_report
 from oodbench.screen import Screen
 from oodbench.store import Row
 from oodbench.suite import Suite, load_suite
@@ -95,7 +95,6 @@ def run_suite(
         executor = stack.enter_context(executor_for(options.workers, options.plugins))
         carry_out(work, executor, book, screen)
     book.close(skip_rows(suite.name, plan.skips))
-    draw_missing_figures(folder)
     write_report(folder)
     return results.rows("rows")
 
@@ -104,12 +103,13 @@ def carry_out(work: Work, executor: Executor, book: Book, screen: Screen) -> Non
     """Do what is left as it becomes possible, then compare the scorers of each pair on the scores that are there."""
     queue = Queue(executor, work.remake)
     for job, result in queue.run(work.jobs):
-        book.enter(job, result)
         screen.done(job, result)
+        book.enter(job, result)
     book.flush()
-    for job, result in queue.run(book.missing(comparison_tasks(book.results.rows("rows"), book.folder))):
-        book.enter(job, result)
+    rows = book.results.rows("rows")
+    for job, result in queue.run(book.missing(comparison_tasks(rows, book.folder))):
         screen.done(job, result)
+        book.enter(job, result)
 
 
 def results_folder(suite: Suite, out: str | Path | None) -> Path:

@@ -116,6 +116,8 @@ class Book:
     def enter(self, job: Job, result: Any) -> None:
         """Take one job's result: the driver alone writes rows, scores and small files."""
         if isinstance(result, Failure):
+            if result.kind == "StoreError":  # a cache that cannot be written fails every other task too
+                raise StoreError(result.message)
             self._note(job, result)
             if isinstance(job, TrialTask | AnalysisTask | ComparisonTask):
                 self._add(job.failed(result.sentence))

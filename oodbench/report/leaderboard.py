@@ -22,7 +22,7 @@ from oodbench.report.results import FILES, ROWS, Results, read_results
 from oodbench.report.section import Section
 from oodbench.report.sections import make_sections
 from oodbench.report.tables import distinct, file_names, quoted
-from oodbench.store import Row, read_rows
+from oodbench.store import Row, read_lines, read_rows
 
 INTRO = (
     "Deep generative models often give higher likelihood to images unlike those they were trained on (Nalisnick et al., "
@@ -104,8 +104,8 @@ def foreign_files(folder: Path) -> list[Path]:
             for path in folder.iterdir()
             if not path.name.startswith(".") and path.name not in OURS
         )
-    names = _page_names(Results(folder, read_rows(folder / ROWS)))
-    return _foreign(folder, names)
+    rows, _ = read_lines(folder / ROWS)  # damaged lines are the run's to make again
+    return _foreign(folder, _page_names(Results(folder, rows)))
 
 
 def _foreign(folder: Path, names: Collection[str]) -> list[Path]:
