@@ -13,6 +13,7 @@ import io
 import json
 import math
 import platform
+import re
 import time
 from types import SimpleNamespace
 
@@ -189,7 +190,7 @@ def world(tmp_path_factory):
     for name, file in (("near", "near_test"), ("far", "far_test"), ("train", "near_train")):
         np.savez(folder / "data" / f"{file}.npz", images=images[name][:, 0])
     write_card(folder, "net-glow-b")
-    write_card(folder, "net-background")
+    alone = write_card(folder, "net-background", ensemble=["net-background"])
     glow = write_card(
         folder, "net-glow", background="net-background", ensemble=["net-glow", "net-glow-b"]
     )
@@ -199,6 +200,7 @@ def world(tmp_path_factory):
         patch.setenv("OODBENCH_DATA", str(folder / "data"))
         clock = Clock()
         patch.setattr(time, "perf_counter", clock)
+        patch.setenv("COLUMNS", "160")
 
         patch.setattr(
             "matplotlib.figure.Figure.savefig", lambda self, file, **_: file.write(b"<svg></svg>")
@@ -223,7 +225,7 @@ def world(tmp_path_factory):
             "train": images["train"][np.sort(order[15:])],
         }
         yield SimpleNamespace(
-            folder=folder, out=folder / "out", images=images, run=run, clock=clock
+            folder=folder, out=folder / "out", images=images, run=run, clock=clock, alone=alone
         )
     for kind, name in ((user_models, "net-stub"), (all_scorers, "net-boom")):
         kind._entries.pop(name, None)
@@ -863,3 +865,31 @@ def test_another_device_is_another_measurement(world):
     )
     world.run("cuda-one", {"analysis": None}, only=only, device="cuda:1")
     assert world.clock.now - began == waited
+
+
+def test_another_seed_is_another_measurement_and_its_progress_is_told(world, capfd):
+    world.run(
+        "seed",
+        {"seed": SEED + 1, "scorers": ["likelihood", "pixel-mean"]},
+        only=["net-stub", "far"],
+    )
+    told = capfd.readouterr().err
+    for label, n in (("near/test", 14), ("far/test", 10), ("near/train", 135)):
+        assert re.search(rf"density of net-stub on {label} .* {n}/{n}", told)
+    for label, n in (("near/test", 2 * 14), ("far/test", 2 * 10)):
+        assert re.search(rf"density of net-stub on {label}, contracted .* {n}/{n}", told)
+    assert {row["seed"] for row in read(world.folder / "seed", ROWS) if row["status"] == "ok"} == {
+        SEED + 1
+    }
+    (row,) = read(world.folder / "seed", COMPARISONS)
+    assert row["scorers"] == ["likelihood", "pixel-mean"]  # two are enough to compare
+
+
+def test_an_ensemble_of_one_is_none(world):
+    changes = {"models": [world.alone], "scorers": ["waic"], "analysis": None}
+    world.run("alone", changes, only=["waic", "far"])
+    reasons = {
+        row.get("reason") for row in read(world.folder / "alone", ROWS) if row["scorer"] == "waic"
+    }
+    why = "has no ensemble of two or more models, which ensemble_log_prob asks for"
+    assert reasons == {f"{world.alone} {why}", f"net-stub {why}"}
