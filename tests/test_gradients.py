@@ -17,10 +17,13 @@ from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_normal, keyed_uniform
 from oodbench.models.pixelcnn import PixelCNN
 from oodbench.models.vae import rosca_vae
-from oodbench.statistics.diffusion import LEVELS, STARTS
-from oodbench.statistics.gradient import DAMPING, SMALLEST, image_gradients
-from oodbench.statistics.regret import DRAWS, LEARNING_RATE, STEPS, WEIGHT_DECAY
+from oodbench.statistics.gradient import image_gradients
 from oodbench.testing import UniformModel
+
+LEVELS, STARTS = 10, (2, 4, 6, 8)
+DAMPING, SMALLEST = 1e-8, 1e-30
+STEPS, LEARNING_RATE, WEIGHT_DECAY, DRAWS = 100, 2e-4, 5e-5, 200
+"""As documented, and not imported: another number here is another statistic."""
 
 
 def image_set(n=4, shape=(1, 4, 4), seed=0):
@@ -121,6 +124,24 @@ def test_a_model_without_gradients_is_told():
         ob.measure(small_glow(), image_set(), "rao_score")
     with pytest.raises(AttributeError):
         ob.measure(UniformModel((1, 4, 4)), image_set(), "input_gradient_norm")
+
+
+def test_a_parameter_that_an_image_does_not_use_has_a_gradient_of_zero():
+    class Partly(torch.nn.Module):
+        shape = (1, 4, 4)
+
+        def __init__(self):
+            super().__init__()
+            self.used = torch.nn.Parameter(torch.tensor(2.0))
+            self.unused = torch.nn.Parameter(torch.ones(3))
+
+        def log_prob(self, images):
+            return -self.used * images.flatten(1).double().sum(1)
+
+    image = torch.full((1, 1, 4, 4), 2, dtype=torch.uint8)
+    ((used, unused),) = image_gradients(Partly(), image)
+    assert used.item() == -32
+    assert unused.tolist() == [0, 0, 0]
 
 
 def test_singular_values_multiply_to_the_volume():
