@@ -68,7 +68,7 @@ class Only:
 
 def set_name(identifier: str) -> str:
     """The bare name in an image set's identifier."""
-    return parse_identifier(identifier)[0]
+    return parse_identifier(identifier).name
 
 
 def make_plan(suite: Suite, only: Iterable[str] = ()) -> Plan:
@@ -118,10 +118,8 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
     chosen = [name for name in suite.scorers if only.admits(model, name)]
     if not chosen:
         return
-    name, _, _, view = parse_identifier(_seen_by(model, in_dist))
-    test, ref = (
-        ImageRef(f"{name}/{split}{'@' * bool(view)}{view or ''}", shape, suite.limit) for split in ("test", "ref")
-    )
+    seen = parse_identifier(_seen_by(model, in_dist))
+    test, ref = (ImageRef(str(seen.in_split(split)), shape, suite.limit) for split in ("test", "ref"))
     other = ImageRef(_seen_by(model, ood), shape, suite.limit)
     reason = _no_weights(model) or _unusable(test, other)
     if reason:
@@ -141,14 +139,14 @@ def _plan_pair(plan: Plan, model: str, in_dist: str, ood: str, only: Only) -> No
 
 def _seen_by(model: str, identifier: str) -> str:
     """The identifier with the model's own view, for sets of another shape that name none."""
-    view, own = parse_identifier(identifier)[3], describe(model).view
-    if view or not own:
+    parsed, own = parse_identifier(identifier), describe(model).view
+    if parsed.view or not own:
         return identifier
     try:
         fits = load_images(identifier).shape == describe(model).shape
     except DataError:  # not here: the skip will say so
         return identifier
-    return identifier if fits else f"{identifier}@{own}"
+    return identifier if fits else str(parsed.seen_through(own))
 
 
 def _no_weights(model: str) -> str | None:

@@ -59,7 +59,7 @@ class PixelHistogram:
 
 def probe_images(shape: tuple[int, int, int], n: int = 64) -> ImageSet:
     """Real images of a model's shape, from the bundled sample or the full set."""
-    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).first(n)
+    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).drawn(n)
 
 
 def check_model(model: Any, name: str = "model") -> list[str]:
@@ -140,7 +140,7 @@ def probe_columns(scorer: Scorer, n: int = 60) -> tuple[Columns, Columns]:
         raise ScorerError(f"{scorer.name} cannot be probed: {reasons[PROBED[0]]}")
 
     def of_split(split: str) -> ImageSet:
-        return load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).first(n)
+        return load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).drawn(n)
 
     def columns(split: str) -> Columns:
         found = {}

@@ -96,16 +96,15 @@ def _subjects(
 
 
 def _synthetic(images: ImageRef) -> bool:
-    return is_synthetic(parse_identifier(images.reference)[0])
+    return is_synthetic(parse_identifier(images.reference).name)
 
 
 def _training_images(test: ImageRef, n: int) -> ImageRef:
-    name, _, _, view = parse_identifier(test.reference)
-    return ImageRef(f"{name}/train{'@' * bool(view)}{view or ''}", test.shape, n)
+    return ImageRef(str(parse_identifier(test.reference).in_split("train")), test.shape, n)
 
 
 def grayed(images: ImageRef, n: int, percent: int) -> ImageRef:
-    """The first ``n`` images of a set, contracted towards mid-grey."""
+    """``n`` images drawn from a set, contracted towards mid-grey."""
     return ImageRef(images.reference, images.shape, min(n, len(open_images(images))), percent)
 
 
@@ -210,10 +209,10 @@ def _likelihood(task: StudyTask) -> dict[str, Any]:
 
 def _graying(task: StudyTask) -> dict[str, Any]:
     n = min(task.settings.images, len(open_images(task.images)))
-    curve = {100: columns_of(task, task.images)["log_prob"][:n]}
+    curve = {100: columns_of(task, task.images)["log_prob"][open_images(task.images).drawn_rows(n)]}
     for percent in task.settings.gray:
         curve[percent] = columns_of(task, grayed(task.images, n, percent))["log_prob"]
-    of_test = columns_of(task, task.test)["log_prob"][: task.settings.images]
+    of_test = columns_of(task, task.test)["log_prob"][open_images(task.test).drawn_rows(task.settings.images)]
     bits = {p: _summary(bits_per_dim(column, task.images.shape)) for p, column in sorted(curve.items())}
     return {
         "n": n,
@@ -226,7 +225,7 @@ def _second_order(task: StudyTask) -> dict[str, Any]:
     from oodbench.analysis.second_order import Estimate, expand, variance_sums
     from oodbench.zoo.load import load_model
 
-    sets = [open_images(images).first(task.settings.images).images for images in (task.test, task.images)]
+    sets = [open_images(images).drawn(task.settings.images).images for images in (task.test, task.images)]
     of_in, of_ood = (Estimate.of_mean(columns_of(task, images)["log_prob"]) for images in (task.test, task.images))
     found = expand(load_model(task.model, task.seed), sets[0], sets[1], task.settings.probes)
     terms = {"measured": of_ood - of_in, "first": found.first, "second": found.second}

@@ -37,7 +37,7 @@ class ImageRef:
 @lru_cache(maxsize=1024)
 def open_images(ref: ImageRef) -> ImageSet:
     """The image set of a reference; opened once a process."""
-    found = load_images(ref.reference, shape=ref.shape).first(ref.limit)
+    found = load_images(ref.reference, shape=ref.shape).drawn(ref.limit)
     if ref.contract == 100:
         return found
     view = f"contract{ref.contract}"
