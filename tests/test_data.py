@@ -6,9 +6,11 @@ import gzip
 import hashlib
 import inspect
 import io
+import os
 import struct
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,22 +19,33 @@ import torch
 from PIL import Image
 
 import oodbench as ob
-from oodbench.data import sources
+from oodbench.data import copies, sources
+from oodbench.data import images as images_module
 from oodbench.data.catalog import catalog, data_card
 from oodbench.data.fetch import fetch
-from oodbench.data.images import parse_identifier, part_indices, split_indices
+from oodbench.data.images import (
+    Identifier,
+    content_hash,
+    drawn_rows,
+    image_digests,
+    parse_identifier,
+    part_indices,
+    random_order,
+    shown_name,
+    split_indices,
+)
 from oodbench.data.make_sample import write_sample
 from oodbench.data.views import apply_view, luma, view_between
 from oodbench.errors import DataError, MissingDataError, OodbenchError, UnknownNameError
 
 SAMPLE_HASHES = {
-    "fashionmnist/test[:2000]": "664828cf500c6725",
-    "fashionmnist/ref[:1000]": "1fee418b718d466a",
-    "mnist/test[:2000]": "de7b3b5bee3c364a",
-    "mnist/ref[:1000]": "80c757ec850d5feb",
-    "cifar10/test[:2000]": "38b0954b965d9e67",
-    "cifar10/ref[:1000]": "36c4f2432eca33d5",
-    "svhn/test[:2000]": "3b62f04750bbc2e8",
+    "fashionmnist/test[first 2000]": "664828cf500c6725",
+    "fashionmnist/ref[first 1000]": "1fee418b718d466a",
+    "mnist/test[first 2000]": "de7b3b5bee3c364a",
+    "mnist/ref[first 1000]": "80c757ec850d5feb",
+    "cifar10/test[first 2000]": "38b0954b965d9e67",
+    "cifar10/ref[first 1000]": "36c4f2432eca33d5",
+    "svhn/test[first 2000]": "3b62f04750bbc2e8",
 }
 
 
@@ -48,7 +61,7 @@ def test_the_sample_is_cut_from_the_full_sets(shared_data, home):
         full = ob.load_images(identifier)
         sample = next(h for name, h in SAMPLE_HASHES.items() if name.startswith(identifier))
         assert len(full) > 2000
-        assert full.first(1000 if "ref" in identifier else 2000).sha256[:16] == sample
+        assert full.prefix(1000 if "ref" in identifier else 2000).sha256[:16] == sample
 
 
 def test_sample_files_are_written_without_a_clock(tmp_path, home):
@@ -90,7 +103,9 @@ def test_views_do_what_they_say(random):
     pillow = np.asarray(Image.fromarray(colour[0].transpose(1, 2, 0)).convert("L"))
     assert np.array_equal(luma(colour)[0, 0], pillow)
     assert apply_view(colour, "resize16-bilinear-aa").shape == (2, 3, 16, 16)
-    assert not np.array_equal(apply_view(colour, "resize16-bilinear"), apply_view(colour, "resize16-bilinear-aa"))
+    assert not np.array_equal(
+        apply_view(colour, "resize16-bilinear"), apply_view(colour, "resize16-bilinear-aa")
+    )
     assert apply_view(colour[:, :, :, :20], "square").shape == (2, 3, 20, 20)
 
 
@@ -109,17 +124,140 @@ def test_bad_views_are_named(view, message):
 
 
 def test_identifiers_parse():
-    assert parse_identifier("svhn") == ("svhn", "test", None, None)
-    assert parse_identifier("svhn/ref[:9]@grey,crop28") == ("svhn", "ref", 9, "grey,crop28")
-    with pytest.raises(DataError, match="write name/split"):
-        parse_identifier("svhn[9]")
+    assert parse_identifier("svhn") == Identifier("svhn", "test", None, None, None)
+    whole = Identifier("svhn", "ref", None, 9, "grey,crop28")
+    assert parse_identifier("svhn/ref[:9]@grey,crop28") == whole
+    assert parse_identifier("svhn/ref[9 drawn]@grey,crop28") == whole
+    assert parse_identifier("a/b.npy[first 20][:9]") == Identifier("a/b.npy", "test", 20, 9)
 
 
-def test_view_and_limit_are_part_of_the_identity():
-    images = ob.load_images("mnist/test[:20]", shape=(3, 32, 32))
-    assert images.identifier == "mnist/test[:20]@pad32,rgb"
-    assert images.sha256 != ob.load_images("mnist/test[:20]").sha256
+@pytest.mark.parametrize(
+    "text", ["svhn[9]", "svhn[:0]", "svhn[0 drawn]", "svhn[9 drawn][first 20]", ""]
+)
+def test_what_is_no_identifier_is_named(text):
+    with pytest.raises(DataError, match="is no image set; write name/split"):
+        parse_identifier(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a/test", "a/ref[first 7]", "a/train[3 drawn]@grey", "a/test[first 7][3 drawn]@pad32,rgb"],
+)
+def test_identifiers_are_text_again(text):
+    assert str(parse_identifier(text)) == text
+
+
+def test_an_identifier_takes_another_split_or_view():
+    own = parse_identifier("a/test[first 90][:5]@grey")
+    assert own.in_split("test") == own
+    assert str(own.in_split("ref")) == "a/ref@grey"
+    assert str(own.seen_through("pad32")) == "a/test[first 90][5 drawn]@pad32"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("mnist", "mnist/test[first 2000]"),
+        ("mnist[:20]@pad32,rgb", "mnist/test[first 2000][20 drawn]@pad32,rgb"),
+        ("mnist/ref[first 50][7 drawn]", "mnist/ref[first 50][7 drawn]"),
+        ("mnist/test[first 9999]", "mnist/test[first 2000]"),
+        ("mnist/test[:2000]", "mnist/test[first 2000]"),
+        ("svhn10k/ref[:5]", "svhn10k/ref[first 83][5 drawn]"),
+        ("noise[:5]", "noise/test[5 drawn]"),
+        ("constant/test[first 9][3 drawn]", "constant/test[first 9][3 drawn]"),
+    ],
+)
+def test_what_an_identifier_shows_opens_the_same_images(asked, shown):
+    images = ob.load_images(asked)
+    assert images.identifier == shown
+    assert ob.load_images(shown).sha256 == images.sha256
+    assert ob.load_images(shown).identifier == shown
     assert not images.images.flags.writeable
+
+
+def test_views_are_part_of_the_identity():
+    images = ob.load_images("mnist/test[:20]", shape=(3, 32, 32))
+    assert images.identifier == "mnist/test[first 2000][20 drawn]@pad32,rgb"
+    assert images.sha256 != ob.load_images("mnist/test[:20]").sha256
+
+
+def test_the_order_of_draws_never_changes():
+    assert random_order(10_000)[:4].tolist() == [3196, 1722, 7266, 8497]
+    assert drawn_rows(4, 10_000).tolist() == [3196, 1722, 7266, 8497]
+
+
+@pytest.mark.parametrize("here", [1, 60, 999, 1000])
+def test_a_draw_is_the_beginning_of_a_larger_one_and_the_same_whatever_part_is_here(here):
+    whole = drawn_rows(1000, 1000)
+    assert sorted(whole) == list(range(1000))
+    for n in (0, 1, 40, here):
+        assert drawn_rows(n, here).tolist() == [i for i in whole if i < here][:n]
+
+
+def test_a_draw_of_a_random_order_is_its_beginning():
+    assert drawn_rows(3, 50, in_random_order=True).tolist() == [0, 1, 2]
+    ref = ob.load_images("mnist/ref")
+    assert np.array_equal(ref.drawn(9).images, ref.images[:9])
+
+
+def test_a_draw_hits_classes_of_a_sorted_set(tmp_path, home):
+    by_class = np.repeat(np.arange(10, dtype=np.uint8), 50)[:, None, None] * np.ones(
+        (28, 28), np.uint8
+    )
+    np.savez(tmp_path / "sorted.npz", images=by_class)
+    for split in ("test", "ref"):  # the order of a user's own file is not known to be random
+        found = ob.load_images(f"{tmp_path}/sorted.npz/{split}[:60]").images[:, 0, 0, 0]
+        assert len(found) == 60
+        assert set(found) == set(range(10))
+
+
+def test_a_file_named_ref_is_drawn_from(tmp_path, home, monkeypatch):
+    by_class = np.repeat(np.arange(10, dtype=np.uint8), 200)[:, None, None] * np.ones(
+        (28, 28), np.uint8
+    )
+    np.savez(tmp_path / "mnist_ref.npz", images=by_class)
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    assert set(ob.load_images("mnist/ref[:60]").images[:, 0, 0, 0]) == set(range(10))
+
+
+def test_draws_of_draws_and_rows_of_columns():
+    whole = ob.load_images("mnist/test")
+    column = whole.images.mean((1, 2, 3))
+    drawn = whole.drawn(50)
+    assert np.array_equal(column[whole.drawn_rows(50)], drawn.images.mean((1, 2, 3)))
+    fewer = drawn.drawn(7)
+    assert fewer.identifier == "mnist/test[first 2000][7 drawn]"
+    assert fewer.sha256 == whole.drawn(7).sha256
+    assert drawn.drawn_rows(7).tolist() == list(range(7))
+    assert drawn.drawn(50) is drawn.drawn(None) is drawn
+    assert whole.drawn_rows(None).tolist() == whole.drawn_rows(9999).tolist() == list(range(2000))
+
+
+def test_a_draw_is_the_same_from_a_part_and_from_the_whole(tmp_path, home, monkeypatch, random):
+    pixels = random.integers(0, 256, (10_000, 4, 4)).astype(np.uint8)
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    draws = {}
+    for here in (10_000, 6000):
+        np.savez(tmp_path / "kmnist_test.npz", images=pixels[:here])
+        draws[here] = ob.load_images("kmnist[:300]")
+    assert draws[10_000].identifier == "kmnist/test[300 drawn]"
+    assert draws[6000].identifier == "kmnist/test[first 6000][300 drawn]"
+    order = drawn_rows(300, 10_000)
+    common = [pixels[i].tobytes() for i in order if i < 6000]
+    assert [image.tobytes() for image in draws[6000].images][: len(common)] == common
+    np.savez(tmp_path / "kmnist_test.npz", images=pixels)
+    assert ob.load_images(draws[6000].identifier).sha256 == draws[6000].sha256
+
+
+def test_hashes_of_shards_and_of_images():
+    images = ob.load_images("mnist/test[:25]")
+    hashes = images.shard_hashes(10)
+    assert hashes == tuple(content_hash(images.images[i : i + 10]) for i in (0, 10, 20))
+    assert images.shard_hashes(25) == (images.sha256,)
+    assert images.shard_hashes(9)[0] == images.drawn(9).sha256
+    digests = image_digests(images.images)
+    assert digests[3] == hashlib.sha256(images.images[3].tobytes()).digest()
+    assert len(set(digests)) == 25
 
 
 def test_generated_sets_take_the_model_s_shape():
@@ -143,7 +281,9 @@ def test_unknown_and_missing_sets_say_what_to_do(home):
 
 def test_a_data_folder_that_does_not_exist_is_named(monkeypatch):
     monkeypatch.setenv("OODBENCH_DATA", "/no/such/folder")
-    with pytest.raises(OodbenchError, match="OODBENCH_DATA names /no/such/folder, which is no folder"):
+    with pytest.raises(
+        OodbenchError, match="OODBENCH_DATA names /no/such/folder, which is no folder"
+    ):
         ob.load_images("mnist")
 
 
@@ -154,7 +294,9 @@ def test_a_user_s_folder_of_arrays(tmp_path, home, monkeypatch, random):
     monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
     assert sources.own_sets(catalog()) == ["mine"]
     assert np.array_equal(ob.load_images("mine/test").images, images.transpose(0, 3, 1, 2))
-    assert ob.load_images("svhn").identifier == "svhn/test[:3000]"  # more images than the sample has
+    assert (
+        ob.load_images("svhn").identifier == "svhn/test[first 3000]"
+    )  # more images than the sample has
 
 
 def test_parts_are_joined_in_the_order_of_their_numbers(tmp_path, home, monkeypatch):
@@ -170,7 +312,10 @@ def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
     (tmp_path / "pictures").mkdir()
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / "pictures" / f"{number}.png")
-    from_file, from_folder = ob.load_images(str(tmp_path / "a.npy")), ob.load_images(str(tmp_path / "pictures"))
+    from_file, from_folder = (
+        ob.load_images(str(tmp_path / "a.npy")),
+        ob.load_images(str(tmp_path / "pictures")),
+    )
     assert np.array_equal(from_file.images, from_folder.images)
     Image.fromarray(pixels[0][:20]).save(tmp_path / "pictures" / "9.png")
     with pytest.raises(DataError, match="unequal shapes"):
@@ -179,7 +324,9 @@ def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
         viewed = ob.load_images(f"{tmp_path / 'pictures'}@square,resize{size}-box-aa")
         assert viewed.images.shape == (5, 1, size, size)
         assert viewed.identifier == f"pictures/test@square,resize{size}-box-aa"
-    with pytest.raises(DataError, match=r"has shape \(1, 12, 12\), but the model takes \(1, 28, 28\)"):
+    with pytest.raises(
+        DataError, match=r"has shape \(1, 12, 12\), but the model takes \(1, 28, 28\)"
+    ):
         ob.load_images(f"{tmp_path / 'pictures'}@square,resize12-box-aa", shape=(1, 28, 28))
 
 
@@ -235,6 +382,146 @@ def test_a_changed_file_is_decoded_anew(tmp_path, home):
         assert ob.load_images(str(tmp_path / "x.npy")).images.max() == value
 
 
+def test_files_of_one_name_and_size_have_a_copy_each(tmp_path, home):
+    for value, folder in ((1, "a"), (2, "b"), (3, "a")):  # the third is the first, written again
+        path = tmp_path / folder / "x.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.full((5, 8, 8), value, np.uint8))
+        os.utime(path, ns=(value, value))
+        assert ob.load_images(str(path)).images.max() == value
+
+
+def noisy_file(folder, random):
+    """An array file of noise, and what its decoded copy must hold."""
+    pixels = random.integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
+    np.save(folder / "x.npy", pixels)
+    return str(folder / "x.npy"), pixels
+
+
+def the_copy(home):
+    (copy,) = (home / "images").iterdir()
+    return copy
+
+
+def test_any_flipped_bit_of_a_copy_is_noticed_and_the_copy_made_again(
+    tmp_path, home, random, caplog
+):
+    """Bits of every byte of the header and of the seal, and of pixels drawn at random."""
+    path, pixels = noisy_file(tmp_path, random)
+    ob.load_images(path)
+    whole = the_copy(home).read_bytes()
+    pixels_from = len(whole) - 64 - pixels.size
+    edges = [*range(pixels_from), *range(len(whole) - 64, len(whole))]
+    bytes_flipped = [*edges, *random.integers(pixels_from, len(whole) - 64, 200)]
+    for number, position in enumerate(bytes_flipped, 1):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(random.integers(8))
+        the_copy(home).write_bytes(damaged)
+        assert np.array_equal(ob.load_images(path).images, pixels)
+        assert the_copy(home).read_bytes() == whole
+        assert len(caplog.records) == number
+    assert "is damaged; it is made again from x.npy" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("kept", [0, 3, 63, 64, 200, -500, -1])
+def test_a_truncated_copy_is_made_again(tmp_path, home, random, caplog, kept):
+    path, pixels = noisy_file(tmp_path, random)
+    ob.load_images(path)
+    the_copy(home).write_bytes(the_copy(home).read_bytes()[:kept])
+    assert np.array_equal(ob.load_images(path).images, pixels)
+    assert len(caplog.records) == 1
+    ob.load_images(path)
+    assert len(caplog.records) == 1
+
+
+def test_a_copy_is_read_not_made_when_nothing_changed(tmp_path, home, random, monkeypatch):
+    path, pixels = noisy_file(tmp_path, random)
+    ob.load_images(path)
+    monkeypatch.setattr(sources, "_read", None)
+    assert np.array_equal(ob.load_images(path).images, pixels)
+
+
+def test_a_copy_of_an_earlier_version_is_left_alone(tmp_path, home, random, monkeypatch):
+    path, pixels = noisy_file(tmp_path, random)
+    ob.load_images(path)
+    the_copy(home).write_bytes(b"of an earlier version")
+    earlier = the_copy(home)
+    monkeypatch.setattr(copies, "VERSION", copies.VERSION + 1)
+    assert np.array_equal(ob.load_images(path).images, pixels)
+    assert earlier.read_bytes() == b"of an earlier version"
+
+
+def test_a_copy_belongs_to_what_the_catalog_says_of_its_files(home, monkeypatch):
+    """A corrected view or count of a card is another copy, though the files are the same."""
+    folder = home / "raw" / "lsun_val"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(folder / "a.png")
+    small, large = ({"lsun": replace(data_card("lsun"), base_view=f"crop{n}")} for n in (6, 8))
+    monkeypatch.setattr(images_module, "catalog", lambda: small)
+    for cards, size in ((small, 6), (large, 8)):
+        monkeypatch.setattr(images_module, "data_card", cards.__getitem__)
+        assert ob.load_images("lsun").shape == (1, size, size)
+
+
+def test_a_changed_official_count_is_another_choice_of_ref(tmp_path, home, monkeypatch, random):
+    np.savez(
+        tmp_path / "mnist_train.npz",
+        images=random.integers(0, 256, (20_000, 2, 2)).astype(np.uint8),
+    )
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    card = data_card("mnist")
+    for size in (60_000, 30_000):
+        changed = replace(card, counts={"train": size, "test": 10_000})
+        monkeypatch.setattr(images_module, "data_card", lambda name, changed=changed: changed)
+        expected = split_indices(size, 20_000)["ref"]
+        whole = np.load(tmp_path / "mnist_train.npz")["images"]
+        ref = ob.load_images("mnist/ref")
+        assert np.array_equal(ref.images[:, 0], whole[expected])
+        assert np.array_equal(ref.drawn(9).images, ref.images[:9])
+
+
+def test_a_copy_that_cannot_be_read_is_named(tmp_path, home, random):
+    path, _ = noisy_file(tmp_path, random)
+    ob.load_images(path)
+    copy = the_copy(home)
+    copy.unlink()
+    copy.mkdir()
+    with pytest.raises(DataError, match=r"the decoded copy .* cannot be read"):
+        ob.load_images(path)
+
+
+def test_shown_names_of_paths(tmp_path, home, monkeypatch):
+    for name in ("blur_0.1", "blur_0.2", "two words, ümläut; [x]", "n" * 200):
+        folder = tmp_path / name
+        folder.mkdir()
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "a.png")
+    assert ob.load_images(str(tmp_path / "blur_0.1")).name == "blur_0.1"
+    assert ob.load_images(f"{tmp_path}/blur_0.2/").name == "blur_0.2"
+    assert ob.load_images(str(tmp_path / ("n" * 200))).name == "n" * 200
+    np.save(tmp_path / "noise_0.5.npy", np.zeros((3, 4, 4), np.uint8))
+    np.savez(tmp_path / "a.b.npz", images=np.zeros((3, 4, 4), np.uint8))
+    assert ob.load_images(str(tmp_path / "noise_0.5.npy")).name == "noise_0.5"
+    assert ob.load_images(str(tmp_path / "a.b.npz")).name == "a.b"
+    monkeypatch.chdir(tmp_path / "blur_0.1")
+    assert ob.load_images(".").identifier == "blur_0.1/test"
+    assert shown_name(Path("/")) == "/"
+    assert shown_name(tmp_path / "two words, ümläut; [x]") == "two words, ümläut; [x]"
+
+
+def test_a_name_may_be_given(tmp_path, home):
+    np.save(tmp_path / "x.npy", np.zeros((9, 4, 4), np.uint8))
+    found = ob.load_images(f"{tmp_path / 'x.npy'}[:3]@pad8", name="my set: 1")
+    assert found.identifier == "my set: 1/test[3 drawn]@pad8"
+    assert (found.card, found.official) == ("", 9)
+
+
+def test_only_a_set_of_the_catalog_bears_its_card(tmp_path, home):
+    np.save(tmp_path / "noise.npy", np.zeros((9, 4, 4), np.uint8))
+    assert ob.load_images("noise", name="static").card == "noise"
+    assert ob.load_images("svhn10k/ref").card == "svhn10k"
+    assert ob.load_images(str(tmp_path / "noise.npy")).card == ""
+
+
 def test_planar_imagenet_archives(tmp_path, home, monkeypatch, random):
     rows = random.integers(0, 256, (6, 3072)).astype(np.uint8)
     (tmp_path / "Imagenet32_val_npz").mkdir()
@@ -247,7 +534,7 @@ def test_image_folders_of_known_sets(tmp_path, home, monkeypatch):
     folder = home / "raw" / "notMNIST_small" / "A"
     folder.mkdir(parents=True)
     Image.fromarray(np.full((28, 28), 7, np.uint8)).save(folder / "a.png")
-    assert ob.load_images("notmnist").identifier == "notmnist/test[:1]"
+    assert ob.load_images("notmnist").identifier == "notmnist/test[first 1]"
     (folder / "b.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"b\.png is not a readable image"):
         ob.load_images("notmnist")
@@ -285,7 +572,9 @@ def test_the_catalog_agrees_with_torchvision():
         assert sorted(file["md5"] for file in data_card(name).files) == sorted(sums), name
     for card in catalog().values():
         for options in card.splits.values():
-            inspect.signature(getattr(datasets, card.torchvision)).bind("root", **options, download=False)
+            inspect.signature(getattr(datasets, card.torchvision)).bind(
+                "root", **options, download=False
+            )
 
 
 def test_svhn_and_transposed_emnist_decode(home, monkeypatch, random):
@@ -299,7 +588,9 @@ def test_svhn_and_transposed_emnist_decode(home, monkeypatch, random):
         path.parent.mkdir(parents=True, exist_ok=True)
         scipy.io.savemat(path, {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 6)[:, None]})
         files.append({**file, "md5": sources.md5_of(path)})
-    split_list = {s: ["", f["path"], f["md5"]] for s, f in zip(("train", "test"), files, strict=True)}
+    split_list = {
+        s: ["", f["path"], f["md5"]] for s, f in zip(("train", "test"), files, strict=True)
+    }
     monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
     source = sources._torchvision(replace(data_card("svhn"), files=files), "test", home / "raw")
     assert np.array_equal(source.decode(), pixels.transpose(0, 3, 1, 2))
@@ -308,7 +599,9 @@ def test_svhn_and_transposed_emnist_decode(home, monkeypatch, random):
         data = torch.from_numpy(pixels[..., 0])
 
     monkeypatch.setattr(datasets, "EMNIST", lambda *arguments, **options: Lying)
-    source = sources._torchvision(replace(data_card("emnist-letters"), files=files), "test", home / "raw")
+    source = sources._torchvision(
+        replace(data_card("emnist-letters"), files=files), "test", home / "raw"
+    )
     assert np.array_equal(source.decode()[:, 0], pixels[..., 0].transpose(0, 2, 1))
 
 
@@ -325,7 +618,9 @@ def test_torchvision_files_are_used_when_whole(home, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(labels if "labels" in path.name else images, mtime=0))
         files.append({**file, "md5": hashlib.md5(path.read_bytes()).hexdigest()})
-    monkeypatch.setattr(MNIST, "resources", [(file["path"].split("/")[-1], file["md5"]) for file in files])
+    monkeypatch.setattr(
+        MNIST, "resources", [(file["path"].split("/")[-1], file["md5"]) for file in files]
+    )
     source = sources._torchvision(replace(data_card("mnist"), files=files), "test", home / "raw")
     assert source is not None
     assert np.array_equal(source.decode()[:, 0], pixels)
@@ -354,5 +649,6 @@ def test_a_part_has_splits_of_its_own_that_share_no_image(tmp_path, home, monkey
     assert sorted(found) == sorted(image.tobytes() for image in images.transpose(0, 3, 1, 2))
     smaller = part_indices({"train": 8000, "ref": 500, "test": 1500})["ref"]
     assert len(parts["ref"]) == (smaller < 9000).sum()  # of what is here
-    assert parts["ref"].identifier == f"svhn10k/ref[:{len(parts['ref'])}]"
+    assert parts["ref"].identifier == f"svhn10k/ref[first {len(parts['ref'])}]"
     assert ob.load_images("svhn10k/test", shape=(1, 2, 2)).identifier.endswith("@grey")
+    assert np.array_equal(parts["ref"].drawn(9).images, parts["ref"].images[:9])

@@ -42,7 +42,7 @@ def test_batch_size_order_and_subset_change_nothing(glow, monkeypatch):
         assert ob.measure(glow, images, "log_prob")["log_prob"] == pytest.approx(whole, rel=1e-5)
     turned = type(images)(images.name, images.split, "", images.images[::-1])
     assert ob.measure(glow, turned, "log_prob")["log_prob"][::-1] == pytest.approx(whole, rel=1e-5)
-    assert ob.measure(glow, images.first(9), "log_prob")["log_prob"] == pytest.approx(whole[:9], rel=1e-5)
+    assert ob.measure(glow, images.drawn(9), "log_prob")["log_prob"] == pytest.approx(whole[:9], rel=1e-5)
 
 
 def test_the_terms_add_up(glow):

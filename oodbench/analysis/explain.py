@@ -29,7 +29,7 @@ def explain(reference: str, in_dist: str, ood: str, limit: int = 500, probes: in
     ModelError : a model without a differentiable density
     """
     model = load_model(reference)
-    sets = [load_images(name, like=model).first(limit) for name in (in_dist, ood)]
+    sets = [load_images(name, like=model).drawn(limit) for name in (in_dist, ood)]
     found = expand(model, sets[0].images, sets[1].images, probes)
     of_in, of_ood = (Expected.of_mean(measure(model, images, "log_prob")["log_prob"]) for images in sets)
     return "\n".join(_lines(describe(reference).name, sets, of_ood - of_in, found))

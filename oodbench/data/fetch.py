@@ -20,7 +20,11 @@ Progress = Callable[[int], object]
 
 
 def download(
-    url: str, path: Path, md5: str, progress: Progress = lambda done: None, start: Progress = lambda total: None
+    url: str,
+    path: Path,
+    md5: str,
+    progress: Progress = lambda done: None,
+    start: Progress = lambda total: None,
 ) -> None:
     """Download ``url`` to ``path`` through ``path.part``, which an interrupted download leaves to be resumed.
 
@@ -37,7 +41,9 @@ def download(
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-", "User-Agent": "oodbench"})
+    request = urllib.request.Request(
+        url, headers={"Range": f"bytes={have}-", "User-Agent": "oodbench"}
+    )
     try:
         _receive(request, part, have, progress, start)
     except urllib.error.HTTPError as error:
@@ -47,7 +53,9 @@ def download(
             ) from error
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        raise DataError(f"{url} broke off ({reason}); what arrived is kept: run the same command to go on") from error
+        raise DataError(
+            f"{url} broke off ({reason}); what arrived is kept: run the same command to go on"
+        ) from error
     try:
         sources.check_md5(part, md5)
     except DataError:
@@ -56,7 +64,9 @@ def download(
     os.replace(part, path)
 
 
-def _receive(request: urllib.request.Request, part: Path, have: int, progress: Progress, start: Progress) -> None:
+def _receive(
+    request: urllib.request.Request, part: Path, have: int, progress: Progress, start: Progress
+) -> None:
     with urllib.request.urlopen(request, timeout=60) as answer:
         resumed = answer.status == 206
         length = int(answer.headers.get("Content-Length") or 0)
@@ -111,5 +121,7 @@ def verify(card: DataCard) -> list[str]:
         source = sources.find(card, split)
         if source is not None:
             images = source.decode()
-            findings.append(f"{card.name}/{split}: {len(images):,} images of {images.shape[1:]} from {source.where}")
+            findings.append(
+                f"{card.name}/{split}: {len(images):,} images of {images.shape[1:]} from {source.where}"
+            )
     return findings

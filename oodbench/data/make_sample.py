@@ -11,8 +11,15 @@ import numpy as np
 from oodbench.data.images import ImageSet, load_images
 from oodbench.paths import write_whole
 
-SAMPLED = ("fashionmnist/test[:2000]", "fashionmnist/ref[:1000]", "mnist/test[:2000]", "mnist/ref[:1000]",
-           "cifar10/test[:2000]", "cifar10/ref[:1000]", "svhn/test[:2000]")  # fmt: skip
+SAMPLED = (
+    "fashionmnist/test[first 2000]",
+    "fashionmnist/ref[first 1000]",
+    "mnist/test[first 2000]",
+    "mnist/ref[first 1000]",
+    "cifar10/test[first 2000]",
+    "cifar10/ref[first 1000]",
+    "svhn/test[first 2000]",
+)
 
 
 def write_sample(images: ImageSet, folder: Path) -> Path:
@@ -21,7 +28,9 @@ def write_sample(images: ImageSet, folder: Path) -> Path:
 
     def write(file: object) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:  # type: ignore[call-overload]
-            member = zipfile.ZipInfo("images.npy", (1980, 1, 1, 0, 0, 0))  # no clock: the same bytes each time
+            member = zipfile.ZipInfo(
+                "images.npy", (1980, 1, 1, 0, 0, 0)
+            )  # no clock: the same bytes each time
             member.compress_type = zipfile.ZIP_LZMA
             with archive.open(member, "w") as out:
                 np.lib.format.write_array(out, np.ascontiguousarray(images.images))

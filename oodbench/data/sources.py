@@ -7,10 +7,11 @@ in the package. The one with the most images wins, so a full set takes the place
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,19 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".ti
 
 @dataclass(frozen=True)
 class Source:
-    """Where one split can be read: the files (for the cache key), how many images, and how to decode them."""
+    """Where one split can be read: the files, how many images, and how to decode them.
+
+    Attributes
+    ----------
+    decode : returns uint8 ``(N, C, H, W)``
+    recipe : all that ``decode`` depends on beside the files, in words; with them the identity of what it returns
+    """
 
     where: str
     files: tuple[Path, ...]
     n: int
     decode: Callable[[], np.ndarray]
-    """Returns uint8 ``(N, C, H, W)``."""
+    recipe: str
 
 
 def raw_roots() -> list[Path]:
@@ -44,7 +51,9 @@ def raw_roots() -> list[Path]:
 
 def find(card: DataCard, split: str) -> Source | None:
     """The largest copy of ``card``'s split on this machine; among equals the user's own folder comes first."""
-    candidates = [source for source in _candidates(card, split) if source is not None and source.n > 0]
+    candidates = [
+        source for source in _candidates(card, split) if source is not None and source.n > 0
+    ]
     return max(candidates, key=lambda source: source.n, default=None)
 
 
@@ -68,7 +77,18 @@ def _candidates(card: DataCard, split: str) -> Iterable[Source | None]:
             yield _planar(root, card.planar_npz[split])
         if split in card.folder:
             yield image_folder(root / card.folder[split], card.base_view, card.broken)
-    yield _npz(SAMPLE, f"{card.name}_{split}.npz")
+    yield _sample(card, split)
+
+
+def _sample(card: DataCard, split: str) -> Source | None:
+    found = _npz(SAMPLE, f"{card.name}_{split}.npz")
+    order = "in the random order of ref" if split == "ref" else "in the official order"
+    return found and replace(found, where=f"bundled sample, the first {order}")
+
+
+def is_sample(source: Source) -> bool:
+    """Whether a source is a file of the sample in the package."""
+    return all(file.parent == SAMPLE for file in source.files)
 
 
 def _npz_names(card: DataCard, split: str) -> list[str]:
@@ -84,13 +104,18 @@ def _npz(folder: Path, pattern: str) -> Source | None:
 
 def _numbers_in_order(file: Path) -> list[tuple[int, str]]:
     """A sorting key that puts part 2 before part 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
+    return [
+        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)
+    ]
 
 
 def array_files(files: tuple[Path, ...]) -> Source:
     """``.npz`` files with an ``images`` array, or ``.npy`` files, joined in the order given."""
     where = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name}"
-    return Source(where, files, sum(map(_count, files)), lambda: np.concatenate([_read(file) for file in files]))
+    n = sum(map(_count, files))
+    return Source(
+        where, files, n, lambda: np.concatenate([_read(file) for file in files]), "arrays"
+    )
 
 
 def _count(file: Path, member: str = "images") -> int:
@@ -133,7 +158,9 @@ def channels_first(images: np.ndarray, file: Path | str) -> np.ndarray:
         return images
     if images.ndim == 4 and images.shape[3] in (1, 3):
         return images.transpose(0, 3, 1, 2)
-    raise DataError(f"{file} has shape {images.shape}; images must be (N,H,W), (N,H,W,3) or (N,C,H,W)")
+    raise DataError(
+        f"{file} has shape {images.shape}; images must be (N,H,W), (N,H,W,3) or (N,C,H,W)"
+    )
 
 
 def _planar(root: Path, pattern: str) -> Source | None:
@@ -147,7 +174,8 @@ def _planar(root: Path, pattern: str) -> Source | None:
 
     if not files:
         return None
-    return Source(files[0].parent.name, files, sum(_count(file, "data") for file in files), decode)
+    n = sum(_count(file, "data") for file in files)
+    return Source(files[0].parent.name, files, n, decode, "planar arrays")
 
 
 def image_folder(folder: Path, view: str = "", broken: Collection[str] = ()) -> Source | None:
@@ -160,7 +188,10 @@ def image_folder(folder: Path, view: str = "", broken: Collection[str] = ()) -> 
     files = tuple(sorted(file for file in found if file.name not in broken))
     if not files:
         return None
-    return Source(str(folder), files, len(files), lambda: _stack(map(_open, files), view, str(folder)))
+    where = str(folder)
+    return Source(
+        where, files, len(files), lambda: _stack(map(_open, files), view, where), f"pictures@{view}"
+    )
 
 
 def _open(file: Path) -> Image.Image:
@@ -169,7 +200,9 @@ def _open(file: Path) -> Image.Image:
             image.load()
             return image
     except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{file} is not a readable image ({error}); remove it or get it again") from error
+        raise DataError(
+            f"{file} is not a readable image ({error}); remove it or get it again"
+        ) from error
 
 
 def _stack(images: Iterable[Image.Image], view: str, where: str) -> np.ndarray:
@@ -177,7 +210,11 @@ def _stack(images: Iterable[Image.Image], view: str, where: str) -> np.ndarray:
     colour = any(image.ndim == 3 for image in decoded)
     arrays = []
     for image in decoded:
-        array = image.transpose(2, 0, 1) if image.ndim == 3 else np.repeat(image[None], 3 if colour else 1, axis=0)
+        array = (
+            image.transpose(2, 0, 1)
+            if image.ndim == 3
+            else np.repeat(image[None], 3 if colour else 1, axis=0)
+        )
         arrays.append(apply_view(array[None], view))
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
@@ -213,20 +250,31 @@ def _torchvision(card: DataCard, split: str, root: Path) -> Source | None:
     def decode() -> np.ndarray:
         from torchvision import datasets
 
-        for file in card.files:  # else `download=True`, which unpacks archives, would fetch a damaged one again
+        for file in (
+            card.files
+        ):  # else `download=True`, which unpacks archives, would fetch a damaged one again
             check_md5(root / file["path"], file["md5"])
         try:
-            dataset = getattr(datasets, card.torchvision)(root, **card.splits[split], download=bool(files))
+            dataset = getattr(datasets, card.torchvision)(
+                root, **card.splits[split], download=bool(files)
+            )
         except (RuntimeError, OSError) as error:
             raise DataError(
                 f"torchvision cannot read {card.name} from {root} ({error}); get it: {card.how_to_get()}"
             ) from error
         if not hasattr(dataset, "data"):
             pictures = (dataset[i][0] for i in range(len(dataset)))
-            images = _stack((p.convert("L") if card.inverted else p for p in pictures), card.base_view, card.name)
+            images = _stack(
+                (p.convert("L") if card.inverted else p for p in pictures),
+                card.base_view,
+                card.name,
+            )
         else:
             images = channels_first(np.asarray(dataset.data), card.name)
         images = images.swapaxes(2, 3) if card.transposed else images
         return 255 - images if card.inverted else images
 
-    return Source(f"torchvision {card.torchvision} in {root}", files or (marker,), card.counts[split], decode)
+    options = [card.splits[split], card.base_view, card.transposed, card.inverted]
+    recipe = f"{card.torchvision} {json.dumps(options, sort_keys=True)}"
+    where = f"torchvision {card.torchvision} in {root}"
+    return Source(where, files or (marker,), card.counts[split], decode, recipe)

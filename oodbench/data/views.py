@@ -58,7 +58,9 @@ def view_between(have: Shape, want: Shape) -> str:
         operations.append(f"resize{size}-bilinear-aa")
     if have[0] != want[0]:
         if (have[0], want[0]) not in ((1, 3), (3, 1)):
-            raise DataError(f"no rule brings {have[0]} channels to {want[0]}; only grey (1) and RGB (3) are known")
+            raise DataError(
+                f"no rule brings {have[0]} channels to {want[0]}; only grey (1) and RGB (3) are known"
+            )
         operations.append("rgb" if want[0] == 3 else "grey")
     return ",".join(operations)
 
@@ -68,9 +70,13 @@ def check_view(view: str) -> None:
     for operation in filter(None, view.split(",")):
         match = OPERATION.fullmatch(operation)
         if not match:
-            raise DataError(f"no view operation is called {operation!r}; see `oodbench.data.views` for the list")
+            raise DataError(
+                f"no view operation is called {operation!r}; see `oodbench.data.views` for the list"
+            )
         if match["op"] == "resize" and match["filter"] not in FILTERS:
-            raise DataError(f"the view {operation!r} must name its filter: one of {', '.join(FILTERS)}")
+            raise DataError(
+                f"the view {operation!r} must name its filter: one of {', '.join(FILTERS)}"
+            )
 
 
 def apply_view(images: np.ndarray, view: str) -> np.ndarray:
@@ -126,17 +132,25 @@ def _pad(images: np.ndarray, to_height: int, to_width: int) -> np.ndarray:
     if to_height < height or to_width < width:
         raise DataError(f"cannot pad {height}×{width} images to {to_height}×{to_width}")
     top, left = (to_height - height) // 2, (to_width - width) // 2
-    return np.pad(images, ((0, 0), (0, 0), (top, to_height - height - top), (left, to_width - width - left)))
+    return np.pad(
+        images, ((0, 0), (0, 0), (top, to_height - height - top), (left, to_width - width - left))
+    )
 
 
-def _resize(images: np.ndarray, to_height: int, to_width: int, name: str, antialias: bool) -> np.ndarray:
+def _resize(
+    images: np.ndarray, to_height: int, to_width: int, name: str, antialias: bool
+) -> np.ndarray:
     if antialias:  # Pillow's resize always is
         out = np.empty((*images.shape[:2], to_height, to_width), np.uint8)
-        for source, target in zip(images.reshape(-1, *images.shape[2:]), out.reshape(-1, to_height, to_width)):
+        for source, target in zip(
+            images.reshape(-1, *images.shape[2:]), out.reshape(-1, to_height, to_width)
+        ):
             target[:] = Image.fromarray(source).resize((to_width, to_height), FILTERS[name])
         return out
     import torch  # here, since only this rare view needs it and `plan` must not load it
     from torchvision.transforms.v2 import InterpolationMode, functional
 
     mode = InterpolationMode(name)
-    return functional.resize(torch.from_numpy(np.array(images)), [to_height, to_width], mode, antialias=False).numpy()
+    return functional.resize(
+        torch.from_numpy(np.array(images)), [to_height, to_width], mode, antialias=False
+    ).numpy()
