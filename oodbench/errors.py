@@ -15,7 +15,14 @@ class UnknownNameError(OodbenchError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = ""):
         self.kind, self.name, self.known = kind, name, sorted(known)
-        super().__init__(f"no {kind} is called {name!r}{did_you_mean(name, self.known)}{' ' + hint if hint else ''}")
+        self.hint = hint
+        super().__init__(
+            f"no {kind} is called {name!r}{did_you_mean(name, self.known)}{' ' + hint if hint else ''}"
+        )
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str], str]]:
+        """What pickle keeps on the way home from a worker: the arguments, not the sentence made of them."""
+        return type(self), (self.kind, self.name, self.known, self.hint)
 
 
 class DataError(OodbenchError):
@@ -32,6 +39,10 @@ class ModelError(OodbenchError):
 
 class ScorerError(OodbenchError):
     """A scorer, statistic or plugin that breaks its contract."""
+
+
+class UnhashableError(OodbenchError):
+    """A value that cannot be hashed, so that nothing measured with it can be kept; the message names the attribute."""
 
 
 class SuiteError(OodbenchError):

@@ -9,59 +9,145 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
+from oodbench.digests import code_digest, source_file, value_digest
 from oodbench.errors import OodbenchError, ScorerError, UnknownNameError, did_you_mean
+from oodbench.names import checked_identifier, checked_name
 from oodbench.paths import PACKAGE
-from oodbench.types import Pass, Scorer, split_need
+from oodbench.plugin_files import execute, purge
+from oodbench.sources import source_files
+from oodbench.types import Pass, Scorer, TunesOn, split_need
 
 T = TypeVar("T")
 
 
-_portable: list[bool] = []
-"""Not empty while what is registered comes from an entry point or a plugin file, which workers load too."""
+ZOO = PACKAGE / "zoo" / "weights"
+INSTALLED = Path()
+"""Stands for an installed plugin where a plugin's file is asked for."""
+_loading: list[Path | None] = []
+"""What is being loaded: a plugin's file, :data:`INSTALLED`, or None for what is built in; the innermost one last."""
 
 
 @contextmanager
-def _found_by_workers() -> Iterator[None]:
-    _portable.append(True)
+def _during(what: Path | None) -> Iterator[None]:
+    _loading.append(what)
     try:
         yield
     finally:
-        _portable.pop()
+        _loading.pop()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a registered entry comes from.
+
+    Attributes
+    ----------
+    place : as shown where two places give one name
+    code : gives the digest of the code
+    plugin : the plugin's file that registered it
+    local : registered by a script or notebook itself, which worker processes cannot know
+    """
+
+    place: str
+    code: Callable[[], str]
+    plugin: Path | None = None
+    local: bool = False
+
+    @classmethod
+    def of(cls, code: Any, builtin: str, *read: Any) -> Source:
+        """Of code that is being registered; ``read`` is all else that a notebook's entry depends on."""
+        file, module = source_file(code), getattr(code, "__module__", None) or ""
+        place = str(file) if file else "this notebook or script"
+        if builtin and _shipped(code, builtin):
+            return cls(place, partial(code_digest, module, within=builtin))
+        loading = _loading[-1] if _loading else None
+        if loading == INSTALLED:
+            top = module.partition(".")[0]
+            digest = code_digest(module, within=top) if file else value_digest((code, *read))
+            return cls(place, lambda: digest)
+        if loading is not None:
+            return cls(place, partial(_plugin_digest, loading), loading)
+        return cls(place, partial(_local_digest, code, *read), None, True)
+
+
+def _local_digest(*read: Any) -> str:
+    return value_digest(read)
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Names to things of one kind; unknown names raise :class:`UnknownNameError` with the nearest ones."""
+    """Names to things of one kind; unknown names raise :class:`UnknownNameError` with the nearest ones.
 
-    def __init__(self, kind: str, builtin: str = ""):
-        self.kind, self._builtin, self._loaded = kind, builtin, False
+    Parameters
+    ----------
+    kind : what the things are, in sentences
+    builtin : the package that registers the built-in ones when it is imported
+    folder : one whose folders' names are taken by what is shipped
+    """
+
+    def __init__(self, kind: str, builtin: str = "", folder: Path | None = None):
+        self.kind, self.builtin, self._folder, self._loaded = kind, builtin, folder, False
         self._entries: dict[str, T] = {}
-        self.local: set[str] = set()
+        self._sources: dict[str, Source] = {}
+
+    @property
+    def local(self) -> set[str]:
         """Names that a script or notebook registered itself, which worker processes cannot know."""
+        return {name for name in self._entries if self._sources[name].local}
 
     def _load(self) -> None:
         if not self._loaded:
             self._loaded = True
-            with _found_by_workers():
-                if self._builtin:
-                    importlib.import_module(self._builtin)
-                load_entry_points()
+            if self.builtin:
+                with _during(None):
+                    importlib.import_module(self.builtin)
+            load_entry_points()
 
-    def add(self, name: str, entry: T) -> None:
-        """Register an entry; a name is given once, unless the same file is loaded again."""
-        existing = self._entries.get(name)
-        if existing is not None and _origin(existing) != _origin(entry):
-            raise ScorerError(f"the {self.kind} name {name!r} is taken, by {_origin(existing)}; choose another")
-        self._entries[name] = entry
-        if not (_portable or _origin(entry).startswith(str(PACKAGE))):
-            self.local.add(name)
+    def add(self, name: str, entry: T, source: Source) -> None:
+        """Register an entry; a name is given once, unless the same file or notebook gives it again.
+
+        Raises
+        ------
+        OodbenchError : the name is none
+        ScorerError : it is taken, which names both places
+        """
+        checked_name(self.kind, name)
+        shipped = self.builtin and source.place.startswith(str(PACKAGE))
+        if not shipped:
+            self._load()  # so that what is built in has its names before others ask for them
+        taken = self._taken(name)
+        if taken not in ("", source.place):
+            raise ScorerError(
+                f"the {self.kind} name {name!r} is asked for by {source.place}, but taken by {taken}; choose another"
+            )
+        self._entries[name], self._sources[name] = entry, source
+
+    def _taken(self, name: str) -> str:
+        """The place that has given a name already; empty where none has."""
+        if self._folder and (self._folder / name).is_dir():
+            return str(self._folder / name)
+        return self._sources[name].place if name in self._entries else ""
+
+    def digest(self, name: str) -> str:
+        """The digest of the code that registered ``name``."""
+        self[name]
+        return self._sources[name].code()
+
+    def by_plugin(self, path: Path) -> list[str]:
+        """Names that a plugin's file registered, itself or through the modules beside it."""
+        return sorted(name for name in self._entries if self._sources[name].plugin == path)
+
+    def drop(self, path: Path) -> None:
+        """Take back what a plugin's file registered."""
+        for name in self.by_plugin(path):
+            del self._entries[name], self._sources[name]
 
     def __getitem__(self, name: str) -> T:
         self._load()
@@ -82,17 +168,10 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._entries)
 
 
-def _origin(entry: Any) -> str:
-    """The file that an entry's code stands in."""
-    if isinstance(entry, Scorer):
-        return entry.origin
-    code = entry.compute if isinstance(entry, Pass) else entry
-    return inspect.getsourcefile(code) or ""
-
-
 statistics: Registry[Pass] = Registry("statistic", "oodbench.statistics")
 scorers: Registry[Scorer] = Registry("scorer", "oodbench.scorers")
-models: Registry[Callable[[], Any]] = Registry("model")
+models: Registry[Callable[[], Any]] = Registry("model", folder=ZOO)
+KINDS: tuple[Registry[Any], ...] = (statistics, scorers, models)
 
 broken_plugins: dict[str, str] = {}
 """Name of an installed plugin that failed to load → why; it is reported and left out."""
@@ -111,30 +190,48 @@ def register_statistics(
     package: tuple[str, str] | None = None,
     differentiates: bool = False,
     prepare: Callable[..., Any] | None = None,
+    built_with: str = "",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a pass over the images under its function's name.
 
     Parameters
     ----------
     units : name → unit of each statistic that the function returns
-    version : a new one whenever the numbers change; part of every cache key
+    version : a new one whenever the numbers change; part of every cache key, as the code of a plugin is
+    built_with : versions of the libraries that the numbers depend on
     model_free : the function takes ``(images)`` as uint8 numpy ``(B, C, H, W)`` instead of ``(model, images)`` as tensors
     capability, package, differentiates, prepare : see :class:`oodbench.types.Pass`
     """
 
     def register(compute: Callable[..., Any]) -> Callable[..., Any]:
+        read = (prepare, model_free, differentiates, capability)
+        source = Source.of(compute, statistics.builtin, *read)
         entry = Pass(
-            compute.__name__, units, compute, version, model_free, capability, package, differentiates, prepare
+            name=compute.__name__,
+            statistics=units,
+            compute=compute,
+            version=version,
+            model_free=model_free,
+            capability=capability,
+            package=package,
+            differentiates=differentiates,
+            prepare=prepare,
+            built_with=built_with,
+            code=str if _shipped(compute, statistics.builtin) else source.code,
         )
         for name in units:
-            statistics.add(name, entry)
+            statistics.add(checked_identifier("statistic", name), entry, source)
         return compute
 
     return register
 
 
+def _shipped(code: Any, builtin: str) -> bool:
+    return (getattr(code, "__module__", None) or "").startswith(f"{builtin}.")
+
+
 def register_scorer(
-    name: str, cite: str = "", baseline: bool = False, tunes_on: str | None = None
+    name: str, cite: str = "", baseline: bool = False, tunes_on: TunesOn | None = None
 ) -> Callable[[Any], Any]:
     """Register a scorer: a function of statistics, or a class with ``fit`` (reference columns → state) and ``score``.
 
@@ -162,6 +259,11 @@ def register_scorer(
     ('log_prob',)
     """
 
+    if tunes_on not in (None, *get_args(TunesOn)):
+        raise ScorerError(
+            f"the scorer {name!r} tunes on {tunes_on!r}; there are {', '.join(get_args(TunesOn))}"
+        )
+
     def register(code: Any) -> Any:
         instance = code() if inspect.isclass(code) else code
         fit = getattr(instance, "fit", None)
@@ -169,21 +271,24 @@ def register_scorer(
         if not callable(score):
             raise ScorerError(f"the scorer {name!r} is a class without a method `score`")
         needs = _checked(name, _arguments(name, score)[1 if fit else 0 :])
-        scorers.add(
-            name,
-            Scorer(
-                name=name,
-                needs=needs,
-                fit_needs=_checked(name, _arguments(name, fit)) if fit else (),
-                fit=fit,
-                score=score,
-                cite=cite,
-                summary=(inspect.getdoc(code) or "").split("\n\n")[0].replace("\n", " ").replace("``", ""),
-                baseline=baseline,
-                tunes_on=tunes_on or ("in-dist ref" if reads_reference(fit, needs) else "none"),  # type: ignore[arg-type]
-                origin=inspect.getsourcefile(code) or "",
-            ),
+        source = Source.of(code, scorers.builtin)
+        entry = Scorer(
+            name=name,
+            needs=needs,
+            fit_needs=_checked(name, _arguments(name, fit)) if fit else (),
+            fit=fit,
+            score=score,
+            cite=cite,
+            summary=(inspect.getdoc(code) or "")
+            .split("\n\n")[0]
+            .replace("\n", " ")
+            .replace("``", ""),
+            baseline=baseline,
+            tunes_on=tunes_on or ("in-dist ref" if reads_reference(fit, needs) else "none"),
+            origin=source.place,
+            code=source.code,
         )
+        scorers.add(name, entry, source)
         return code
 
     return register
@@ -196,8 +301,13 @@ def reads_reference(fit: Callable[..., Any] | None, needs: tuple[str, ...]) -> b
 
 def _arguments(name: str, function: Callable[..., Any]) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in parameters):
-        raise ScorerError(f"the scorer {name!r} takes *args or **kwargs; name the statistics that it needs instead")
+    if any(
+        parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in parameters
+    ):
+        raise ScorerError(
+            f"the scorer {name!r} takes *args or **kwargs; name the statistics that it needs instead"
+        )
     return tuple(parameter.name for parameter in parameters)
 
 
@@ -218,7 +328,7 @@ def register_model(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]
     """
 
     def register(factory: Callable[[], Any]) -> Callable[[], Any]:
-        models.add(name, factory)
+        models.add(name, factory, Source.of(factory, models.builtin))
         return factory
 
     return register
@@ -230,25 +340,55 @@ _entry_points_loaded = False
 def load_entry_points() -> None:
     """Load installed plugins, once; a broken one is noted in :data:`broken_plugins` and left out."""
     global _entry_points_loaded
-    if _entry_points_loaded:
+    if _entry_points_loaded or None in _loading:
         return
-    _entry_points_loaded = True  # before loading, since plugins look into registries, which ask for plugins
+    _entry_points_loaded = (
+        True  # before loading, since plugins look into registries, which ask for plugins
+    )
+    for kind in KINDS:
+        kind._load()
     for point in importlib.metadata.entry_points(group="oodbench.plugins"):
         try:
-            point.load()
+            with _during(INSTALLED):
+                point.load()
         except Exception as error:  # whatever a plugin does wrong must not stop the others
             broken_plugins[point.name] = f"{type(error).__name__}: {error}"
 
 
 def registered_by(path: Path) -> tuple[list[str], list[str]]:
     """Names of the scorers and of the models that a plugin file registered."""
-    file = str(path.resolve())
-    found = [[name for name, entry in kind.items() if _origin(entry) == file] for kind in (scorers, models)]
-    return found[0], found[1]
+    return scorers.by_plugin(path.resolve()), models.by_plugin(path.resolve())
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A plugin as it was when it was loaded: its digest, and the SHA-256 of each file that it is made of."""
+
+    digest: str
+    files: Mapping[Path, str]
+
+
+_plugins: dict[Path, _Loaded] = {}
+
+
+def _plugin_digest(path: Path) -> str:
+    loaded = _plugins.get(path) or _as_it_is(path)  # a plugin may ask while it is being loaded
+    return loaded.digest
+
+
+def _as_it_is(path: Path) -> _Loaded:
+    files = {
+        file: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in source_files(path, within=path.parent)
+    }
+    return _Loaded(code_digest(path, within=path.parent), files)
 
 
 def load_plugin(path: Path) -> str:
-    """Run a plugin file, which registers what it holds; returns the file's SHA-256.
+    """Run a plugin file, which registers what it holds; returns the digest of its code and of what it imports from beside it.
+
+    A file that changed since it was loaded, or a module beside it that did, is loaded anew: what it had registered is taken
+    back first.
 
     Raises
     ------
@@ -257,27 +397,37 @@ def load_plugin(path: Path) -> str:
     path = path.resolve()
     if not path.is_file():
         raise OodbenchError(f"the plugin file {path} does not exist")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = f"oodbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
-    if name in sys.modules:
-        return digest
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise OodbenchError(f"the plugin {path} is not a Python file; its name must end in .py")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    loaded, now = _plugins.get(path), _as_it_is(path)
+    if loaded == now:
+        return now.digest
+    if loaded is not None:
+        _unload(path, loaded)
     try:
-        with _found_by_workers():
-            spec.loader.exec_module(module)
-    except OodbenchError:
-        del sys.modules[name]
-        raise
+        with _during(path):
+            execute(path)
     except Exception as error:
-        del sys.modules[name]
-        trace = error.__traceback__
-        while trace and trace.tb_frame.f_code.co_filename != str(path):
-            trace = trace.tb_next
-        line = (
-            f", line {trace.tb_lineno}" if trace else f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        )
-        raise OodbenchError(f"the plugin {path}{line} raised {type(error).__name__}: {error}") from error
-    return digest
+        _unload(path, now)
+        raise (
+            error if isinstance(error, OodbenchError) else OodbenchError(_fault(path, error))
+        ) from error
+    # after it ran, since it may have put other folders on the path
+    _plugins[path] = _as_it_is(path)
+    return _plugins[path].digest
+
+
+def _unload(path: Path, loaded: _Loaded) -> None:
+    for kind in KINDS:
+        kind.drop(path)
+    purge(path, loaded.files)
+    _plugins.pop(path, None)
+
+
+def _fault(path: Path, error: Exception) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename != str(path):
+        trace = trace.tb_next
+    number = trace.tb_lineno if trace else error.lineno if isinstance(error, SyntaxError) else None
+    line = f", line {number}" if number else ""
+    return f"the plugin {path}{line} raised {type(error).__name__}: {error}"

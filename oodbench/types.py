@@ -14,6 +14,9 @@ Columns = Mapping[str, np.ndarray]
 Of = Literal["model", "background", "general", "ensemble"]
 """Whose statistic it is: the model's own, its background or its general model's, or those of its ensemble's members."""
 
+TunesOn = Literal["none", "in-dist ref", "validation OOD"]
+"""What data a scorer looks at beside the test images."""
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -25,11 +28,13 @@ class Pass:
     statistics : name → unit of what it gives; a model without a capability may give fewer
     compute : ``(model, images) -> {statistic: (B,)}`` with torch tensors, or ``(images) -> …`` on uint8 numpy arrays
         when ``model_free``
-    version : changes whenever the numbers do; holds the codec's version, for instance
+    version : changes whenever the numbers do
+    built_with : libraries that the numbers depend on, with their versions: of a codec, for instance
     capability : what a model must have, the name of a method, for the whole pass or by statistic; empty for any model
     package : an optional package that it imports, with the extra that installs it: ``(package, extra)``
     differentiates : needs gradients, and therefore the model as it was trained rather than folded
     prepare : ``(model, in-dist reference images) -> state``, which ``compute`` then takes as a third argument
+    code : gives the digest of a user's code; nothing for a built-in pass, which its version identifies
     """
 
     name: str
@@ -41,15 +46,28 @@ class Pass:
     package: tuple[str, str] | None = None
     differentiates: bool = False
     prepare: Callable[..., Any] | None = None
+    built_with: str = ""
+    code: Callable[[], str] = str
 
     def capability_for(self, statistic: str) -> str:
         """The method that a model must have to give ``statistic``; empty where any model does."""
-        return self.capability if isinstance(self.capability, str) else self.capability.get(statistic, "")
+        return (
+            self.capability
+            if isinstance(self.capability, str)
+            else self.capability.get(statistic, "")
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of the code of a user's pass, as it was loaded or, typed in a notebook, as it is now; empty for a built-in one."""
+        return self.code()
 
     @property
     def identity(self) -> str:
-        """``name:version``, part of every cache key and row."""
-        return f"{self.name}:{self.version}"
+        """``name:version``, or the statistics' names, version and digest of a user's pass: part of every cache key and row."""
+        if not self.digest:
+            return ":".join(filter(None, (self.name, self.version, self.built_with)))
+        return f"{','.join(sorted(self.statistics))}:{self.version}:{self.digest}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,8 @@ class Scorer:
     score : columns (after the state, where there is one) → ``(N,)``
     baseline : model-free, to be ranked apart
     tunes_on : what data it looks at beside the test images
+    origin : the file that it stands in
+    code : gives the digest of its code
     """
 
     name: str
@@ -74,15 +94,28 @@ class Scorer:
     cite: str = ""
     summary: str = ""
     baseline: bool = False
-    tunes_on: Literal["none", "in-dist ref", "validation OOD"] = "none"
+    tunes_on: TunesOn = "none"
     origin: str = ""
+    code: Callable[[], str] = str
+
+    @property
+    def digest(self) -> str:
+        """Of its code and of the modules beside it that it imports, as loaded or, typed in a notebook, as it is now."""
+        return self.code()
+
+    @property
+    def identity(self) -> str:
+        """``name:digest``, part of every row's key."""
+        return f"{self.name}:{self.digest}"
 
     def fitted(self, reference: Columns) -> Callable[[Columns], np.ndarray]:
         """The scorer after fitting on in-dist reference columns: ``columns -> (N,)``, larger = more OOD."""
         if self.fit is None:
             return lambda columns: np.asarray(self.score(*(columns[name] for name in self.needs)))
         state = self.fit(*(reference[name] for name in self.fit_needs))
-        return lambda columns: np.asarray(self.score(state, *(columns[name] for name in self.needs)))
+        return lambda columns: np.asarray(
+            self.score(state, *(columns[name] for name in self.needs))
+        )
 
     @property
     def all_needs(self) -> tuple[str, ...]:

@@ -1,5 +1,23 @@
 """Per-image numbers, measured once and shared by all scorers. Importing this registers the built-in ones."""
 
-from oodbench.statistics import complexity, density, diffusion, gradient, hierarchy, jacobian, moments, regret
+from oodbench.statistics import (
+    complexity,
+    density,
+    diffusion,
+    gradient,
+    hierarchy,
+    jacobian,
+    moments,
+    regret,
+)
 
-__all__ = ["complexity", "density", "diffusion", "gradient", "hierarchy", "jacobian", "moments", "regret"]
+__all__ = [
+    "complexity",
+    "density",
+    "diffusion",
+    "gradient",
+    "hierarchy",
+    "jacobian",
+    "moments",
+    "regret",
+]

@@ -41,12 +41,17 @@ def _code_length(image: np.ndarray, options: dict[str, Any]) -> int:
     length = buffer.tell()
     with Image.open(buffer) as decoded:
         if not np.array_equal(np.asarray(decoded), pixels):
-            raise OodbenchError(f"the codec {options['format']} lost pixels; its code lengths would mean nothing")
+            raise OodbenchError(
+                f"the codec {options['format']} lost pixels; its code lengths would mean nothing"
+            )
     return length
 
 
 @register_statistics(
-    {"code_length_png": "nats"}, version=f"level 9, container 57 bytes, {_versions('zlib')}", model_free=True
+    {"code_length_png": "nats"},
+    version="level 9, container 57 bytes",
+    built_with=_versions("zlib"),
+    model_free=True,
 )
 def code_length_png(images: np.ndarray) -> dict[str, np.ndarray]:
     """PNG at zlib level 9."""
@@ -54,7 +59,10 @@ def code_length_png(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @register_statistics(
-    {"code_length_jp2": "nats"}, version=f"lossless codestream, {_versions('jpg_2000')}", model_free=True
+    {"code_length_jp2": "nats"},
+    version="lossless codestream",
+    built_with=_versions("jpg_2000"),
+    model_free=True,
 )
 def code_length_jp2(images: np.ndarray) -> dict[str, np.ndarray]:
     """JPEG 2000, the bare codestream, reversible wavelet, with the reversible colour transform for RGB."""
@@ -65,13 +73,16 @@ def code_length_jp2(images: np.ndarray) -> dict[str, np.ndarray]:
 
 @register_statistics(
     {"code_length_webp": "nats"},
-    version=f"lossless, method 6, container 20 bytes, {_versions('webp')}",
+    version="lossless, method 6, container 20 bytes",
+    built_with=_versions("webp"),
     model_free=True,
 )
 def code_length_webp(images: np.ndarray) -> dict[str, np.ndarray]:
     """Lossless WebP at its greatest effort; grey images are stored as three equal channels, which cost next to nothing."""
     rgb = np.repeat(images, 3, 1) if images.shape[1] == 1 else images
-    return {"code_length_webp": code_lengths(rgb, format="WEBP", lossless=True, quality=100, method=6)}
+    return {
+        "code_length_webp": code_lengths(rgb, format="WEBP", lossless=True, quality=100, method=6)
+    }
 
 
 def _jxl_version() -> str:
@@ -83,7 +94,8 @@ def _jxl_version() -> str:
 
 @register_statistics(
     {"code_length_jxl": "nats"},
-    version=f"lossless codestream, effort 7, {_jxl_version()}",
+    version="lossless codestream, effort 7",
+    built_with=_jxl_version(),
     model_free=True,
     package=("imagecodecs", "codecs"),
 )

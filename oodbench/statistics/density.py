@@ -43,4 +43,9 @@ def density(model: Any, images: Tensor) -> dict[str, Tensor]:
         return {"log_prob": model.log_prob(images)}
     z, log_prob_z, log_det = model.encode(images)
     norm = z.flatten(1).double().norm(dim=1)
-    return {"log_prob": log_prob_z + log_det, "log_prob_z": log_prob_z, "log_det": log_det, "latent_norm": norm}
+    return {
+        "log_prob": log_prob_z + log_det,
+        "log_prob_z": log_prob_z,
+        "log_det": log_det,
+        "latent_norm": norm,
+    }

@@ -71,7 +71,9 @@ def reconstructions(model: Any, images: Tensor) -> dict[str, Tensor]:
         x_t = model.noised(x, _at(times[start], images), noise[:, number])
         for level in range(start, 0, -1):
             x_t, _ = _ddim_step(model, x_t, times[level], times[level - 1])
-        errors.append(((model.denoised(x_t, _at(times[0], images)) - x) ** 2).flatten(1).double().mean(1))
+        errors.append(
+            ((model.denoised(x_t, _at(times[0], images)) - x) ** 2).flatten(1).double().mean(1)
+        )
     return {"reconstruction_errors": torch.stack(errors, 1)}
 
 
@@ -90,4 +92,8 @@ def path(model: Any, images: Tensor) -> dict[str, Tensor]:
         found.append(noise.flatten(1).double())
     along = torch.stack(found, 1)
     change = along.diff(dim=1) * LEVELS
-    return {"path_moments": torch.stack([(v**power).sum((1, 2)) for v in (along, change) for power in (1, 2, 3)], 1)}
+    return {
+        "path_moments": torch.stack(
+            [(v**power).sum((1, 2)) for v in (along, change) for power in (1, 2, 3)], 1
+        )
+    }

@@ -48,7 +48,9 @@ def image_gradients(model: Any, images: Tensor) -> Iterator[list[Tensor]]:
                 "is it computed under torch.no_grad, or outside torch?"
             )
         found = torch.autograd.grad(log_prob.sum(), parameters, allow_unused=True)
-        yield [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+        yield [
+            torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)
+        ]
 
 
 def diagonal_fisher(model: Any, reference: Tensor) -> list[Tensor]:
@@ -56,7 +58,9 @@ def diagonal_fisher(model: Any, reference: Tensor) -> list[Tensor]:
     total: list[Tensor] = []
     for gradients in image_gradients(model, reference):
         squares = [gradient.double() ** 2 for gradient in gradients]
-        total = [one + other for one, other in zip(total, squares, strict=True)] if total else squares
+        total = (
+            [one + other for one, other in zip(total, squares, strict=True)] if total else squares
+        )
     return [one / len(reference) for one in total]
 
 
@@ -80,7 +84,20 @@ def parameter_gradients(model: Any, images: Tensor, fisher: list[Tensor]) -> dic
     for gradients in image_gradients(model, images):
         squares = [gradient.double() ** 2 for gradient in gradients]
         norms.append(
-            torch.stack([(s.sum() + SMALLEST).log() for s, kept in zip(squares, informed, strict=True) if kept])
+            torch.stack(
+                [
+                    (s.sum() + SMALLEST).log()
+                    for s, kept in zip(squares, informed, strict=True)
+                    if kept
+                ]
+            )
         )
-        scores.append(math.sqrt(sum(float((s / (f + DAMPING)).sum()) for s, f in zip(squares, fisher, strict=True))))
-    return {"layer_gradient_norms": torch.stack(norms), "rao_score": torch.tensor(scores, dtype=torch.float64)}
+        scores.append(
+            math.sqrt(
+                sum(float((s / (f + DAMPING)).sum()) for s, f in zip(squares, fisher, strict=True))
+            )
+        )
+    return {
+        "layer_gradient_norms": torch.stack(norms),
+        "rao_score": torch.tensor(scores, dtype=torch.float64),
+    }

@@ -35,7 +35,10 @@ def regret(model: Any, images: Tensor) -> dict[str, Tensor]:
     draws = keyed_normal(images, model.seed, (DRAWS, model.latent)).to(x.dtype)
     # another stream than that of the bounds, or the encoder would be fitted to the very draws that judge it
     noise = keyed_normal(images, model.seed + 1, (STEPS, model.latent)).to(x.dtype)
-    own = {name: p.detach().expand(len(x), *p.shape).clone() for name, p in model.encoder.named_parameters()}
+    own = {
+        name: p.detach().expand(len(x), *p.shape).clone()
+        for name, p in model.encoder.named_parameters()
+    }
 
     def posterior(encoder: dict[str, Tensor], seen: Tensor) -> tuple[Tensor, ...]:
         """Mean and log standard deviation ``(latent,)`` of one image."""
