@@ -10,8 +10,8 @@ import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from oodbench.data.catalog import is_synthetic
-from oodbench.data.images import Identifier, ImageSet, load_images, parse_identifier
+from oodbench.data.catalog import is_synthetic, may_be_shown
+from oodbench.data.images import ImageSet, load_images, parse_identifier
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, shard_keys
 from oodbench.passes.work import DrawTask, open_images, samples_path
@@ -216,23 +216,24 @@ class Resolver:
         """
         statistic, of = split_need(need)
         entry = statistics[statistic]
-        owners = (None,) if entry.model_free else model.of(of)
+        owners: Sequence[Model | None] = (None,) if entry.model_free else model.of(of)
         prepared_on = ref if entry.prepare else None
         return tuple(self._pass(entry, owner, images, prepared_on) for owner in owners)
 
     def _pass(
         self, entry: Pass, model: Model | None, images: Images, ref: Images | None
     ) -> ImagePass:
-        which = (entry.identity, model.reference if model else "", images, ref)
+        first = next(iter(entry.statistics))
+        which = (first, model.reference if model else "", images, ref)
         if which not in self._passes:
-            first = next(iter(entry.statistics))
+            identity = entry.identity
             keys = shard_keys(
-                entry.identity, model, images, seed=self.seed, device=self.device, prepared_on=ref
+                identity, model, images, seed=self.seed, device=self.device, prepared_on=ref
             )
             self._passes[which] = ImagePass(
                 statistic=first,
                 kind=entry.name,
-                identity=entry.identity,
+                identity=identity,
                 model=model,
                 images=images,
                 seed=self.seed,
@@ -254,9 +255,9 @@ def resolved_images(ref: ImageRef, found: ImageSet) -> Images:
         sha256=found.sha256,
         shards=found.shard_hashes(SHARD),
         n=len(found),
-        official=found.official,
         in_random_order=found.in_random_order or found.drawn_from is not None,
-        synthetic=is_synthetic(found.name),
+        synthetic=is_synthetic(found.card),
+        may_be_shown=may_be_shown(found.card),
     )
 
 
@@ -349,10 +350,7 @@ class _Planner:
         if fits and ref is None:
             reason = str(self.resolver._images[ref_ref])
         elif fits and ref is not None and ref.n < scorer.least_reference:
-            reason = (
-                f"{scorer.name} needs at least {scorer.least_reference} in-dist reference images, "
-                f"not {ref.n}; use a larger limit"
-            )
+            reason = scorer.too_few(ref.n)
         if reason:
             self._skip(*pair, reason, model.name, scorer.name)
             return
@@ -394,7 +392,7 @@ class _Planner:
         shown, reference = named(entry)
         parsed = parse_identifier(reference)
         if split is not None:
-            parsed = Identifier(parsed.name, split, view=parsed.view)
+            parsed = parsed.in_split(split)
         plain = ImageRef(str(parsed), model.shape, self.suite.limit, name=shown)
         if parsed.view or not model.view:
             return plain

@@ -231,7 +231,11 @@ def _shipped(code: Any, builtin: str) -> bool:
 
 
 def register_scorer(
-    name: str, cite: str = "", baseline: bool = False, tunes_on: TunesOn | None = None
+    name: str,
+    cite: str = "",
+    baseline: bool = False,
+    tunes_on: TunesOn | None = None,
+    least_reference: int = 1,
 ) -> Callable[[Any], Any]:
     """Register a scorer: a function of statistics, or a class with ``fit`` (reference columns → state) and ``score``.
 
@@ -244,6 +248,7 @@ def register_scorer(
     cite : authors, venue, year, arXiv
     baseline : model-free; ranked apart
     tunes_on : ``none``, ``in-dist ref`` or ``validation OOD``; by default what :func:`reads_reference` implies
+    least_reference : in-dist reference images without which it cannot be fitted; a plan skips it with a sentence
 
     Raises
     ------
@@ -285,6 +290,7 @@ def register_scorer(
             .replace("``", ""),
             baseline=baseline,
             tunes_on=tunes_on or ("in-dist ref" if reads_reference(fit, needs) else "none"),
+            least_reference=least_reference,
             origin=source.place,
             code=source.code,
         )

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from oodbench.errors import ScorerError
+
 Columns = Mapping[str, np.ndarray]
 """Statistic name → per-image numbers, float64 ``(N,)`` or ``(N, K)``."""
 
@@ -82,6 +84,7 @@ class Scorer:
     score : columns (after the state, where there is one) → ``(N,)``
     baseline : model-free, to be ranked apart
     tunes_on : what data it looks at beside the test images
+    least_reference : in-dist reference images without which it cannot be fitted
     origin : the file that it stands in
     code : gives the digest of its code
     """
@@ -95,6 +98,7 @@ class Scorer:
     summary: str = ""
     baseline: bool = False
     tunes_on: TunesOn = "none"
+    least_reference: int = 1
     origin: str = ""
     code: Callable[[], str] = str
 
@@ -112,9 +116,18 @@ class Scorer:
         """The scorer after fitting on in-dist reference columns: ``columns -> (N,)``, larger = more OOD."""
         if self.fit is None:
             return lambda columns: np.asarray(self.score(*(columns[name] for name in self.needs)))
+        found = len(next(iter(reference.values()), ()))
+        if found < self.least_reference:
+            raise ScorerError(self.too_few(found))
         state = self.fit(*(reference[name] for name in self.fit_needs))
         return lambda columns: np.asarray(
             self.score(state, *(columns[name] for name in self.needs))
+        )
+
+    def too_few(self, found: int) -> str:
+        """What is said where there are fewer in-dist reference images than it needs."""
+        return (
+            f"{self.name} needs at least {self.least_reference} in-dist reference images, not {found}; use a larger limit"
         )
 
     @property

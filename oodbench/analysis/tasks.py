@@ -20,7 +20,6 @@ from typing import Any
 
 from oodbench.analysis import curves, rows
 from oodbench.analysis.material import Material, SetValue
-from oodbench.data.catalog import may_be_shown
 from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
 from oodbench.passes.columns import LostError
@@ -204,9 +203,9 @@ def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
             head = _curve_head("latents", model, test, plan) | {"dimensions": test.dimensions}
             yield _task("latents", head, Material([*real, *drawn]))
     if drawn and subject.samples:
-        for one in [*drawn, *real]:
-            if may_be_shown(one.name):
-                yield _grid(plan, subject, one, subject.samples.n)
+        shown = {images.identifier for _, images in _real(subject) if images.may_be_shown}
+        for one in [*drawn, *(one for one in real if one.identifier in shown)]:
+            yield _grid(plan, subject, one, subject.samples.n)
 
 
 def _grid(plan: Plan, subject: Subject, one: SetValue, n: int) -> AnalysisTask:

@@ -40,8 +40,9 @@ class Images:
     identifier, name, split : what is shown
     sha256 : of shape and pixels; for images yet to be drawn from a model, the key of the drawing
     shards : the same of each shard
-    n, official : images here, and of the whole official split
+    n : images here
     in_random_order : a draw of fewer is their beginning
+    synthetic, may_be_shown : it is noise or constants; its terms permit showing images
     draw : key of the task that draws them from a model; empty for all others
     """
 
@@ -52,9 +53,9 @@ class Images:
     sha256: str
     shards: tuple[str, ...]
     n: int
-    official: int | None = None
     in_random_order: bool = False
     synthetic: bool = False
+    may_be_shown: bool = True
     draw: str = ""
 
     @property
@@ -71,7 +72,7 @@ class Images:
         """Where the images stand that a limit of ``n`` would draw."""
         if n >= self.n:
             return list(range(self.n))
-        return drawn_rows(n, self.n, self.official, self.in_random_order).tolist()
+        return drawn_rows(n, self.n, self.in_random_order).tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from oodbench.registry import register_scorer
-from oodbench.scorers.fitted import Mixture, Standard, enough
+from oodbench.scorers.fitted import LEAST_OF_MIXTURE, Mixture, Standard
 
 MAHMOOD = "Mahmood et al., ICLR 2021, arXiv:2010.13132"
 NEIGHBOURS = 5
 
 
-@register_scorer("msma-gmm", cite=MAHMOOD)
+@register_scorer("msma-gmm", cite=MAHMOOD, least_reference=LEAST_OF_MIXTURE)
 class MsmaMixture:
     """Negative log-density of the score norms at ten noise levels under a Gaussian mixture of 2 to 20 components."""
 
@@ -22,12 +22,11 @@ class MsmaMixture:
         return mixture.negative_log_density(score_norms)
 
 
-@register_scorer("msma-knn", cite=MAHMOOD)
+@register_scorer("msma-knn", cite=MAHMOOD, least_reference=NEIGHBOURS)
 class MsmaNeighbours:
     """Distance to the fifth nearest reference image, between standardised score norms at ten noise levels."""
 
     def fit(self, score_norms: np.ndarray) -> tuple[Standard, np.ndarray]:
-        enough(score_norms, NEIGHBOURS, "the fifth nearest neighbour")
         standard = Standard.of(score_norms)
         return standard, standard(score_norms)
 
@@ -50,7 +49,11 @@ class Reconstruction:
         return found
 
 
-@register_scorer("diffpath-6d", cite="Heng et al., NeurIPS 2024, arXiv:2405.11881")
+@register_scorer(
+    "diffpath-6d",
+    cite="Heng et al., NeurIPS 2024, arXiv:2405.11881",
+    least_reference=LEAST_OF_MIXTURE,
+)
 class DiffPath:
     """Negative log-density of the six moments of the path to noise under a Gaussian mixture."""
 

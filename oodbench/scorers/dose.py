@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from oodbench.registry import register_scorer
-from oodbench.scorers.fitted import KernelDensity, Standard, enough
+from oodbench.scorers.fitted import KernelDensity, Standard
 
 MORNINGSTAR = "Morningstar et al., AISTATS 2021, arXiv:2006.09273"
 LEAST = 20
@@ -24,7 +24,6 @@ class KernelSum:
 
     @classmethod
     def of(cls, reference: np.ndarray) -> KernelSum:
-        enough(reference, LEAST, "a kernel density estimate")
         standard = Standard.of(reference)
         return cls(standard, [KernelDensity.of(column) for column in standard(reference).T])
 
@@ -46,7 +45,6 @@ class OneClass:
     def of(cls, reference: np.ndarray) -> OneClass:
         from sklearn.svm import OneClassSVM
 
-        enough(reference, LEAST, "a one-class SVM")
         standard = Standard.of(reference)
         return cls(standard, OneClassSVM(kernel="rbf", gamma="scale", nu=0.1).fit(standard(reference)))
 
@@ -90,28 +88,28 @@ class OfVae:
         return state.score(np.stack(columns, 1))
 
 
-@register_scorer("dose-kde", cite=MORNINGSTAR)
+@register_scorer("dose-kde", cite=MORNINGSTAR, least_reference=LEAST)
 class DoseKde(OfFlow):
     """Negative log-density, by a KDE of each, of a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``, summed."""
 
     estimate = KernelSum
 
 
-@register_scorer("dose-svm", cite=MORNINGSTAR)
+@register_scorer("dose-svm", cite=MORNINGSTAR, least_reference=LEAST)
 class DoseSvm(OfFlow):
     """Distance to the outside of a one-class SVM over a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``."""
 
     estimate = OneClass
 
 
-@register_scorer("dose-kde-vae", cite=MORNINGSTAR)
+@register_scorer("dose-kde-vae", cite=MORNINGSTAR, least_reference=LEAST)
 class DoseKdeVae(OfVae):
     """Negative log-density, by a KDE of each, of a VAE's bound, distortion, KL, entropy and cross-entropy, summed."""
 
     estimate = KernelSum
 
 
-@register_scorer("dose-svm-vae", cite=MORNINGSTAR)
+@register_scorer("dose-svm-vae", cite=MORNINGSTAR, least_reference=LEAST)
 class DoseSvmVae(OfVae):
     """Distance to the outside of a one-class SVM over a VAE's bound, distortion, KL, entropy and cross-entropy."""
 

@@ -9,16 +9,10 @@ import numpy as np
 
 from oodbench.errors import ScorerError
 
+LEAST_OF_MIXTURE = 50
+"""Reference images without which no Gaussian mixture is fitted."""
 CHUNK = 2**22
 """Numbers at once in a table of test by reference images."""
-
-
-def enough(reference: np.ndarray, least: int, what: str) -> None:
-    """:class:`ScorerError` where there are fewer than ``least`` reference images."""
-    if len(reference) < least:
-        raise ScorerError(
-            f"{what} needs at least {least} in-dist reference images, not {len(reference)}; use a larger limit"
-        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,6 @@ class Mixture:
         from sklearn.mixture import GaussianMixture
         from sklearn.model_selection import GridSearchCV
 
-        enough(reference, 50, "a Gaussian mixture")
         standard = Standard.of(reference)
         grid = {"n_components": list(sizes), "covariance_type": list(kinds)}
         plain = GaussianMixture(reg_covar=1e-4, max_iter=200, random_state=0)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oodbench.registry import register_scorer
-from oodbench.scorers.fitted import Standard, enough, tail_probability
+from oodbench.scorers.fitted import Standard, tail_probability
 
 FLOOR = 1e-8
 """Added to p-values before their logarithm, as in the authors' code."""
@@ -27,12 +27,11 @@ def gradient_norm(layer_gradient_norms: np.ndarray) -> np.ndarray:
     return found
 
 
-@register_scorer("gradient-layers", cite="Dauncey et al., TMLR 2024")
+@register_scorer("gradient-layers", cite="Dauncey et al., TMLR 2024", least_reference=10)
 class GradientLayers:
     """Negative log-density, up to a constant, of ``log ‖∇_θl log p(x)‖²`` under one Gaussian a layer, summed."""
 
     def fit(self, layer_gradient_norms: np.ndarray) -> Standard:
-        enough(layer_gradient_norms, 10, "a Gaussian for each layer")
         return Standard.of(layer_gradient_norms)
 
     def score(self, standard: Standard, layer_gradient_norms: np.ndarray) -> np.ndarray:
@@ -48,7 +47,11 @@ class Tests(NamedTuple):
     rao_score: np.ndarray
 
 
-@register_scorer("fisher-combination", cite="Bergamin et al., AISTATS 2022, arXiv:2203.01097")
+@register_scorer(
+    "fisher-combination",
+    cite="Bergamin et al., AISTATS 2022, arXiv:2203.01097",
+    least_reference=40,
+)
 class FisherCombination:
     """Fisher's ``−2 (ln p₁ + ln p₂)`` of the p-values of typicality and of the score statistic.
 
@@ -57,7 +60,6 @@ class FisherCombination:
     """
 
     def fit(self, log_prob: np.ndarray, rao_score: np.ndarray) -> Tests:
-        enough(log_prob, 40, "a p-value")
         half = len(log_prob) // 2
         mean = float(log_prob[:half].mean())
         return Tests(mean, np.abs(log_prob[half:] - mean), rao_score[half:])
