@@ -13,8 +13,16 @@ from oodbench import errors
 from oodbench.errors import OodbenchError, ScorerError, UnknownNameError
 from oodbench.names import checked_identifier, checked_name
 from oodbench.registry import (
-    Source, load_plugin, models, register_model, register_scorer, register_statistics, registered_by, scorers, statistics,
-)  # fmt: skip
+    Source,
+    load_plugin,
+    models,
+    register_model,
+    register_scorer,
+    register_statistics,
+    registered_by,
+    scorers,
+    statistics,
+)
 from oodbench.zoo.cards import ZOO
 
 HEAD = "import oodbench as ob\n"
@@ -142,7 +150,16 @@ def test_a_class_typed_without_a_file_registers():
     assert printed[0] == printed[1] != printed[2]
 
 
-PLUGIN = HEAD + "import helper\nSIGN = {sign}\n@ob.register_scorer('mine', cite='{cite}')\nclass Mine:\n    {doc}\n    k = {k}\n    def score(self, pixel_mean):\n        return helper.A * SIGN * self.k * pixel_mean\n"  # fmt: skip
+PLUGIN = """import helper
+import oodbench as ob
+SIGN = {sign}
+@ob.register_scorer('mine', cite='{cite}')
+class Mine:
+    {doc}
+    k = {k}
+    def score(self, pixel_mean):
+        return helper.A * SIGN * self.k * pixel_mean
+"""
 PLAIN = {"sign": "+1", "cite": "", "doc": "'''Words.'''", "k": "1"}
 
 
@@ -193,15 +210,27 @@ def test_what_an_edited_plugin_no_longer_registers_is_gone(tmp_path):
     assert registered_by(path) == (["new"], [])
 
 
+NEIGHBOURS = """import helper
+import oodbench as ob
+import pkg.deep
+from . import helper as h
+from helper import A
+from pkg.deep import B
+@ob.register_scorer('{name}')
+def f(pixel_mean):
+    import later
+    return (helper.A, A, B, pkg.deep.B, h.A, later.C)
+"""
+
+
 def test_each_plugin_has_its_own_neighbours(tmp_path):
-    code = HEAD + "import helper\nfrom helper import A\nfrom pkg.deep import B\nimport pkg.deep\nfrom . import helper as h\n@ob.register_scorer('{name}')\ndef f(pixel_mean):\n    import later\n    return (helper.A, A, B, pkg.deep.B, h.A, later.C)\n"  # fmt: skip
     for number, name in enumerate(("one", "two")):
         folder = tmp_path / name
         (folder / "pkg").mkdir(parents=True)
         (folder / "pkg" / "deep.py").write_text("from helper import A\nB = A + 10\n")
         (folder / "helper.py").write_text(f"A = {number}\n")
         (folder / "later.py").write_text("import helper\nC = helper.A + 20\n")
-        (folder / "mine.py").write_text(code.format(name=name))
+        (folder / "mine.py").write_text(NEIGHBOURS.format(name=name))
         load_plugin(folder / "mine.py")
     for number, name in enumerate(("one", "two")):
         assert scorers[name].score(0) == (
