@@ -84,10 +84,19 @@ def source_file(code: Any) -> Path | None:
 
 def _file_of(code: Any) -> Path | None:
     if isinstance(code, types.FunctionType):
-        name: Any = code.__code__.co_filename
-    else:
-        owner = code if inspect.isclass(code) else type(code)
-        name = getattr(sys.modules.get(owner.__module__), "__file__", None)
+        return _existing(code.__code__.co_filename)
+    owner = code if inspect.isclass(code) else type(code)
+    methods = (one for one in vars(owner).values() if isinstance(one, types.FunctionType))
+    own = [one.__code__.co_filename for one in methods if one.__module__ == owner.__module__]
+    found = next(filter(None, map(_existing, own)), None)
+    if found is not None:
+        return found
+    file = _existing(getattr(sys.modules.get(owner.__module__), "__file__", None))
+    # the main module of a notebook, or of whatever was started, is not where a user's class stands
+    return None if file and owner.__module__ == "__main__" and in_library(file) else file
+
+
+def _existing(name: str | None) -> Path | None:
     return Path(name).resolve() if name and Path(name).is_file() else None
 
 

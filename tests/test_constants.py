@@ -434,7 +434,7 @@ def test_damaged_sets_are_counted(own):
     for name in ("svhn", "mnist"):
         (own / f"{name}_test.npz").write_bytes(b"PK\x03\x04 cut short")
     printed = oodbench("data", "verify", "svhn", "mnist", "fashionmnist", code=1)
-    assert "2 image sets are damaged" in printed
+    assert "Error: 2 image sets are damaged" in printed
 
 
 def test_a_table_that_is_piped_has_lines_of_160(home):
