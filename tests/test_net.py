@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib import pyplot as plt
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -60,7 +61,7 @@ WEIGHT = 1 + np.arange(D) % 7
 SECONDS = 0.01
 """That the stub takes for each grey level of an image's first pixel."""
 SCALES, MEANS, SPREADS = [0.1, 0.2, 0.4, 0.5], [0.05, -0.1, 0.2, 0.0], [-0.3, 0.1, -0.5, 0.2]
-"""Of the Glow's four channels after squeezing: ActNorm's log-scales, the prior's means and log-stds."""
+"""Of the four channels after squeezing: log-scales of ActNorm, means and log-stds of the prior."""
 SHIFTS = {"net-glow": 0.0, "net-glow-b": 0.3, "net-background": -0.5}
 """What the means of each card are moved by."""
 GRAY = (0, 50)
@@ -202,9 +203,16 @@ def world(tmp_path_factory):
         patch.setattr(time, "perf_counter", clock)
         patch.setenv("COLUMNS", "160")
 
-        patch.setattr(
-            "matplotlib.figure.Figure.savefig", lambda self, file, **_: file.write(b"<svg></svg>")
-        )
+        figures = []
+
+        def note(figure, file, **_):
+            """What a test looks at in a figure, in place of its drawing, which takes a second."""
+            spans = {axes.get_xlabel(): axes.get_xlim() for axes in figure.axes}
+            pictures = [len(axes.images) for axes in figure.axes]
+            figures.append((figure.get_size_inches(), spans, sum(pictures)))
+            file.write(b"<svg></svg>")
+
+        patch.setattr(plt.Figure, "savefig", note)
 
         def run(out, changes=None, **options):
             (folder / "net.yaml").write_text(yaml.safe_dump(suite(glow) | (changes or {})))
@@ -225,7 +233,13 @@ def world(tmp_path_factory):
             "train": images["train"][np.sort(order[15:])],
         }
         yield SimpleNamespace(
-            folder=folder, out=folder / "out", images=images, run=run, clock=clock, alone=alone
+            folder=folder,
+            out=folder / "out",
+            images=images,
+            run=run,
+            clock=clock,
+            alone=alone,
+            figures=figures,
         )
     for kind, name in ((user_models, "net-stub"), (all_scorers, "net-boom")):
         kind._entries.pop(name, None)
@@ -811,6 +825,26 @@ def test_every_field_of_the_analysis(world):
         }
         tolerance = ROUNDED_NATS if kind == "second-order" else 2e-5
         check_fields(row, head | RULES[kind](world, model, role, name), tolerance)
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_figures_have_the_scale_of_their_data_and_the_height_of_their_rows(world):
+    spans = next(spans for _, spans, _ in world.figures if "mean of a pixel" in spans)
+    shown = [world.images[name] / 255 for name in ("near", "far")]
+    for label, values in (
+        ("mean of a pixel", [images.mean(0) for images in shown]),
+        ("variance of a pixel", [images.var(0) for images in shown]),
+    ):
+        ends = np.array([np.quantile(one, [0.005, 0.995]) for one in values])
+        low, high = ends.min(), ends.max()
+        margin = 0.05 * (high - low)
+        assert spans[label] == pytest.approx((low - margin, high + margin), rel=1e-5)
+    (height,) = {size[1] for size, _, pictures in world.figures if pictures == 3}
+    assert height == pytest.approx(
+        1.1 + 0.15 * 4 / 8
+    )  # samples, in-dist and OOD, eight images a row
 
 
 # --- costs, and what is measured anew ------------------------------------------------------------
