@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from oodbench.data.images import drawn_rows
 from oodbench.errors import OodbenchError
 from oodbench.passes.columns import read_columns
 from oodbench.passes.values import ImageRef
@@ -27,6 +28,11 @@ class SetValue:
     dimensions: int
     keys: tuple[str, ...]
     draw: str = ""
+    in_random_order: bool = False
+
+    def rows_of(self, n: int) -> np.ndarray:
+        """Where the images stand that a limit of ``n`` would draw."""
+        return drawn_rows(min(n, self.n), self.n, self.in_random_order)
 
     def columns(self) -> Mapping[str, np.ndarray]:
         """What the density pass measured."""
@@ -59,7 +65,7 @@ class Material:
 
     def what(self) -> list[Any]:
         """Everything that the result depends on, JSON-able."""
-        sets = [[one.role, one.identifier, one.sha256, one.keys] for one in self.sets]
+        sets = [[one.role, one.identifier, one.sha256, one.in_random_order, one.keys] for one in self.sets]
         return [sets, dict(self.options)]
 
     def of(self, role: str) -> SetValue:

@@ -268,6 +268,7 @@ def _set(role: str, images: Images, keys: tuple[str, ...]) -> SetValue:
         dimensions=images.dimensions,
         keys=keys,
         draw=images.draw,
+        in_random_order=images.in_random_order,
     )
 
 
