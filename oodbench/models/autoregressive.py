@@ -65,4 +65,6 @@ class SoftmaxAutoregressive(Autoregressive):
             return images[:, :, row, column]
 
         device = next(self.parameters()).device
-        return sample_in_raster_order(torch.zeros(n, *self.shape, dtype=torch.uint8, device=device), draw)
+        return sample_in_raster_order(
+            torch.zeros(n, *self.shape, dtype=torch.uint8, device=device), draw
+        )

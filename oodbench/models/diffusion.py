@@ -61,7 +61,12 @@ class Diffusion(nn.Module):
         terms: int = 16, bins: int = 256, seed: int = 0,
     ):  # fmt: skip
         super().__init__()
-        self.shape, self.terms, self.bins, self.seed = tuple(shape), min(terms, len(log_snr) - 1), bins, seed
+        self.shape, self.terms, self.bins, self.seed = (
+            tuple(shape),
+            min(terms, len(log_snr) - 1),
+            bins,
+            seed,
+        )
         self.network = network
         self.register_buffer("log_snr", log_snr.double(), persistent=False)
         edges = torch.linspace(1, len(log_snr), self.terms + 1, dtype=torch.float64).round().long()
@@ -136,7 +141,9 @@ class Diffusion(nn.Module):
         x = scaled(images, self.bins, torch.float32)
         t = 1 + torch.randint(len(self.log_snr) - 1, (len(x),), device=x.device)
         first = torch.zeros_like(t)
-        known = self.log_likelihood(x, self.noised(x, first, torch.randn_like(x))) - self.prior_kl(x)
+        known = self.log_likelihood(x, self.noised(x, first, torch.randn_like(x))) - self.prior_kl(
+            x
+        )
         return (len(self.log_snr) - 1) * self.step_kl(x, t, torch.randn_like(x)) - known
 
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -147,14 +154,20 @@ class Diffusion(nn.Module):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)`` by ancestral sampling, T evaluations of the network."""
         like = next(self.parameters())
-        options: dict[str, Any] = {"generator": generator, "dtype": like.dtype, "device": like.device}
+        options: dict[str, Any] = {
+            "generator": generator,
+            "dtype": like.dtype,
+            "device": like.device,
+        }
         x = torch.randn(n, *self.shape, **options)
         for step in reversed(range(1, len(self.log_snr))):
             mean, std = self.previous(x, torch.full((n,), step, device=like.device))
             x = mean + std * torch.randn(x.shape, **options)
         first = torch.zeros(n, dtype=torch.long, device=like.device)
         alpha, sigma = self.scales(first)
-        drawn = self.denoised(x, first) + (sigma / alpha).to(x.dtype) * torch.randn(x.shape, **options)
+        drawn = self.denoised(x, first) + (sigma / alpha).to(x.dtype) * torch.randn(
+            x.shape, **options
+        )
         return nearest_level(drawn, self.bins).to(torch.uint8)
 
     def previous(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,23 +206,39 @@ class UNet(nn.Module):
 
     times: Tensor
 
-    def __init__(self, channels: int, width: int, log_snr: Tensor, frequencies: tuple[int, ...] = (6, 7)):
+    def __init__(
+        self, channels: int, width: int, log_snr: Tensor, frequencies: tuple[int, ...] = (6, 7)
+    ):
         super().__init__()
         self.frequencies = frequencies
         middle = (LARGEST_LOG_SNR + SMALLEST_LOG_SNR) / 2
-        self.register_buffer("times", ((log_snr - middle) / (LARGEST_LOG_SNR - middle)).float(), persistent=False)
-        self.embed = nn.Sequential(nn.Linear(16, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width), nn.SiLU())
+        self.register_buffer(
+            "times", ((log_snr - middle) / (LARGEST_LOG_SNR - middle)).float(), persistent=False
+        )
+        self.embed = nn.Sequential(
+            nn.Linear(16, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width), nn.SiLU()
+        )
         self.enter = nn.Conv2d(channels * (1 + 2 * len(frequencies)), width, 3, padding=1)
-        self.downs = nn.ModuleList([Block(width, width, 2 * width), Block(width, 2 * width, 2 * width)])
+        self.downs = nn.ModuleList(
+            [Block(width, width, 2 * width), Block(width, 2 * width, 2 * width)]
+        )
         self.middle = Block(2 * width, 2 * width, 2 * width)
-        self.ups = nn.ModuleList([Block(4 * width, width, 2 * width), Block(2 * width, width, 2 * width)])
-        self.leave = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
+        self.ups = nn.ModuleList(
+            [Block(4 * width, width, 2 * width), Block(2 * width, width, 2 * width)]
+        )
+        self.leave = nn.Sequential(
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)
+        )
         nn.init.zeros_(self.leave[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        angles = self.times[t].to(x_t.dtype)[:, None] * (2.0 ** torch.arange(8, device=t.device, dtype=x_t.dtype))
+        angles = self.times[t].to(x_t.dtype)[:, None] * (
+            2.0 ** torch.arange(8, device=t.device, dtype=x_t.dtype)
+        )
         time = self.embed(torch.cat([torch.sin(angles), torch.cos(angles)], 1))
-        waves = [wave(2**n * math.pi * x_t) for n in self.frequencies for wave in (torch.sin, torch.cos)]
+        waves = [
+            wave(2**n * math.pi * x_t) for n in self.frequencies for wave in (torch.sin, torch.cos)
+        ]
         h = self.enter(torch.cat([x_t, *waves], 1))
         skips = []
         for block in self.downs:
@@ -225,7 +254,12 @@ class UNet(nn.Module):
 
 
 def small_diffusion(
-    shape: tuple[int, int, int], width: int = 32, steps: int = 1000, terms: int = 16, bins: int = 256, seed: int = 0
+    shape: tuple[int, int, int],
+    width: int = 32,
+    steps: int = 1000,
+    terms: int = 16,
+    bins: int = 256,
+    seed: int = 0,
 ) -> Diffusion:
     """A diffusion with a small U-Net and log-SNRs that fall linearly.
 

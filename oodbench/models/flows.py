@@ -32,11 +32,15 @@ def log_mean_exp(log_weights: Tensor) -> Tensor:
     return torch.logsumexp(log_weights, 1) - math.log(log_weights.shape[1])
 
 
-def gaussian_log_prob(z: Tensor, mean: Tensor | float = 0.0, log_std: Tensor | None = None) -> Tensor:
+def gaussian_log_prob(
+    z: Tensor, mean: Tensor | float = 0.0, log_std: Tensor | None = None
+) -> Tensor:
     """Log density of a diagonal Gaussian, summed per image: ``(B, ...) -> (B,)`` in float64 nats."""
     if log_std is None:
         return sum_per_image(-0.5 * (z - mean) ** 2 - 0.5 * math.log(2 * math.pi))
-    return sum_per_image(-0.5 * ((z - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi))
+    return sum_per_image(
+        -0.5 * ((z - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+    )
 
 
 class Squeeze(nn.Module):
@@ -74,13 +78,18 @@ class ActNorm(nn.Module):
         self.log_scale.copy_(-torch.log(std + 1e-6))
         self.initialised.fill_(1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def refuse_unset(self) -> None:
+        """:class:`ModelError` where the layer was never set, for whoever scores with it or folds it into another."""
         if not self.initialised:
-            if not self.training:
-                raise ModelError(
-                    "this flow's ActNorm layers were never initialised, so its scores would mean nothing; "
-                    "train it, or load weights that carry the `initialised` flags"
-                )
+            raise ModelError(
+                "this flow's ActNorm layers were never initialised, so its scores would mean nothing; "
+                "train it, or load weights that carry the `initialised` flags"
+            )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.training:
+            self.refuse_unset()
+        elif not self.initialised:
             self._initialise(x)
         y = (x + self.bias) * torch.exp(self.log_scale)
         return y, self.log_scale.double().sum() * (x.shape[2] * x.shape[3])
@@ -126,10 +135,16 @@ class InvertibleConv(nn.Module):
 
     def log_abs_det(self) -> Tensor:
         """``log|det W|`` in float64 nats for each pixel, shape ``()``."""
-        return self.log_diagonal.double().sum() if self.lu else torch.linalg.slogdet(self.weight.double())[1]
+        return (
+            self.log_diagonal.double().sum()
+            if self.lu
+            else torch.linalg.slogdet(self.weight.double())[1]
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):  # the flow itself stays in full precision
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # the flow itself stays in full precision
             y = F.conv2d(x, self.matrix()[:, :, None, None])
         return y, self.log_abs_det() * (x.shape[2] * x.shape[3])
 
@@ -175,7 +190,10 @@ def highway_net(in_channels: int, hidden: int, out_channels: int) -> nn.Sequenti
     """The coupling network of Nalisnick et al. 2019: three highway layers between an input and an output convolution."""
     layers = [HighwayLayer(hidden) for _ in range(3)]
     return nn.Sequential(
-        nn.Conv2d(in_channels, hidden, 3, padding=1), nn.ReLU(), *layers, zero_conv(hidden, out_channels)
+        nn.Conv2d(in_channels, hidden, 3, padding=1),
+        nn.ReLU(),
+        *layers,
+        zero_conv(hidden, out_channels),
     )
 
 
@@ -212,7 +230,9 @@ class Coupling(nn.Module):
         shift, log_scale = self._shift_and_log_scale(kept)
         if log_scale is None:
             return torch.cat([kept, changed + shift], 1), x.new_zeros((), dtype=torch.float64)
-        return torch.cat([kept, (changed + shift) * torch.exp(log_scale)], 1), sum_per_image(log_scale)
+        return torch.cat([kept, (changed + shift) * torch.exp(log_scale)], 1), sum_per_image(
+            log_scale
+        )
 
     def inverse(self, y: Tensor) -> Tensor:
         kept, changed = y[:, : self.kept], y[:, self.kept :]

@@ -81,11 +81,15 @@ class GatedPixelCNN(SoftmaxAutoregressive):
         super().__init__(shape, mean, std, bins)
         channels = shape[0]
         if features % channels:
-            raise ModelError(f"a gated PixelCNN of {channels} colours needs features divisible by that, not {features}")
+            raise ModelError(
+                f"a gated PixelCNN of {channels} colours needs features divisible by that, not {features}"
+            )
         pixels = torch.arange(channels)
         colours = pixels.repeat_interleave(features // channels)
         self.enter = GatedLayer(pixels, colours, 7, first=True)
-        self.layers = nn.ModuleList(GatedLayer(colours, colours, kernel, first=False) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            GatedLayer(colours, colours, kernel, first=False) for _ in range(layers)
+        )
         self.leave = nn.Sequential(
             nn.ReLU(), RowConv(colours, colours, 1, own=True),
             nn.ReLU(), RowConv(colours, pixels.repeat_interleave(bins), 1, own=True),

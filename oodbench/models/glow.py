@@ -17,7 +17,11 @@ class Step(nn.Module):
     def __init__(self, channels: int, hidden: int, coupling: str, net: str, lu: bool):
         super().__init__()
         self.layers = nn.ModuleList(
-            [ActNorm(channels), InvertibleConv(channels, lu), Coupling(channels, hidden, coupling, net)]
+            [
+                ActNorm(channels),
+                InvertibleConv(channels, lu),
+                Coupling(channels, hidden, coupling, net),
+            ]
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,6 +55,8 @@ class Glow(MultiscaleFlow):
         net: str = "conv", lu: bool = False, prior: str = "learned", bins: int = 256, seed: int = 0,
     ):  # fmt: skip
         def make_scale(channels: int) -> nn.ModuleList:
-            return nn.ModuleList(Step(4 * channels, hidden, coupling, net, lu) for _ in range(steps))
+            return nn.ModuleList(
+                Step(4 * channels, hidden, coupling, net, lu) for _ in range(steps)
+            )
 
         super().__init__(shape, scales, make_scale, True, prior, bins, seed)

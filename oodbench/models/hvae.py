@@ -85,13 +85,19 @@ class HierarchicalVAE(nn.Module):
             height, width_pixels = self.sizes[-1]
             self.sizes.append((-(-height // 2), -(-width_pixels // 2)))
         self.encoder = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width if level else shape[0], width, 3, 2, padding=1), Residual(width))
+            nn.Sequential(
+                nn.Conv2d(width if level else shape[0], width, 3, 2, padding=1), Residual(width)
+            )
             for level in range(len(latents))
         )
         self.levels = nn.ModuleList(Level(width, latent) for latent in latents)
         self.top = nn.Parameter(torch.zeros(1, width, *self.sizes[-1]))
-        self.leave = nn.Sequential(Residual(width), nn.ELU(), nn.Conv2d(width, self.pixels.outputs, 3, padding=1))
-        self.noise_sizes = [latent * math.prod(size) for latent, size in zip(latents, self.sizes[1:], strict=True)]
+        self.leave = nn.Sequential(
+            Residual(width), nn.ELU(), nn.Conv2d(width, self.pixels.outputs, 3, padding=1)
+        )
+        self.noise_sizes = [
+            latent * math.prod(size) for latent, size in zip(latents, self.sizes[1:], strict=True)
+        ]
 
     def _decode(self, noise: Tensor, seen: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The decoder's output, and the sum of the levels' log-ratios; ``noise`` is ``(B, Σ noise_sizes)``."""
@@ -144,6 +150,12 @@ class HierarchicalVAE(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``: the latents from the top down, then each pixel."""
-        options: dict[str, Any] = {"generator": generator, "dtype": self.top.dtype, "device": self.top.device}
-        out, _ = self._decode(torch.randn(n, sum(self.noise_sizes), **options), [None] * len(self.levels))
+        options: dict[str, Any] = {
+            "generator": generator,
+            "dtype": self.top.dtype,
+            "device": self.top.device,
+        }
+        out, _ = self._decode(
+            torch.randn(n, sum(self.noise_sizes), **options), [None] * len(self.levels)
+        )
         return self.pixels.sample(out, generator)

@@ -41,7 +41,9 @@ def discretised_logistic_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, bi
     first, last = x < -1 + half, x > 1 - half
     below_upper = torch.where(last, torch.zeros_like(upper), -F.softplus(-upper))
     above_lower = torch.where(first, torch.zeros_like(lower), -F.softplus(lower))
-    inside = torch.where(first | last, torch.zeros_like(upper), torch.log(-torch.expm1(-2 * half * inverse)))
+    inside = torch.where(
+        first | last, torch.zeros_like(upper), torch.log(-torch.expm1(-2 * half * inverse))
+    )
     return below_upper + above_lower + inside
 
 
@@ -80,7 +82,9 @@ class LogisticMixture:
         found = []
         for channel in range(self.channels):
             mean, log_scale = self.channel_mean(channel, x), self.log_scales[:, :, channel]
-            joint = joint + discretised_logistic_log_prob(x[:, None, channel], mean, log_scale, self.bins)
+            joint = joint + discretised_logistic_log_prob(
+                x[:, None, channel], mean, log_scale, self.bins
+            )
             total = torch.logsumexp(joint, 1)
             found.append(total - before)
             before = total
@@ -99,7 +103,9 @@ class LogisticMixture:
         for channel in range(self.channels):
             earlier = torch.stack(drawn, 1) if drawn else self.means[:, 0, :0]
             mean = self.channel_mean(channel, earlier).gather(1, chosen)[:, 0]
-            log_scale = self.log_scales[:, :, channel].clamp(min=SMALLEST_LOG_SCALE).gather(1, chosen)[:, 0]
+            log_scale = (
+                self.log_scales[:, :, channel].clamp(min=SMALLEST_LOG_SCALE).gather(1, chosen)[:, 0]
+            )
             u = torch.rand(mean.shape, **options)
             value = mean + torch.exp(log_scale) * (torch.log(u) - torch.log1p(-u))
             drawn.append(scaled(nearest_level(value, self.bins), self.bins, mean.dtype))

@@ -61,7 +61,12 @@ class MultiscaleFlow(nn.Module):
             )
         if prior not in ("standard", "learned"):
             raise ModelError(f"no prior is called {prior!r}; there are 'standard' and 'learned'")
-        self.shape, self.bins, self.seed, self.squeeze_first = tuple(shape), bins, seed, squeeze_first
+        self.shape, self.bins, self.seed, self.squeeze_first = (
+            tuple(shape),
+            bins,
+            seed,
+            squeeze_first,
+        )
         self.squeeze = Squeeze()
         self.scales = nn.ModuleList()
         self.split_priors = nn.ModuleList()
@@ -76,7 +81,9 @@ class MultiscaleFlow(nn.Module):
                     self.split_priors.append(zero_conv(channels, 2 * channels))
         self.latent_shapes.append((channels, height, width))
         self._log_volume = math.prod(shape) * math.log(bins)
-        self.top_prior = nn.Parameter(torch.zeros(1, 2 * channels, 1, 1), requires_grad=prior == "learned")
+        self.top_prior = nn.Parameter(
+            torch.zeros(1, 2 * channels, 1, 1), requires_grad=prior == "learned"
+        )
 
     def _prior(self, scale: int, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of the latent that ``scale`` factors out, given what it keeps."""
@@ -93,7 +100,11 @@ class MultiscaleFlow(nn.Module):
         """Latents of each scale, ``log_prob_z`` and ``log_det`` of a continuous input ``y`` in ``[−½, ½)``."""
         found = list(self._by_scale(y))
         log_prob_z = torch.stack([scale.log_prob_z for scale in found]).sum(0)
-        return [scale.latent for scale in found], log_prob_z, torch.stack([scale.log_det for scale in found]).sum(0)
+        return (
+            [scale.latent for scale in found],
+            log_prob_z,
+            torch.stack([scale.log_det for scale in found]).sum(0),
+        )
 
     def _by_scale(self, y: Tensor) -> Iterator[FactoredOut]:
         for scale, steps in enumerate(self.scales):
@@ -136,7 +147,9 @@ class MultiscaleFlow(nn.Module):
         log_prob_z : ``(B,)``, log density of ``z`` under the prior, nats
         log_det : ``(B,)``, log|det ∂z/∂x| with x in pixel levels, so ``D·log bins`` is in here, nats
         """
-        latents, log_prob_z, log_det = self.flow(self.dequantise(images, keyed_uniform(images, self.seed)))
+        latents, log_prob_z, log_det = self.flow(
+            self.dequantise(images, keyed_uniform(images, self.seed))
+        )
         return torch.cat([z.flatten(1) for z in latents], 1), log_prob_z, log_det - self._log_volume
 
     def input_and_log_prob(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +173,9 @@ class MultiscaleFlow(nn.Module):
             "log_prob": log_prob_z + log_det - self._log_volume,
             "log_prob_z": log_prob_z,
             "log_det": log_det - self._log_volume,
-            "latent_norm": torch.stack([sum_per_image(scale.standardised**2) for scale in found]).sum(0).sqrt(),
+            "latent_norm": torch.stack([sum_per_image(scale.standardised**2) for scale in found])
+            .sum(0)
+            .sqrt(),
             "last_scale_log_prob": of_z[-1] + (log_det + of_det[-1]) / 2,
         }
 
@@ -168,17 +183,24 @@ class MultiscaleFlow(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Images of latents: ``(B, D) -> `` uint8 ``(B, C, H, W)``; undoes :meth:`encode`, its noise rounded away."""
         sizes = [math.prod(shape) for shape in self.latent_shapes]
-        latents = [part.reshape(-1, *shape) for part, shape in zip(z.split(sizes, 1), self.latent_shapes, strict=True)]
+        latents = [
+            part.reshape(-1, *shape)
+            for part, shape in zip(z.split(sizes, 1), self.latent_shapes, strict=True)
+        ]
         return self._invert(latents[-1], lambda scale, kept: latents[scale])
 
     @torch.no_grad()
-    def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``; ``temperature`` scales the prior's standard deviations."""
         like = self.top_prior
 
         def draw(scale: int, kept: Tensor) -> Tensor:
             mean, log_std = self._prior(scale, kept)
-            noise = torch.randn(kept.shape, generator=generator, dtype=like.dtype, device=like.device)
+            noise = torch.randn(
+                kept.shape, generator=generator, dtype=like.dtype, device=like.device
+            )
             return mean + temperature * torch.exp(log_std) * noise
 
         top = like.new_zeros(n, *self.latent_shapes[-1])

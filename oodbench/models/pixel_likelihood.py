@@ -30,13 +30,17 @@ class PixelLikelihood:
 
     def __init__(self, kind: str, channels: int, bins: int):
         if kind not in LIKELIHOODS:
-            raise ModelError(f"no VAE decoder is called {kind!r}; there are {', '.join(LIKELIHOODS)}")
+            raise ModelError(
+                f"no VAE decoder is called {kind!r}; there are {', '.join(LIKELIHOODS)}"
+            )
         self.kind, self.channels, self.bins = kind, channels, bins
 
     @property
     def outputs(self) -> int:
         """Channels that the decoder gives."""
-        return {"categorical": self.bins, "logistic": 2, "bernoulli": 1, "gaussian": 1}[self.kind] * self.channels
+        return {"categorical": self.bins, "logistic": 2, "bernoulli": 1, "gaussian": 1}[
+            self.kind
+        ] * self.channels
 
     def log_prob(self, x: Tensor, out: Tensor) -> Tensor:
         """Float64 nats ``(B,)`` of pixels scaled to [−1, 1] under a decoder's output."""
@@ -45,12 +49,16 @@ class PixelLikelihood:
             mean, log_scale = out.chunk(2, 1)
             return sum_per_image(discretised_logistic_log_prob(x, mean, log_scale, self.bins))
         if self.kind == "bernoulli":
-            return -sum_per_image(F.binary_cross_entropy_with_logits(out, (x + 1) / 2, reduction="none"))
+            return -sum_per_image(
+                F.binary_cross_entropy_with_logits(out, (x + 1) / 2, reduction="none")
+            )
         if self.kind == "gaussian":
             width = math.log(self.bins - 1) + 0.5 * math.log(2 * math.pi)
             return sum_per_image(-0.5 * ((x + 1) / 2 - out) ** 2 - width)
         logits = out.unflatten(1, (self.bins, self.channels))
-        return -sum_per_image(F.cross_entropy(logits, nearest_level(x, self.bins).long(), reduction="none"))
+        return -sum_per_image(
+            F.cross_entropy(logits, nearest_level(x, self.bins).long(), reduction="none")
+        )
 
     def sample(self, out: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 levels ``(B, C, H, W)``; the grey values' means for ``bernoulli`` and ``gaussian``."""

@@ -24,10 +24,21 @@ class ShiftedConv(nn.Module):
     Its own pixel is included; :func:`shift_down` and :func:`shift_right` at the network's entrance exclude it.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], right: bool, stride: int = 1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        right: bool,
+        stride: int = 1,
+    ):
         super().__init__()
         height, width = kernel
-        self.padding = (width - 1, 0, height - 1, 0) if right else ((width - 1) // 2, (width - 1) // 2, height - 1, 0)
+        self.padding = (
+            (width - 1, 0, height - 1, 0)
+            if right
+            else ((width - 1) // 2, (width - 1) // 2, height - 1, 0)
+        )
         self.conv = weight_norm(nn.Conv2d(in_channels, out_channels, kernel, stride))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,10 +128,18 @@ class PixelCNN(Autoregressive):
         self.encode_left = nn.ModuleList(blocks(resnets, True, 1) for _ in range(scales))
         self.decode_up = nn.ModuleList(blocks(resnets + (s > 0), False, 1) for s in range(scales))
         self.decode_left = nn.ModuleList(blocks(resnets + (s > 0), True, 2) for s in range(scales))
-        self.down_up = nn.ModuleList(ShiftedConv(filters, filters, (2, 3), False, 2) for _ in range(scales - 1))
-        self.down_left = nn.ModuleList(ShiftedConv(filters, filters, (2, 2), True, 2) for _ in range(scales - 1))
-        self.up_up = nn.ModuleList(ShiftedUpsample(filters, (2, 3), False) for _ in range(scales - 1))
-        self.up_left = nn.ModuleList(ShiftedUpsample(filters, (2, 2), True) for _ in range(scales - 1))
+        self.down_up = nn.ModuleList(
+            ShiftedConv(filters, filters, (2, 3), False, 2) for _ in range(scales - 1)
+        )
+        self.down_left = nn.ModuleList(
+            ShiftedConv(filters, filters, (2, 2), True, 2) for _ in range(scales - 1)
+        )
+        self.up_up = nn.ModuleList(
+            ShiftedUpsample(filters, (2, 3), False) for _ in range(scales - 1)
+        )
+        self.up_left = nn.ModuleList(
+            ShiftedUpsample(filters, (2, 2), True) for _ in range(scales - 1)
+        )
         self.out = weight_norm(nn.Conv2d(filters, mixtures * mixture_width(channels), 1))
 
     def network(self, x: Tensor) -> Tensor:
@@ -178,4 +197,6 @@ class PixelCNN(Autoregressive):
             levels = self._mixture(scaled(seen, self.bins, parameter.dtype)).sample(generator)
             return levels[:, :, row, column]
 
-        return sample_in_raster_order(torch.zeros(n, *self.shape, dtype=torch.uint8, device=parameter.device), draw)
+        return sample_in_raster_order(
+            torch.zeros(n, *self.shape, dtype=torch.uint8, device=parameter.device), draw
+        )

@@ -29,10 +29,17 @@ class RealNVP(MultiscaleFlow):
         def make_scale(channels: int) -> nn.ModuleList:
             layers: list[nn.Module] = []
             for number in range(couplings):
-                layers += [ActNorm(channels), CheckerboardCoupling(channels, hidden, number % 2, net)]
+                layers += [
+                    ActNorm(channels),
+                    CheckerboardCoupling(channels, hidden, number % 2, net),
+                ]
             layers.append(Squeeze())
             for _ in range(couplings):
-                layers += [ActNorm(4 * channels), Coupling(4 * channels, hidden, "affine", net), Flip()]
+                layers += [
+                    ActNorm(4 * channels),
+                    Coupling(4 * channels, hidden, "affine", net),
+                    Flip(),
+                ]
             return nn.ModuleList(layers)
 
         super().__init__(shape, scales, make_scale, False, prior, bins, seed)

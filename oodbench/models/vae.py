@@ -76,7 +76,9 @@ class VAE(nn.Module):
 
     def loss(self, images: Tensor) -> Tensor:
         """What training minimises: the negative one-draw ELBO in nats ``(B,)``."""
-        return -self.log_weights(images, torch.randn(len(images), 1, self.latent, device=images.device))[:, 0]
+        return -self.log_weights(
+            images, torch.randn(len(images), 1, self.latent, device=images.device)
+        )[:, 0]
 
     def log_prob(self, images: Tensor) -> Tensor:
         """The bound with k = ``samples`` draws in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
@@ -90,7 +92,9 @@ class VAE(nn.Module):
         """
         x = self.as_input(images)
         posterior = self.posterior(x)
-        weighed = self.weighed(x, *posterior, keyed_normal(images, self.seed, (self.samples, self.latent)))
+        weighed = self.weighed(
+            x, *posterior, keyed_normal(images, self.seed, (self.samples, self.latent))
+        )
         mean, log_std = (value.double() for value in posterior)
         entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(1)
         cross_entropy = 0.5 * (mean**2 + torch.exp(2 * log_std) + math.log(2 * math.pi)).sum(1)
@@ -113,13 +117,21 @@ class VAE(nn.Module):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``: z from the prior, then each pixel from its own distribution."""
         parameter = next(self.parameters())
-        options: dict[str, Any] = {"generator": generator, "dtype": parameter.dtype, "device": parameter.device}
+        options: dict[str, Any] = {
+            "generator": generator,
+            "dtype": parameter.dtype,
+            "device": parameter.device,
+        }
         out: Tensor = self.decoder(torch.randn(n, self.latent, **options))
         return self.pixels.sample(out, generator)
 
 
 def rosca_vae(
-    shape: tuple[int, int, int], latent: int = 50, width: int = 8, decoder: str = "categorical", **options: Any
+    shape: tuple[int, int, int],
+    latent: int = 50,
+    width: int = 8,
+    decoder: str = "categorical",
+    **options: Any,
 ) -> VAE:
     """The VAE of Rosca et al. 2018 (arXiv:1802.06847, appendix K), which Nalisnick et al. 2019 examine.
 
@@ -131,9 +143,16 @@ def rosca_vae(
     """
     channels, height, width_pixels = shape
     if height % 4 or width_pixels % 4:
-        raise ModelError(f"a VAE needs height and width divisible by 4, not {height}×{width_pixels}")
+        raise ModelError(
+            f"a VAE needs height and width divisible by 4, not {height}×{width_pixels}"
+        )
     inner = (8 * width, height // 4, width_pixels // 4)
-    sizes = [(channels, width, 2), (width, 2 * width, 1), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)]
+    sizes = [
+        (channels, width, 2),
+        (width, 2 * width, 1),
+        (2 * width, 4 * width, 2),
+        (4 * width, 8 * width, 1),
+    ]
     layers: list[nn.Module] = []
     for inward, outward, stride in sizes:
         layers += [nn.Conv2d(inward, outward, 5, stride, padding=2), nn.ReLU()]
@@ -148,7 +167,9 @@ def rosca_vae(
     return VAE(shape, encoder, up, decoder, latent, **options)
 
 
-def dcgan_vae(shape: tuple[int, int, int], latent: int = 100, width: int = 32, **options: Any) -> VAE:
+def dcgan_vae(
+    shape: tuple[int, int, int], latent: int = 100, width: int = 32, **options: Any
+) -> VAE:
     """The VAE of Xiao et al. (NeurIPS 2020, arXiv:2003.02977): DCGAN networks for 32×32, 256-way softmax."""
     channels = shape[0]
 
@@ -156,7 +177,11 @@ def dcgan_vae(shape: tuple[int, int, int], latent: int = 100, width: int = 32, *
         return [nn.Conv2d(inward, outward, 4, 2, 1, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
 
     def up(inward: int, outward: int, stride: int = 2, padding: int = 1) -> list[nn.Module]:
-        return [nn.ConvTranspose2d(inward, outward, 4, stride, padding, bias=False), nn.BatchNorm2d(outward), nn.ReLU()]
+        return [
+            nn.ConvTranspose2d(inward, outward, 4, stride, padding, bias=False),
+            nn.BatchNorm2d(outward),
+            nn.ReLU(),
+        ]
 
     encoder = nn.Sequential(
         *down(channels, width), *down(width, 2 * width), *down(2 * width, 4 * width),
@@ -169,11 +194,18 @@ def dcgan_vae(shape: tuple[int, int, int], latent: int = 100, width: int = 32, *
     return VAE(shape, encoder, decoder, "categorical", latent, signed=False, **options)
 
 
-def mlp_vae(shape: tuple[int, int, int], latent: int = 20, hidden: int = 400, **options: Any) -> VAE:
+def mlp_vae(
+    shape: tuple[int, int, int], latent: int = 20, hidden: int = 400, **options: Any
+) -> VAE:
     """The fully connected VAE of PyTorch's examples, Bernoulli on grey values."""
     pixels = math.prod(shape)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent))
+    encoder = nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent)
+    )
     decoder = nn.Sequential(
-        nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, pixels), nn.Unflatten(1, tuple(shape))
+        nn.Linear(latent, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, pixels),
+        nn.Unflatten(1, tuple(shape)),
     )
     return VAE(shape, encoder, decoder, "bernoulli", latent, signed=False, **options)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from oodbench.contract import DensityModel
 from oodbench.models.flows import ActNorm, InvertibleConv
 
 BATCH_BYTES = 2**25
@@ -25,6 +26,7 @@ class ChannelMixing(nn.Module):
     """An ActNorm and the 1×1 convolution after it as one affine map with a constant log-determinant.
 
     ``W·((x + b)·e^s) = (W·diag e^s)·x + W·(b·e^s)``, ``log_det = H·W·(Σ s + log|det W|)``.
+    An ActNorm that was never set is a :class:`ModelError`, as in the unfolded model.
     """
 
     weight: Tensor
@@ -32,13 +34,18 @@ class ChannelMixing(nn.Module):
     log_det: Tensor
 
     def __init__(self, norm: ActNorm, conv: InvertibleConv):
+        norm.refuse_unset()
         super().__init__()
         scale = torch.exp(norm.log_scale.detach().double()).flatten()
         matrix = conv.matrix().detach()
         weight = matrix.double() * scale
         self.register_buffer("weight", weight.to(matrix.dtype)[:, :, None, None])
-        self.register_buffer("bias", (weight @ norm.bias.detach().double().flatten()).to(matrix.dtype))
-        self.register_buffer("log_det", norm.log_scale.detach().double().sum() + conv.log_abs_det().detach())
+        self.register_buffer(
+            "bias", (weight @ norm.bias.detach().double().flatten()).to(matrix.dtype)
+        )
+        self.register_buffer(
+            "log_det", norm.log_scale.detach().double().sum() + conv.log_abs_det().detach()
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return F.conv2d(x, self.weight, self.bias), self.log_det * (x.shape[2] * x.shape[3])
@@ -48,24 +55,28 @@ class ChannelMixing(nn.Module):
         return F.conv2d(y - self.bias[:, None, None], inverse[:, :, None, None])
 
 
-def scoring_form(model: nn.Module) -> nn.Module:
+def scoring_form(model: DensityModel) -> DensityModel:
     """A folded copy of one of our models for evaluation, with its ``batch_size``.
 
     ActNorm goes into the 1×1 convolution after it, weight norm into the weights, and convolutions work channels-last.
     The copy cannot be trained and its state dict is another.
     """
-    form = copy.deepcopy(model).eval().requires_grad_(False)
+    form = copy.deepcopy(model)
+    assert isinstance(form, nn.Module)
+    form.eval().requires_grad_(False)
     _fold(form)
-    form = form.to(memory_format=torch.channels_last)
+    form.to(memory_format=torch.channels_last)
     form.batch_size = batch_size(form)  # type: ignore[assignment]
     return form
 
 
 def _fold(module: nn.Module) -> None:
-    for name, child in list(module.named_children()):
+    for name, child in list(
+        module.named_children()
+    ):  # a list, since children are replaced on the way
         if parametrize.is_parametrized(child, "weight"):
             setattr(module, name, _plain(child))
-            continue
+            continue  # its own children are the parametrisation that has just been computed
         if isinstance(child, nn.ModuleList):
             child = _mixed(child)
             setattr(module, name, child)
@@ -75,7 +86,9 @@ def _fold(module: nn.Module) -> None:
 def _plain(module: nn.Module) -> nn.Module:
     """The layer with its parametrised weight computed.
 
-    `remove_parametrizations` would take the weight from the original too, since a deep copy shares its class.
+    A parametrised layer has a class of its own, made from the layer's, whose property `weight` computes.
+    `remove_parametrizations` would take that property from the original too, since a deep copy shares its
+    class. So the layer is made of the class below, without `__init__`, which would draw random weights.
     """
     base: Any = type(module).__bases__[0]
     plain: nn.Module = base.__new__(base)
