@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 @runtime_checkable
@@ -28,6 +28,14 @@ class DensityModel(Protocol):
 
         A pure function of each image: batch, order and repetition change nothing; the input is not modified.
         """
+
+
+@runtime_checkable
+class DrawingModel(DensityModel, Protocol):
+    """A density model that draws images."""
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """uint8 ``(n, C, H, W)`` at temperature 1, of the generator's random stream alone."""
 
 
 def bits_per_dim(log_prob: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

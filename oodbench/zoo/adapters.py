@@ -84,7 +84,9 @@ class DequantisedFlow(nn.Module):
         y = (images.to(dtype) + noise.to(dtype)) / self.levels
         volume = -math.prod(self.shape) * math.log(self.levels)
         if self.logit is None:
-            return y - self.centre, torch.full((len(y),), volume, dtype=torch.float64, device=y.device)
+            return y - self.centre, torch.full(
+                (len(y),), volume, dtype=torch.float64, device=y.device
+            )
         inside = self.logit + (1 - 2 * self.logit) * y
         log_inside, log_outside = torch.log(inside), torch.log1p(-inside)
         slope = sum_per_image(math.log(1 - 2 * self.logit) - log_inside - log_outside)
@@ -122,7 +124,9 @@ def from_flow(
     ModelError : an ActNorm was never initialised; a scaling that does not exist; not one number an image
     """
     own = flow.log_prob if hasattr(flow, "log_prob") else lambda y: flow().log_prob(y)
-    return DequantisedFlow(flow, log_density or own, shape, trained_on, flat, logit, levels, centre, seed).eval()
+    return DequantisedFlow(
+        flow, log_density or own, shape, trained_on, flat, logit, levels, centre, seed
+    ).eval()
 
 
 class _PythaeEncoder(nn.Module):
@@ -162,7 +166,16 @@ def from_pythae(model: Any, trained_on: str, samples: int = 16, seed: int = 0) -
         )
     kind, shape = kinds[config.reconstruction_loss], tuple(config.input_dim)
     decoder = _PythaeDecoder(model.decoder, shape, kind == "bernoulli")
-    vae: Any = VAE(shape, _PythaeEncoder(model.encoder), decoder, kind, config.latent_dim, samples, False, seed=seed)
+    vae: Any = VAE(
+        shape,
+        _PythaeEncoder(model.encoder),
+        decoder,
+        kind,
+        config.latent_dim,
+        samples,
+        False,
+        seed=seed,
+    )
     vae.trained_on = trained_on
     vae.likelihood = f"importance-weighted bound, k = {samples}, {kind} on grey values: no density of 8-bit images"
     return vae.eval()
@@ -189,7 +202,12 @@ class _DiffusersNoise(nn.Module):
 
 
 def from_diffusers(
-    unet: Any, scheduler: Any, shape: tuple[int, int, int], trained_on: str, terms: int = 16, seed: int = 0
+    unet: Any,
+    scheduler: Any,
+    shape: tuple[int, int, int],
+    trained_on: str,
+    terms: int = 16,
+    seed: int = 0,
 ) -> Diffusion:
     """A ``UNet2DModel`` of diffusers with the scheduler that it was trained under; pixels in [−1, 1], as there.
 
@@ -199,7 +217,9 @@ def from_diffusers(
     """
     kind = getattr(scheduler.config, "prediction_type", "epsilon")
     if kind not in ("epsilon", "sample", "v_prediction"):
-        raise ModelError(f"the prediction type {kind!r} is not known; there are 'epsilon', 'sample' and 'v_prediction'")
+        raise ModelError(
+            f"the prediction type {kind!r} is not known; there are 'epsilon', 'sample' and 'v_prediction'"
+        )
     if unet.config.out_channels != shape[0]:
         raise ModelError(
             f"the U-Net gives {unet.config.out_channels} channels for images of {shape[0]}; learned variances are not supported"

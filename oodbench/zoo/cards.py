@@ -8,34 +8,19 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from oodbench.errors import ModelError, UnknownNameError
+from oodbench.errors import ModelError, OodbenchError, UnknownNameError
+from oodbench.names import checked_name
 from oodbench.paths import PACKAGE, home
 from oodbench.yaml_files import load_yaml
+from oodbench.zoo.families import SCORING, family
 
 ZOO = PACKAGE / "zoo" / "weights"
-
-
-ANY = frozenset({"parameters"})
-FLOW = ANY | {"encode", "decode", "latent_shapes", "sample", "input_and_log_prob"}
-VAE = ANY | {"posterior", "sample", "input_and_log_prob"}
-CAPABILITIES: dict[str, frozenset[str]] = {
-    "glow": FLOW,
-    "realnvp": FLOW,
-    "pixelcnn++": ANY | {"sample", "input_and_log_prob"},
-    "gated-pixelcnn": ANY | {"sample"},
-    "masked-pixelcnn": ANY | {"sample"},
-    "vae": VAE,
-    "dcgan-vae": VAE,
-    "mlp-vae": VAE,
-    "hierarchical-vae": ANY | {"sample", "log_prob_above"},
-    "diffusion": ANY | {"sample", "score"},
-}
-"""Methods of each family that statistics ask for, so that a plan knows them without loading a model."""
 
 
 class Recipe(BaseModel):
@@ -99,6 +84,20 @@ class Card(BaseModel):
     hosted: Hosted | None = None
     folder: Path
 
+    local: ClassVar[bool] = False
+    unhashable: ClassVar[str] = ""
+    """As of a user's model: workers can load every card, and its weights can be hashed."""
+
+    @field_validator("name", "family")
+    @classmethod
+    def _is_a_name(cls, value: str, field: ValidationInfo) -> str:
+        try:
+            if field.field_name == "family":
+                family(value)
+            return checked_name("model", value)
+        except OodbenchError as error:  # becomes a sentence with the card's file and line
+            raise ValueError(str(error)) from error
+
     @property
     def exact(self) -> bool:
         return self.likelihood == "exact"
@@ -110,28 +109,53 @@ class Card(BaseModel):
 
     def gives(self, method: str) -> bool:
         """Whether the model has a method that a statistic asks for; an empty name asks for nothing."""
-        return not method or method in CAPABILITIES.get(self.family, ())
+        return not method or method in family(self.family).capabilities
+
+    @property
+    def sampler_version(self) -> str | None:
+        """Version of the code that draws samples; None where the family draws none."""
+        return family(self.family).sampler_version
+
+    @property
+    def training_seed(self) -> int | None:
+        """The seed of the training that made the weights; None where that is not recorded."""
+        path = self.folder / "trained.json"
+        recipe = self.record().get("recipe", {}) if path.exists() else {}
+        return recipe.get("seed")
+
+    @property
+    def reference(self) -> str:
+        """What finds this card: its name in the zoo, else its folder."""
+        return self.name if self.folder.parent == ZOO else str(self.folder)
 
     @property
     def weights(self) -> Path:
         """The weights file: beside the card, or where ``oodbench fetch`` puts hosted ones."""
         own = self.folder / "weights.safetensors"
-        return own if self.hosted is None or own.exists() else home() / "weights" / f"{self.name}.safetensors"
+        return (
+            own
+            if self.hosted is None or own.exists()
+            else home() / "weights" / f"{self.name}.safetensors"
+        )
 
     def record(self) -> dict[str, Any]:
         """``trained.json``: what ``oodbench train`` recorded; :class:`ModelError` where the model was never trained."""
         path = self.folder / "trained.json"
         if not path.exists():
-            raise ModelError(f"{self.name} has no weights; make them: `oodbench train {self.name}`")
+            raise ModelError(f"{self.name} has no weights; make them: `{self._training()}`")
         return dict(json.loads(path.read_text("utf-8")))
+
+    def _training(self) -> str:
+        """The command that trains this card and writes the weights to where they are looked for."""
+        where = shlex.quote(self.reference)
+        return f"oodbench train {where}" + f" --out {where}" * (self.reference != self.name)
 
     def trained(self) -> dict[str, Any]:
         """The record of a model whose weights are here; :class:`ModelError` says how to get them otherwise."""
         record = self.record()
         if not self.weights.exists():
-            how = (
-                f"get them: `oodbench fetch {self.name}`" if self.hosted else f"make them: `oodbench train {self.name}`"
-            )
+            fetching = f"get them: `oodbench fetch {shlex.quote(self.reference)}`"
+            how = fetching if self.hosted else f"make them: `{self._training()}`"
             raise ModelError(f"{self.name} has no weights on this machine; {how}")
         return record
 
@@ -152,9 +176,14 @@ class Card(BaseModel):
             )
 
     def identity(self) -> str:
-        """SHA-256 over family, configuration and the weights as they are on disk: what a cached column belongs to."""
+        """SHA-256 of what a cached column belongs to: the weights as they are on disk, and their code.
+
+        The code is named by the versions of the family and of the folded form in which its models are scored.
+        """
         weights = hashlib.sha256(self.read_weights()).hexdigest()
-        return hashlib.sha256(json.dumps([self.family, self.config, weights], sort_keys=True).encode()).hexdigest()
+        code = [self.family, family(self.family).version, SCORING]
+        content = json.dumps([code, self.config, weights], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def training_log(card: Card) -> list[dict[str, float]]:
@@ -165,7 +194,12 @@ def training_log(card: Card) -> list[dict[str, float]]:
     with path.open(newline="", encoding="utf-8") as file:
         lines = [line for line in csv.DictReader(file) if line.get("ref_bits_per_dim")]
     kept = [
-        {k: v for k, v in line.items() if k.startswith("auroc_") or k in ("step", "ref_bits_per_dim")} for line in lines
+        {
+            k: v
+            for k, v in line.items()
+            if k.startswith("auroc_") or k in ("step", "ref_bits_per_dim")
+        }
+        for line in lines
     ]
     return [{name: float(value) for name, value in line.items() if value} for line in kept]
 
@@ -193,5 +227,7 @@ def load_card(reference: str) -> Card:
     elif (Path(reference) / "card.yaml").is_file():
         folder = Path(reference)
     else:
-        raise UnknownNameError("model", reference, zoo(), "A path to a folder with a card.yaml works too.")
+        raise UnknownNameError(
+            "model", reference, zoo(), "A path to a folder with a card.yaml works too."
+        )
     return load_yaml(folder / "card.yaml", Card, folder=folder)

@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
+import json
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
-
-from oodbench.errors import ModelError
+from oodbench.contract import DensityModel
+from oodbench.data.catalog import catalog
+from oodbench.data.sources import own_sets
+from oodbench.digests import code_digest, source_file, value_digest
+from oodbench.errors import ModelError, UnhashableError, did_you_mean
 from oodbench.registry import models
 from oodbench.types import Of
-from oodbench.zoo.cards import Card, load_card
+from oodbench.zoo.cards import ZOO, Card, load_card, zoo
 
 
 class UserModel:
-    """A model registered by a plugin, with the attributes that a :class:`Card` has."""
+    """A model registered by a plugin, with the attributes that a :class:`Card` has; made once, and then read.
 
-    background = None
-    general = None
-    ensemble: tuple[str, ...] = ()
-    view = ""
+    Attributes
+    ----------
+    model : the instance that the identity is of, which is also the one that is measured
+    local : registered by a script or notebook, so that worker processes cannot make it
+    unhashable : why its identity lasts for this process alone; empty where content makes it
+    """
+
+    background: ClassVar[None] = None
+    general: ClassVar[None] = None
+    ensemble: ClassVar[tuple[str, ...]] = ()
+    view: ClassVar[str] = ""
+    family: ClassVar[str] = ""
+    sampler_version: ClassVar[str] = ""
+    training_seed: ClassVar[None] = None
 
     def __init__(self, name: str):
-        self.name = name
-        try:
-            self.model = models[name]()
-        except Exception as error:
-            raise ModelError(f"the model {name!r} cannot be made: {type(error).__name__}: {error}") from error
-        if not callable(getattr(self.model, "log_prob", None)):
-            raise ModelError(f"the model {name!r} has no method log_prob(images)")
-        if len(getattr(self.model, "shape", ())) != 3:
-            raise ModelError(f"the model {name!r} needs an attribute shape = (C, H, W) of the images that it takes")
-        self.shape: tuple[int, int, int] = tuple(self.model.shape)
+        self.name = self.reference = name
+        self.local = name in models.local
+        self.model = _make(name)
+        self.shape: tuple[int, int, int] = tuple(self.model.shape)  # type: ignore[assignment]
         self.trained_on: str = getattr(self.model, "trained_on", "")
         self.likelihood: str = getattr(self.model, "likelihood", "not stated")
+        # now, since measuring may change the instance: a seed is set, a layer keeps what it computed
+        self._identity, self.unhashable = _identity(name, self.model)
+        self._seed: int | None = None
 
     @property
     def exact(self) -> bool:
@@ -47,15 +61,73 @@ class UserModel:
         return not method or hasattr(self.model, method)
 
     def identity(self) -> str:
-        """SHA-256 over the source file that defines the model, and over its weights: state dict, or arrays it holds."""
-        digest = hashlib.sha256(Path(inspect.getsourcefile(models[self.name]) or "").read_bytes())
-        state = self.model.state_dict() if hasattr(self.model, "state_dict") else vars(self.model)
-        for key, value in sorted(state.items()):
-            if hasattr(value, "__array__"):
-                array = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
-                digest.update(f"{key} {array.shape} {array.dtype}".encode())
-                digest.update(array.tobytes())
-        return digest.hexdigest()
+        """SHA-256 over everything that can change the model's numbers, as it was when it was made.
+
+        That is the instance's value, or what its own method ``identity()`` returns, and the code of the files
+        that make it. Where a part cannot be hashed (:attr:`unhashable`) it is a random one: what is measured is
+        never found again.
+        """
+        return self._identity
+
+    def with_seed(self, seed: int) -> DensityModel:
+        """The instance with the seed of its noise; a copy where another seed is in use already."""
+        if not hasattr(self.model, "seed"):
+            return self.model
+        model = self.model if self._seed in (None, seed) else copy.deepcopy(self.model)
+        model.seed = seed  # type: ignore[attr-defined]
+        if model is self.model:
+            self._seed = seed
+        return model
+
+
+def _make(name: str) -> DensityModel:
+    try:
+        model = models[name]()
+    except Exception as error:
+        raise ModelError(
+            f"the model {name!r} cannot be made: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(getattr(model, "log_prob", None)):
+        raise ModelError(f"the model {name!r} has no method log_prob(images)")
+    if len(getattr(model, "shape", ())) != 3:
+        raise ModelError(
+            f"the model {name!r} needs an attribute shape = (C, H, W) of the images that it takes"
+        )
+    made: DensityModel = model
+    return made
+
+
+def _identity(name: str, model: DensityModel) -> tuple[str, str]:
+    """The identity of an instance, and why it is a random one, where it is."""
+    try:
+        content = [_said_by(name, model) or value_digest(model), *_code(name, model)]
+    except UnhashableError as error:
+        return secrets.token_hex(32), f"{name} is measured anew in each run, since {error}"
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest(), ""
+
+
+def _said_by(name: str, model: DensityModel) -> str:
+    """What the model's own method ``identity()`` returns; empty where it has none."""
+    own = getattr(model, "identity", None)
+    if not inspect.ismethod(own):  # an attribute of this name may be a layer
+        return ""
+    try:
+        said = own()
+    except Exception as error:
+        raise ModelError(
+            f"identity() of the model {name!r} raises {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(said, str) or not said:
+        raise ModelError(f"identity() of the model {name!r} must return a text, not {said!r}")
+    return said
+
+
+def _code(name: str, model: DensityModel) -> list[str]:
+    """Digests of the files that make a model, with what they import from beside them."""
+    factory = models[name]
+    files = {source_file(factory), source_file(type(model))}
+    digests = [code_digest(file, within=file.parent) for file in files if file is not None]
+    return sorted(digests) or [value_digest(factory)]  # typed in a notebook: no file holds the code
 
 
 @cache
@@ -64,17 +136,77 @@ def describe(reference: str) -> Card | UserModel:
     return UserModel(reference) if reference in models else load_card(reference)
 
 
+def made_twice(name: str) -> str | None:
+    """Make a user's model again, with other threads: a sentence where another model comes of it."""
+    described = describe(name)
+    if not isinstance(described, UserModel) or described.unhashable:
+        return None
+    with _another_number_of_threads():
+        again = UserModel(name)
+    if again.identity() == described.identity():
+        return None
+    return f"{name} comes out differently each time it is made (a fit in __init__?); it is measured in one process"
+
+
+@contextmanager
+def _another_number_of_threads() -> Iterator[None]:
+    import torch
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2 if usual == 1 else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
 def relatives(reference: str, of: Of) -> list[str]:
-    """References of the models that a statistic is asked of: the model, its background model, or its ensemble.
+    """References of the models that a statistic is asked of: the model, its background, or its ensemble.
 
     What a card at a path names is its sibling where there is one, else the zoo's.
     """
-    model: Any = describe(reference)
     if of == "model":
         return [reference]
+    model = describe(reference)
     single = {"background": model.background, "general": model.general}.get(of)
     names = list(model.ensemble) if of == "ensemble" else [single] if single else []
-    if not isinstance(model, Card) or reference == model.name:
-        return names
-    siblings = [model.folder.parent / name for name in names]
-    return [str(sibling) if sibling.is_dir() else sibling.name for sibling in siblings]
+    return [_relative(model, name) for name in names]
+
+
+def _relative(model: Card | UserModel, name: str) -> str:
+    if not isinstance(model, Card) or model.folder.parent == ZOO:
+        return name
+    sibling = model.folder.parent / name
+    return str(sibling) if (sibling / "card.yaml").is_file() else name
+
+
+def unknown_names(model: Card | UserModel) -> list[str]:
+    """A sentence for each name of a model or an image set that the model gives and that does not exist."""
+    relations = [("background", model.background), ("general", model.general)]
+    relations += [("ensemble", name) for name in model.ensemble]
+    faults = [(field, unknown_model(model, name)) for field, name in relations if name]
+    faults.append(("trained_on", unknown_set(model.trained_on)))
+    if isinstance(model, Card) and model.recipe:
+        faults += [("recipe.watch", unknown_set(name)) for name in model.recipe.watch]
+    return [f"{model.name}: {field}: {fault}" for field, fault in faults if fault]
+
+
+def unknown_model(model: Card | UserModel, name: str) -> str | None:
+    """Why a model that another one names cannot be found, or None."""
+    folder = model.folder.parent if isinstance(model, Card) else ZOO
+    siblings = [path.parent.name for path in folder.glob("*/card.yaml")]
+    return _missing("model", name, {*zoo(), *siblings, *models})
+
+
+def unknown_set(name: str) -> str | None:
+    """Why no image set has this name, or None: the catalog's, those in ``$OODBENCH_DATA``, and paths do."""
+    if not name:
+        return "it names no image set; `oodbench list data` shows all"
+    own = own_sets(catalog())
+    known = name in catalog() or name.replace("-", "_") in own or Path(name).expanduser().exists()
+    return None if known else _missing("image set", name, {*catalog(), *own})
+
+
+def _missing(kind: str, name: str, known: Iterable[str]) -> str | None:
+    known = set(known)
+    return None if name in known else f"no {kind} is called {name!r}{did_you_mean(name, known)}"

@@ -36,10 +36,14 @@ def _located(name: str, hosted: Hosted) -> Path:
         ) from error
     endpoint, cache = os.environ.get("HF_ENDPOINT"), home() / "hub"
     try:
-        found = hf_hub_download(hosted.repo, hosted.file, revision=hosted.revision, endpoint=endpoint, cache_dir=cache)
+        found = hf_hub_download(
+            hosted.repo, hosted.file, revision=hosted.revision, endpoint=endpoint, cache_dir=cache
+        )
     except Exception as error:  # its own exceptions, those of its transport, and OSError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{hosted.file} of {hosted.repo}@{hosted.revision} cannot be fetched: {reason}") from error
+        raise ModelError(
+            f"{hosted.file} of {hosted.repo}@{hosted.revision} cannot be fetched: {reason}"
+        ) from error
     return Path(found)
 
 

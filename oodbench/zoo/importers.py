@@ -21,9 +21,11 @@ from torch import Tensor
 
 from oodbench.errors import ModelError
 from oodbench.models.logistic import mixture_width
+from oodbench.names import checked_name
 from oodbench.paths import write_whole
 from oodbench.zoo.cards import wrong_file
-from oodbench.zoo.load import FAMILIES
+from oodbench.zoo.describe import unknown_set
+from oodbench.zoo.families import family
 
 State = dict[str, Tensor]
 
@@ -59,10 +61,20 @@ def read_checkpoint(path: Path) -> State:
             "state dict alone: torch.save(model.state_dict(), …)"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be opened: it is cut short, damaged or no checkpoint; get it again") from error
-    state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path} is not a state dict of tensors; save one with torch.save(model.state_dict(), …)")
+        raise ModelError(
+            f"{path} cannot be opened: it is cut short, damaged or no checkpoint; get it again"
+        ) from error
+    state = (
+        loaded.get("state_dict", loaded.get("model", loaded))
+        if isinstance(loaded, Mapping)
+        else None
+    )
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise ModelError(
+            f"{path} is not a state dict of tensors; save one with torch.save(model.state_dict(), …)"
+        )
     return {key.removeprefix("module."): tensor for key, tensor in state.items()}
 
 
@@ -72,11 +84,18 @@ def glow_pytorch(state: State) -> Imported:
     Everything that its ``hparams.json`` holds follows from the shapes. ActNorm counts as initialised, though the format
     keeps that flag outside the file.
     """
-    flow_steps = {key.split(".")[2] for key in state if key.endswith((".invconv.lower", ".invconv.weight"))}
-    scales = 1 + sum(key.startswith("flow.layers.") and key.endswith(".conv.conv.weight") for key in state)
+    flow_steps = {
+        key.split(".")[2] for key in state if key.endswith((".invconv.lower", ".invconv.weight"))
+    }
+    scales = 1 + sum(
+        key.startswith("flow.layers.") and key.endswith(".conv.conv.weight") for key in state
+    )
     steps = len(flow_steps) // scales
     first = "flow.layers.1"
-    squeezed, (hidden, kept) = state[f"{first}.actnorm.bias"].shape[1], state[f"{first}.block.0.conv.weight"].shape[:2]
+    squeezed, (hidden, kept) = (
+        state[f"{first}.actnorm.bias"].shape[1],
+        state[f"{first}.block.0.conv.weight"].shape[:2],
+    )
     affine = state[f"{first}.block.4.conv.weight"].shape[0] == 2 * (squeezed - kept)
     found: State = {}
     for scale in range(scales):
@@ -109,7 +128,11 @@ def glow_pytorch(state: State) -> Imported:
 
 def _mixing(state: State, source: str, target: str) -> State:
     renamed = {"p": "permutation", "sign_s": "sign", "log_s": "log_diagonal"}
-    own = {key.rsplit(".", 1)[1]: tensor for key, tensor in state.items() if key.startswith(f"{source}.")}
+    own = {
+        key.rsplit(".", 1)[1]: tensor
+        for key, tensor in state.items()
+        if key.startswith(f"{source}.")
+    }
     return {f"{target}.{renamed.get(name, name)}": tensor for name, tensor in own.items()}
 
 
@@ -123,7 +146,10 @@ def _normed_conv(state: State, source: str, target: str) -> State:
 def _scaled_conv(state: State, source: str, target: str, interleaved: bool) -> State:
     """A convolution with output scales ``e^{3s}``; interleaved pairs of outputs become two halves."""
     scale = torch.exp(3 * state[f"{source}.logs"]).reshape(-1, 1, 1, 1)
-    weight, bias = state[f"{source}.conv.weight"] * scale, state[f"{source}.conv.bias"] * scale.flatten()
+    weight, bias = (
+        state[f"{source}.conv.weight"] * scale,
+        state[f"{source}.conv.bias"] * scale.flatten(),
+    )
     if interleaved:
         weight, bias = torch.cat([weight[0::2], weight[1::2]]), torch.cat([bias[0::2], bias[1::2]])
     return {f"{target}.weight": weight, f"{target}.bias": bias}
@@ -150,8 +176,13 @@ def pixel_cnn_pp(state: State) -> Imported:
             found[f"{target}.bias"] = tensor
         else:
             number = {"weight_g": 0, "weight_v": 1}[kind]
-            found[f"{target}.parametrizations.weight.original{number}"] = tensor[..., None, None] if linear else tensor
-    channels, filters = state["u_init.conv.weight_v"].shape[1] - 1, state["u_init.conv.weight_v"].shape[0]
+            found[f"{target}.parametrizations.weight.original{number}"] = (
+                tensor[..., None, None] if linear else tensor
+            )
+    channels, filters = (
+        state["u_init.conv.weight_v"].shape[1] - 1,
+        state["u_init.conv.weight_v"].shape[0],
+    )
     mixtures = state["nin_out.lin_a.bias"].shape[0] // mixture_width(channels)
     order = _mixture_order(channels, mixtures)
     found |= {key: tensor[order] for key, tensor in found.items() if key.startswith("out.")}
@@ -175,32 +206,52 @@ def _mixture_order(channels: int, mixtures: int) -> list[int]:
         return mixtures * (1 + channel * kinds + kind) + component
 
     coefficients = range(channels * (channels - 1) // 2)
-    slots = [(c, 0) for c in range(channels)] + [(c, 1) for c in range(channels)] + [(c, 2) for c in coefficients]
-    return [index for k in range(mixtures) for index in (k, *(theirs(channel, kind, k) for channel, kind in slots))]
+    slots = (
+        [(c, 0) for c in range(channels)]
+        + [(c, 1) for c in range(channels)]
+        + [(c, 2) for c in coefficients]
+    )
+    return [
+        index
+        for k in range(mixtures)
+        for index in (k, *(theirs(channel, kind, k) for channel, kind in slots))
+    ]
 
 
 def likelihood_regret(encoder: State, decoder: State) -> Imported:
     """The DCGAN VAE of XavierXiao/Likelihood-Regret: two files, log-variances where we keep log standard deviations."""
     found: State = {}
     _copy_in_order(encoder, found, "encoder", ["main."])
-    means, variances = ([encoder[f"{name}.{kind}"] for kind in ("weight", "bias")] for name in ("conv1", "conv2"))
+    means, variances = (
+        [encoder[f"{name}.{kind}"] for kind in ("weight", "bias")] for name in ("conv1", "conv2")
+    )
     for kind, mean, log_variance in zip(("weight", "bias"), means, variances, strict=True):
         found[f"encoder.9.{kind}"] = torch.cat([mean, log_variance / 2])
     _copy_in_order(decoder, found, "decoder", ["main.initial", "main.pyramid"], first=1)
     out = decoder[next(key for key in decoder if key.startswith("main.final"))]
     channels = out.shape[1] // 256
-    found["decoder.10.weight"] = out.unflatten(1, (channels, 256)).transpose(1, 2).flatten(1, 2)  # level-major, as ours
+    found["decoder.10.weight"] = (
+        out.unflatten(1, (channels, 256)).transpose(1, 2).flatten(1, 2)
+    )  # level-major, as ours
     latent, width = encoder["conv1.weight"].shape[0], encoder["main.input-conv.weight"].shape[0]
     config = {"shape": [channels, 32, 32], "latent": latent, "width": width, "samples": 16}
     return Imported("dcgan-vae", config, "importance-weighted bound, k = 16", found)
 
 
-def _copy_in_order(state: State, found: State, target: str, prefixes: list[str], first: int = 0) -> None:
+def _copy_in_order(
+    state: State, found: State, target: str, prefixes: list[str], first: int = 0
+) -> None:
     """Copy (convolution, batch norm) pairs in their order to positions 0, 1, 3, 4, … (ReLUs between) after ``first``."""
-    modules = list(dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key.startswith(tuple(prefixes))))
+    modules = list(
+        dict.fromkeys(key.rsplit(".", 1)[0] for key in state if key.startswith(tuple(prefixes)))
+    )
     for number, module in enumerate(modules):
         position = first + number // 2 * 3 + number % 2
-        own = {key.rsplit(".", 1)[1]: value for key, value in state.items() if key.rsplit(".", 1)[0] == module}
+        own = {
+            key.rsplit(".", 1)[1]: value
+            for key, value in state.items()
+            if key.rsplit(".", 1)[0] == module
+        }
         found |= {f"{target}.{position}.{name}": value for name, value in own.items()}
 
 
@@ -214,7 +265,9 @@ def pytorch_vae(state: State, shape: list[int]) -> Imported:
         found[f"decoder.2.{kind}"] = state[f"fc4.{kind}"]
     hidden, latent = state["fc1.weight"].shape[0], state["fc21.weight"].shape[0]
     config = {"shape": shape, "latent": latent, "hidden": hidden, "samples": 16}
-    return Imported("mlp-vae", config, "Bernoulli on grey values, no density of 8-bit images; k = 16", found)
+    return Imported(
+        "mlp-vae", config, "Bernoulli on grey values, no density of 8-bit images; k = 16", found
+    )
 
 
 def masked_pixelcnn(state: State, options: Mapping[str, Any]) -> Imported:
@@ -222,7 +275,9 @@ def masked_pixelcnn(state: State, options: Mapping[str, Any]) -> Imported:
     names = {"conv1": "enter", "block.conv1": "block.0", "block.conv2": "block.2", "block.conv3": "block.4",
              "conv2": "leave.1", "conv3": "leave.3"}  # fmt: skip
     found = {
-        f"{ours}.{kind}": state[f"{theirs}.{kind}"] for theirs, ours in names.items() for kind in ("weight", "bias")
+        f"{ours}.{kind}": state[f"{theirs}.{kind}"]
+        for theirs, ours in names.items()
+        for kind in ("weight", "bias")
     }
     config = {
         "shape": list(options["shape"]), "hidden": state["block.conv1.weight"].shape[0], "repeats": int(options["repeats"]),
@@ -280,7 +335,10 @@ def convert(files: list[Path], options: Mapping[str, Any]) -> Imported:
     """
     states = [read_checkpoint(file) for file in files]
     for known in FORMATS:
-        present = [next((s for s in states if any(k.startswith(start) for k in s)), None) for start in known.keys]
+        present = [
+            next((s for s in states if any(k.startswith(start) for k in s)), None)
+            for start in known.keys
+        ]
         if not any(present):
             continue
         if not all(present):
@@ -290,18 +348,26 @@ def convert(files: list[Path], options: Mapping[str, Any]) -> Imported:
         missing = [name for name in known.options if name not in options]
         if missing:
             what = ", ".join(missing)
-            raise ModelError(f"{files[0]} is a {known.title}; its file does not hold {what}: give --option NAME=VALUE")
+            raise ModelError(
+                f"{files[0]} is a {known.title}; its file does not hold {what}: give --option NAME=VALUE"
+            )
         imported = known.convert([state for state in present if state is not None], options)
         _check_fit(imported, files[0])
         return imported
     some = ", ".join(list(states[0])[:4])
     titles = "; ".join(known.title for known in FORMATS)
-    raise ModelError(f"{files[0]} matches no known format (its keys begin with {some}). Known: {titles}")
+    raise ModelError(
+        f"{files[0]} matches no known format (its keys begin with {some}). Known: {titles}"
+    )
 
 
 def _check_fit(imported: Imported, file: Path) -> None:
-    own = FAMILIES[imported.family](**imported.config).state_dict()
-    unlike = [key for key in own if key not in imported.tensors or imported.tensors[key].shape != own[key].shape]
+    own = family(imported.family).build(**imported.config).state_dict()
+    unlike = [
+        key
+        for key in own
+        if key not in imported.tensors or imported.tensors[key].shape != own[key].shape
+    ]
     extra = [key for key in imported.tensors if key not in own]
     if unlike or extra:
         raise ModelError(
@@ -310,10 +376,26 @@ def _check_fit(imported: Imported, file: Path) -> None:
 
 
 def write_card(
-    imported: Imported, folder: Path, name: str, trained_on: str, view: str, record: Mapping[str, Any]
+    imported: Imported,
+    folder: Path,
+    name: str,
+    trained_on: str,
+    view: str,
+    record: Mapping[str, Any],
 ) -> None:
-    """Write an imported model as a card folder."""
-    content = save({key: tensor.detach().clone().contiguous() for key, tensor in imported.tensors.items()})
+    """Write an imported model as a card folder.
+
+    Raises
+    ------
+    ModelError : a name that no model can have, or no image set that is known here
+    """
+    checked_name("model", name)
+    unknown = unknown_set(trained_on)
+    if unknown:
+        raise ModelError(f"{name} cannot have been trained on {trained_on!r}: {unknown}")
+    content = save(
+        {key: tensor.detach().clone().contiguous() for key, tensor in imported.tensors.items()}
+    )
     fields = {
         "name": name, "family": imported.family, "config": imported.config, "trained_on": trained_on,
         "likelihood": imported.likelihood, "licence": "of the original",
@@ -326,4 +408,7 @@ def write_card(
     write_whole(folder / "weights.safetensors", lambda file: file.write(content))
     card = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     write_whole(folder / "card.yaml", lambda file: file.write(card.encode()))
-    write_whole(folder / "trained.json", lambda file: file.write((json.dumps(trained, indent=1) + "\n").encode()))
+    write_whole(
+        folder / "trained.json",
+        lambda file: file.write((json.dumps(trained, indent=1) + "\n").encode()),
+    )

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from oodbench.errors import ModelError, UnknownNameError
-from oodbench.models.diffusion import small_diffusion
-from oodbench.models.gated_pixelcnn import GatedPixelCNN
-from oodbench.models.glow import Glow
-from oodbench.models.hvae import HierarchicalVAE
-from oodbench.models.masked_pixelcnn import MaskedPixelCNN
-from oodbench.models.pixelcnn import PixelCNN
-from oodbench.models.realnvp import RealNVP
-from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
+from oodbench.contract import DensityModel
+from oodbench.errors import ModelError
 from oodbench.zoo.cards import Card, wrong_file
 from oodbench.zoo.describe import UserModel, describe
-
-FAMILIES: dict[str, Callable[..., nn.Module]] = {
-    "glow": Glow,
-    "realnvp": RealNVP,
-    "pixelcnn++": PixelCNN,
-    "gated-pixelcnn": GatedPixelCNN,
-    "masked-pixelcnn": MaskedPixelCNN,
-    "vae": rosca_vae,
-    "dcgan-vae": dcgan_vae,
-    "mlp-vae": mlp_vae,
-    "hierarchical-vae": HierarchicalVAE,
-    "diffusion": small_diffusion,
-}
+from oodbench.zoo.families import family
 
 
 def build(card: Card) -> nn.Module:
     """The card's architecture, not yet trained."""
-    if card.family not in FAMILIES:
-        raise UnknownNameError("model family", card.family, FAMILIES)
     try:
-        return FAMILIES[card.family](**card.config)
+        return family(card.family).build(**card.config)
     except TypeError as error:
-        raise ModelError(f"{card.name}: its configuration does not fit the family {card.family!r}: {error}") from error
+        raise ModelError(
+            f"{card.name}: its configuration does not fit the family {card.family!r}: {error}"
+        ) from error
 
 
-def load_model(reference: str, seed: int = 0, device: str = "cpu") -> Any:
+def load_model(reference: str, seed: int = 0, device: str = "cpu") -> DensityModel:
     """Load a model in evaluation mode: from the zoo, from a card's folder, or one that a plugin registered.
 
     Parameters
@@ -69,13 +48,15 @@ def load_model(reference: str, seed: int = 0, device: str = "cpu") -> Any:
     """
     described = describe(reference)
     if isinstance(described, UserModel):
-        model = described.model
-    else:
-        model = build(described).to(memory_format=torch.channels_last)
-        load_weights(model, described)
-    if hasattr(model, "seed"):
-        model.seed = seed
-    return model.eval().to(device) if isinstance(model, nn.Module) else model
+        model = described.with_seed(seed)
+        return model.eval().to(device) if isinstance(model, nn.Module) else model
+    network = build(described).to(memory_format=torch.channels_last)
+    load_weights(network, described)
+    if hasattr(network, "seed"):
+        network.seed = seed  # type: ignore[assignment]
+    network.eval().to(device)
+    assert isinstance(network, DensityModel)
+    return network
 
 
 def load_weights(model: nn.Module, card: Card) -> None:
@@ -101,7 +82,9 @@ def parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return load_safetensors(content)
     except SafetensorError as error:
-        raise ModelError(f"{path} is not a whole safetensors file ({error}): {wrong_file(content)}") from error
+        raise ModelError(
+            f"{path} is not a whole safetensors file ({error}): {wrong_file(content)}"
+        ) from error
 
 
 def _some(keys: list[str]) -> str:

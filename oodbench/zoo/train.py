@@ -27,6 +27,7 @@ from oodbench.errors import ModelError
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.paths import write_whole
 from oodbench.zoo.cards import Card, Recipe
+from oodbench.zoo.describe import unknown_names
 from oodbench.zoo.load import build
 
 REF_IMAGES = 1000
@@ -70,9 +71,16 @@ class Fit(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
-        self.log("ref_bits_per_dim", self._bits_per_dim(batch[0]), prog_bar=True, batch_size=len(batch[0]))
+        self.log(
+            "ref_bits_per_dim",
+            self._bits_per_dim(batch[0]),
+            prog_bar=True,
+            batch_size=len(batch[0]),
+        )
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *limits: Any, **more: Any) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, *limits: Any, **more: Any
+    ) -> None:
         """Clip the global norm; a step whose gradient is not finite is left out, or it would end the training."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
         if not torch.isfinite(norm):
@@ -80,7 +88,9 @@ class Fit(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
-        optimiser = torch.optim.AdamW(self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        optimiser = torch.optim.AdamW(
+            self.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
 
         def factor(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, recipe.warmup))
@@ -116,7 +126,11 @@ class _Bar(TQDMProgressBar):
     """Lightning's bar without its version number."""
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+        return {
+            name: value
+            for name, value in super().get_metrics(trainer, module).items()
+            if name != "v_num"
+        }
 
 
 def _quiet_lightning() -> None:
@@ -126,7 +140,12 @@ def _quiet_lightning() -> None:
 
 
 def _loader(images: np.ndarray, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
-    return DataLoader(TensorDataset(torch.from_numpy(np.array(images))), batch_size, shuffle=shuffle, drop_last=shuffle)
+    return DataLoader(
+        TensorDataset(torch.from_numpy(np.array(images))),
+        batch_size,
+        shuffle=shuffle,
+        drop_last=shuffle,
+    )
 
 
 def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
@@ -134,12 +153,17 @@ def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
     images = np.array(ref.images[:REF_IMAGES])
     if not recipe.mutation:
         return images
-    return mutate(torch.from_numpy(images), recipe.mutation, torch.Generator().manual_seed(recipe.seed)).numpy()
+    return mutate(
+        torch.from_numpy(images), recipe.mutation, torch.Generator().manual_seed(recipe.seed)
+    ).numpy()
 
 
 def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
     sets = {name: load_images(name, shape=ref.shape) for name in recipe.watch}
-    tensors = {name: torch.from_numpy(np.array(found.images[:WATCHED_IMAGES])) for name, found in sets.items()}
+    tensors = {
+        name: torch.from_numpy(np.array(found.images[:WATCHED_IMAGES]))
+        for name, found in sets.items()
+    }
     return [Watch(torch.from_numpy(np.array(ref.images[:WATCHED_IMAGES])), tensors)] if sets else []
 
 
@@ -150,10 +174,14 @@ def _joined_logs(folder: Path) -> str:
 
 
 @torch.no_grad()
-def _stored(model: Any, weights: dict[str, Tensor], ref: ImageSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _stored(
+    model: Any, weights: dict[str, Tensor], ref: ImageSet
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The large weights in half precision, unless that moves the log-probability of some image by more than the limit."""
     images = torch.from_numpy(np.array(ref.images[:HALF_CHECK_IMAGES]))
-    half = {key: value.half() if value.numel() >= HALF_FROM else value for key, value in weights.items()}
+    half = {
+        key: value.half() if value.numel() >= HALF_FROM else value for key, value in weights.items()
+    }
     log_prob = []
     for stored in (weights, half):
         model.cpu().eval().load_state_dict(stored)
@@ -164,7 +192,9 @@ def _stored(model: Any, weights: dict[str, Tensor], ref: ImageSet) -> tuple[dict
     return weights, {"storage": "float32"}
 
 
-def train(card: Card, out: Path, device: str = "auto", threads: int | None = None, command: str = "") -> dict[str, Any]:
+def train(
+    card: Card, out: Path, device: str = "auto", threads: int | None = None, command: str = ""
+) -> dict[str, Any]:
     """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
 
     An interrupted training goes on from its last validation when called again with the same ``out``.
@@ -176,6 +206,9 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
     recipe = card.recipe
     if recipe is None:
         raise ModelError(f"{card.name}'s card has no recipe to train by")
+    unknown = unknown_names(card)
+    if unknown:
+        raise ModelError("; ".join(unknown))
     _quiet_lightning()
     if threads:
         torch.set_num_threads(threads)
@@ -187,7 +220,11 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
     last = checkpoints / "last.ckpt"
 
     best = ModelCheckpoint(
-        checkpoints, "best", monitor="ref_bits_per_dim", save_last=True, enable_version_counter=False
+        checkpoints,
+        "best",
+        monitor="ref_bits_per_dim",
+        save_last=True,
+        enable_version_counter=False,
     )
     trainer = pl.Trainer(
         accelerator=device,
@@ -217,7 +254,10 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
     except SystemExit as stopped:  # how Lightning ends on Ctrl-C
         raise KeyboardInterrupt from stopped
     found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    weights = {key.removeprefix("model."): tensor.contiguous() for key, tensor in found["state_dict"].items()}
+    weights = {
+        key.removeprefix("model."): tensor.contiguous()
+        for key, tensor in found["state_dict"].items()
+    }
     weights, storage = _stored(fit.model, weights, ref)
     content = save_safetensors(weights)
     record = {
@@ -237,5 +277,8 @@ def train(card: Card, out: Path, device: str = "auto", threads: int | None = Non
     write_whole(out / "log.csv", lambda file: file.write(_joined_logs(out / "lightning").encode()))
     if card.folder.resolve() != out.resolve():
         shutil.copyfile(card.folder / "card.yaml", out / "card.yaml")
-    write_whole(out / "trained.json", lambda file: file.write((json.dumps(record, indent=1) + "\n").encode()))
+    write_whole(
+        out / "trained.json",
+        lambda file: file.write((json.dumps(record, indent=1) + "\n").encode()),
+    )
     return record

@@ -1,0 +1,94 @@
+"""The families of models: what builds one, the version of its code, what it can do. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from oodbench.digests import code_digest
+from oodbench.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCORING = "1"
+"""Version of the folded form in which models are scored; a new one whenever its numbers change."""
+
+MATHEMATICS = "oodbench.models"
+"""The package whose modules a family's code digest follows."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Attributes
+    ----------
+    builder : ``module:name`` in ``oodbench.models``, which takes a card's configuration; imported when called
+    capabilities : methods that statistics ask for, so that a plan knows them without loading a model
+    version : part of every model's identity; a new one whenever the family's numbers change
+    sampler_version : part of every drawn set's identity; None where the family draws none
+    """
+
+    builder: str
+    capabilities: frozenset[str]
+    version: str
+    sampler_version: str | None = None
+
+    @property
+    def module(self) -> str:
+        """Name of the module that holds the builder."""
+        return f"{MATHEMATICS}.{self.builder.partition(':')[0]}"
+
+    def build(self, **config: Any) -> nn.Module:
+        """A model of the family with this configuration, not yet trained."""
+        builder = getattr(importlib.import_module(self.module), self.builder.partition(":")[2])
+        model: nn.Module = builder(**config)
+        return model
+
+    def code(self) -> str:
+        """Digest of the family's code: its module, and what that imports of our mathematics."""
+        return code_digest(self.module, within=MATHEMATICS)
+
+
+def scoring_code() -> str:
+    """Digest of the code that :data:`SCORING` is the version of."""
+    return code_digest("oodbench.zoo.scoring", within="oodbench.zoo.scoring")
+
+
+ANY = frozenset({"parameters"})
+DRAWS = ANY | {"sample"}
+DIFFERENTIABLE = DRAWS | {"input_and_log_prob"}
+FLOW = DIFFERENTIABLE | {"encode", "decode", "latent_shapes"}
+VAE = DIFFERENTIABLE | {"posterior"}
+
+
+FAMILIES: dict[str, Family] = {
+    "glow": Family("glow:Glow", FLOW, version="1", sampler_version="1"),
+    "realnvp": Family("realnvp:RealNVP", FLOW, version="1", sampler_version="1"),
+    "pixelcnn++": Family("pixelcnn:PixelCNN", DIFFERENTIABLE, version="1", sampler_version="1"),
+    "gated-pixelcnn": Family(
+        "gated_pixelcnn:GatedPixelCNN", DRAWS, version="1", sampler_version="1"
+    ),
+    "masked-pixelcnn": Family(
+        "masked_pixelcnn:MaskedPixelCNN", DRAWS, version="1", sampler_version="1"
+    ),
+    "vae": Family("vae:rosca_vae", VAE, version="1", sampler_version="1"),
+    "dcgan-vae": Family("vae:dcgan_vae", VAE, version="1", sampler_version="1"),
+    "mlp-vae": Family("vae:mlp_vae", VAE, version="1", sampler_version="1"),
+    "hierarchical-vae": Family(
+        "hvae:HierarchicalVAE", DRAWS | {"log_prob_above"}, version="1", sampler_version="1"
+    ),
+    "diffusion": Family(
+        "diffusion:small_diffusion", DRAWS | {"score"}, version="1", sampler_version="1"
+    ),
+}
+"""Every family by its name in cards; the one place where a family is entered."""
+
+
+def family(name: str) -> Family:
+    """The family called ``name``; :class:`UnknownNameError` offers the nearest ones."""
+    if name not in FAMILIES:
+        raise UnknownNameError("model family", name, FAMILIES)
+    return FAMILIES[name]
