@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import oodbench as ob
+from oodbench.digests import value_digest
 from oodbench.errors import ModelError
 from oodbench.models.noise import keyed_uniform
 from oodbench.testing import check_model
@@ -27,6 +29,16 @@ def broken_promises(model):
     return [fault for fault in check_model(model) if "uniform noise is more likely" not in fault]
 
 
+def assert_told_apart(make, *changes):
+    """Made twice a model is one; each change of a setting, and one changed weight, makes another."""
+    models = [make(), *(make(**change) for change in changes), make()]
+    with torch.no_grad():
+        next(models[-1].parameters()).view(-1)[0] += 1e-3
+    digests = [value_digest(model) for model in models]
+    assert len(set(digests)) == len(digests)
+    assert value_digest(make()) == digests[0]
+
+
 class Shrink(nn.Module):
     """A flow that a person would write: ``z = s·y`` under a standard Gaussian."""
 
@@ -37,7 +49,9 @@ class Shrink(nn.Module):
     def log_prob(self, y):
         dims = y[0].numel()
         y *= self.scale  # in place, as some libraries do
-        return (-0.5 * y.flatten(1) ** 2).sum(1) - dims * (0.5 * math.log(2 * math.pi) - torch.log(self.scale))
+        return (-0.5 * y.flatten(1) ** 2).sum(1) - dims * (
+            0.5 * math.log(2 * math.pi) - torch.log(self.scale)
+        )
 
 
 @pytest.mark.parametrize("logit", [None, 0.05])
@@ -48,7 +62,10 @@ def test_a_pixel_s_levels_sum_to_the_density_s_mass(logit):
     with torch.no_grad():
         noise = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
         total = (
-            sum(model.log_prob_with(levels, torch.full(levels.shape, u)).exp().sum().item() for u in noise.tolist())
+            sum(
+                model.log_prob_with(levels, torch.full(levels.shape, u)).exp().sum().item()
+                for u in noise.tolist()
+            )
             / 200
         )
     edge = math.log(0.95 / 0.05) if logit else None
@@ -68,7 +85,9 @@ def test_the_input_is_left_alone_and_scaling_has_its_constant(images):
     assert torch.allclose(first, expected, rtol=1e-12)
     other = from_flow(Shrink(), SHAPE, "fashionmnist", levels=255, centre=0.5, flat=False)
     y = (images.double() + keyed_uniform(images, 0)) / 255 - 0.5
-    assert torch.allclose(other.log_prob(images), Shrink().log_prob(y) - 784 * math.log(255), rtol=1e-12)
+    assert torch.allclose(
+        other.log_prob(images), Shrink().log_prob(y) - 784 * math.log(255), rtol=1e-12
+    )
 
 
 def test_wrong_scalings_and_results_are_named(images):
@@ -77,7 +96,9 @@ def test_wrong_scalings_and_results_are_named(images):
     with pytest.raises(ModelError, match=r"needs pixels in \[0, 1\)"):
         from_flow(Shrink(), SHAPE, "mnist", levels=255, logit=0.05)
     model = from_flow(Shrink(), SHAPE, "mnist", log_density=lambda y: y.mean())
-    with pytest.raises(ModelError, match="one number for 6 images; it must give one number an image"):
+    with pytest.raises(
+        ModelError, match="one number for 6 images; it must give one number an image"
+    ):
         model.log_prob(images)
 
 
@@ -100,15 +121,31 @@ def test_a_flag_that_loading_lost_is_set_again():
     assert layer.inited
 
 
+def test_each_setting_of_one_flow_is_another_model():
+    settings = [{"levels": 255}, {"centre": 0.5}, {"logit": 0.05}, {"seed": 1}, {"flat": False}]
+    assert_told_apart(lambda **change: from_flow(Shrink(), SHAPE, "mnist", **change), *settings)
+    density = [lambda y: -y.sum(1), lambda y: -2 * y.sum(1)]
+    one, two = (
+        value_digest(from_flow(Shrink(), SHAPE, "mnist", log_density=each)) for each in density
+    )
+    assert one != two
+
+
 def test_zuko(images):
     zuko = pytest.importorskip("zuko")
     torch.manual_seed(0)
     flow = zuko.flows.NICE(784, transforms=2, hidden_features=(16,))
     model = from_flow(flow, SHAPE, "fashionmnist", centre=0.5)
     y = (images.float() + keyed_uniform(images, 0)) / 256 - 0.5
+    assert_told_apart(
+        lambda **change: from_flow(copy.deepcopy(flow), SHAPE, "fashionmnist", **change),
+        {"centre": 0.5},
+    )
     with torch.no_grad():
         assert torch.allclose(
-            model.log_prob(images), flow().log_prob(y.flatten(1)).double() - 784 * math.log(256), rtol=1e-6
+            model.log_prob(images),
+            flow().log_prob(y.flatten(1)).double() - 784 * math.log(256),
+            rtol=1e-6,
         )
         assert broken_promises(model) == []
 
@@ -121,10 +158,16 @@ def test_nflows(images):
 
     torch.manual_seed(0)
     flow = Flow(CompositeTransform([ActNorm(784), RandomPermutation(784)]), StandardNormal([784]))
-    with pytest.raises(ModelError, match=r"_transform\._transforms\.0 is an ActNorm that was never initialised"):
+    with pytest.raises(
+        ModelError, match=r"_transform\._transforms\.0 is an ActNorm that was never initialised"
+    ):
         from_flow(flow, SHAPE, "fashionmnist")
     flow.train()
     flow.log_prob((torch.rand(64, 784) + 0.1) / 2)
+    assert_told_apart(
+        lambda **change: from_flow(copy.deepcopy(flow), SHAPE, "fashionmnist", **change),
+        {"centre": 0.5},
+    )
     with torch.no_grad():
         assert broken_promises(from_flow(flow, SHAPE, "fashionmnist", logit=0.05)) == []
 
@@ -133,7 +176,9 @@ def test_normflows(images):
     nf = pytest.importorskip("normflows")
     torch.manual_seed(0)
     flows = [nf.flows.GlowBlock(4, 8, split_mode="channel", scale=True), nf.flows.Squeeze()]
-    flow = nf.MultiscaleFlow([nf.distributions.DiagGaussian((4, 14, 14))], [flows], [], class_cond=False)
+    flow = nf.MultiscaleFlow(
+        [nf.distributions.DiagGaussian((4, 14, 14))], [flows], [], class_cond=False
+    )
     options = {"flat": False, "log_density": lambda y: flow.log_prob(y, None)}
     with pytest.raises(ModelError, match="never initialised"):
         from_flow(flow, SHAPE, "fashionmnist", **options)
@@ -141,8 +186,17 @@ def test_normflows(images):
         flow.log_prob(torch.rand(16, 1, 28, 28), None)
         model = from_flow(flow, SHAPE, "fashionmnist", **options)
         y = (images.float() + keyed_uniform(images, 0)) / 256
-        assert torch.allclose(model.log_prob(images), flow.log_prob(y, None).double() - 784 * math.log(256), rtol=1e-6)
+        assert torch.allclose(
+            model.log_prob(images), flow.log_prob(y, None).double() - 784 * math.log(256), rtol=1e-6
+        )
         assert broken_promises(model) == []
+
+    def make(**change):
+        own = copy.deepcopy(flow)
+        density = {"flat": False, "log_density": lambda y: own.log_prob(y, None)}
+        return from_flow(own, SHAPE, "fashionmnist", **density, **change)
+
+    assert_told_apart(make, {"centre": 0.5})
 
 
 @pytest.mark.parametrize("loss", ["bce", "mse"])
@@ -155,11 +209,18 @@ def test_pythae(images, loss):
     model = from_pythae(theirs, "fashionmnist", samples=200)
     with torch.no_grad():
         ours = model.log_prob(images)
-        mean = theirs.get_nll(images / 255, n_samples=200, batch_size=200)  # of the log-likelihood, whatever its name
+        mean = theirs.get_nll(
+            images / 255, n_samples=200, batch_size=200
+        )  # of the log-likelihood, whatever its name
     constant = 784 * math.log(255) if loss == "mse" else 0
     assert ours.mean().item() + constant == pytest.approx(mean, rel=1e-3)
     assert "no density of 8-bit images" in model.likelihood
     assert model.sample(2).shape == (2, *SHAPE)
+
+    def make(samples=1):
+        return from_pythae(copy.deepcopy(theirs), "fashionmnist", samples=samples)
+
+    assert_told_apart(make, {"samples": 64})
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
@@ -172,6 +233,11 @@ def test_diffusers(images, kind):
     )  # fmt: skip
     scheduler = diffusers.DDPMScheduler(prediction_type=kind)
     model = from_diffusers(unet, scheduler, SHAPE, "fashionmnist", terms=4)
+
+    def make(terms=4):
+        return from_diffusers(copy.deepcopy(unet), scheduler, SHAPE, "fashionmnist", terms=terms)
+
+    assert_told_apart(make, {"terms": 5})
     x, noise = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE)
     t = torch.tensor([5, 300, 900])
     with torch.no_grad():

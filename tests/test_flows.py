@@ -28,7 +28,9 @@ def small_glow(shape=(2, 4, 4), seed=0, **options) -> Glow:
 
 
 def images_for(glow: Glow, n=5) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(1).integers(0, glow.bins, (n, *glow.shape)).astype(np.uint8))
+    return torch.from_numpy(
+        np.random.default_rng(1).integers(0, glow.bins, (n, *glow.shape)).astype(np.uint8)
+    )
 
 
 def small_flow(options):
@@ -36,7 +38,8 @@ def small_flow(options):
         return small_glow(**options)
     torch.manual_seed(0)
     flow = RealNVP(
-        (2, 4, 4), **{"hidden": 6, "couplings": 2, **{k: v for k, v in options.items() if k != "family"}}
+        (2, 4, 4),
+        **{"hidden": 6, "couplings": 2, **{k: v for k, v in options.items() if k != "family"}},
     ).double()
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -66,7 +69,9 @@ def test_log_det_equals_autograd(options):
         return torch.cat([z.flatten(1) for z in glow.flow(y)[0]], 1)[0]
 
     jacobian = torch.autograd.functional.jacobian(flat, y).reshape(y.numel(), y.numel())
-    assert glow.flow(y)[2].item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), abs=1e-9)
+    assert glow.flow(y)[2].item() == pytest.approx(
+        torch.linalg.slogdet(jacobian)[1].item(), abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("options", CONFIGURATIONS)
@@ -85,7 +90,9 @@ def test_log_prob_is_the_sum_of_its_terms(options):
     _, log_prob_z, log_det = glow.encode(images)
     noise = keyed_uniform(images, glow.seed)
     assert torch.allclose(glow.log_prob(images), log_prob_z + log_det, rtol=1e-12)
-    assert torch.allclose(glow.log_prob(images), glow.log_prob_with(images, noise).detach(), rtol=1e-12)
+    assert torch.allclose(
+        glow.log_prob(images), glow.log_prob_with(images, noise).detach(), rtol=1e-12
+    )
     assert glow.log_prob(images).dtype == torch.float64
 
 
@@ -148,7 +155,9 @@ def test_samples_agree_with_the_density():
     grid = torch.tensor(list(itertools.product(range(-9, 11), repeat=4))).reshape(-1, 1, 2, 2)
     with torch.no_grad():
         probability = torch.exp(glow.log_prob_with(grid, torch.full(grid.shape, 0.5)))
-    index = (grid.clamp(0, 1).flatten(1) * torch.tensor([8, 4, 2, 1])).sum(1)  # sampling clamps to the range
+    index = (grid.clamp(0, 1).flatten(1) * torch.tensor([8, 4, 2, 1])).sum(
+        1
+    )  # sampling clamps to the range
     expected = torch.zeros(16, dtype=torch.float64).index_add_(0, index, probability)
     assert torch.allclose(frequency.double(), expected, atol=0.012)
 
@@ -170,7 +179,9 @@ def test_a_checkerboard_changes_one_colour_and_sees_the_other():
             parameter.add_(torch.randn_like(parameter))
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
     changed = (coupling(x)[0] != x)[0, 0]
-    assert changed.tolist() == [[(row + column) % 2 == 0 for column in range(4)] for row in range(4)]
+    assert changed.tolist() == [
+        [(row + column) % 2 == 0 for column in range(4)] for row in range(4)
+    ]
 
 
 def test_noise_belongs_to_the_image():
@@ -186,7 +197,9 @@ def test_noise_belongs_to_the_image():
 
 
 def test_noise_is_uniform():
-    images = torch.from_numpy(np.arange(200 * 100, dtype=np.int64).reshape(200, 1, 10, 10).astype(np.uint8))
+    images = torch.from_numpy(
+        np.arange(200 * 100, dtype=np.int64).reshape(200, 1, 10, 10).astype(np.uint8)
+    )
     images[:, 0, 0, 0] = torch.arange(200)
     noise = keyed_uniform(images, 0).flatten().numpy()
     assert np.abs(np.histogram(noise, 10, (0, 1))[0] / len(noise) - 0.1).max() < 0.01

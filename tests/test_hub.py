@@ -60,8 +60,14 @@ def card(tmp_path, home):
     shutil.copy(ZOO / "glow-fashionmnist" / "trained.json", folder)
 
     def make(repo=str(shelf)):
-        text = (ZOO / "glow-fashionmnist" / "card.yaml").read_text().replace("name: glow-fashionmnist\n", "")
-        (folder / "card.yaml").write_text(f"name: glow-fashionmnist-paper\nhosted: {{repo: {repo}}}\n{text}")
+        text = (
+            (ZOO / "glow-fashionmnist" / "card.yaml")
+            .read_text()
+            .replace("name: glow-fashionmnist\n", "")
+        )
+        (folder / "card.yaml").write_text(
+            f"name: glow-fashionmnist-paper\nhosted: {{repo: {repo}}}\n{text}"
+        )
         describe.cache_clear()
         return load_card(str(folder))
 
@@ -71,7 +77,7 @@ def card(tmp_path, home):
 def test_weights_from_a_folder(card, home):
     made = card()
     with pytest.raises(
-        ModelError, match="no weights on this machine; get them: `oodbench fetch glow-fashionmnist-paper`"
+        ModelError, match=f"no weights on this machine; get them: `oodbench fetch {made.folder}`"
     ):
         ob.load_model(str(made.folder))
     answer = CliRunner().invoke(main, ["fetch", str(made.folder)])
@@ -96,7 +102,9 @@ def test_weights_from_the_hub(card, server):
     pytest.importorskip("huggingface_hub")
     made = card("owner/glows")
     assert fetch_weights(made).read_bytes() == WEIGHTS
-    with pytest.raises(ModelError, match=r"weights.safetensors of owner/nothing@main cannot be fetched: .+"):
+    with pytest.raises(
+        ModelError, match=r"weights.safetensors of owner/nothing@main cannot be fetched: .+"
+    ):
         fetch_weights(card("owner/nothing"))
 
 

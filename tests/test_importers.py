@@ -18,8 +18,8 @@ from torch.nn import functional as F
 import oodbench as ob
 from oodbench.cli import main
 from oodbench.errors import ModelError
+from oodbench.zoo.families import family
 from oodbench.zoo.importers import convert, read_checkpoint, write_card
-from oodbench.zoo.load import FAMILIES
 
 
 @pytest.fixture
@@ -57,9 +57,21 @@ def glow_pytorch_state(coupling, steps=2, scales=2, hidden=5, learn_top=True):
             state[f"{layer}.invconv.weight"] = torch.linalg.qr(torch.randn(channels, channels))[0]
             conv(f"{layer}.block.0", channels // 2, hidden, 3, bias=False)
             conv(f"{layer}.block.2", hidden, hidden, 1, bias=False)
-            conv(f"{layer}.block.4", hidden, channels if coupling == "affine" else channels // 2, 3, bias=True)
+            conv(
+                f"{layer}.block.4",
+                hidden,
+                channels if coupling == "affine" else channels // 2,
+                3,
+                bias=True,
+            )
         if scale < scales - 1:
-            conv(f"flow.layers.{(scale + 1) * (steps + 2) - 1}.conv", channels // 2, channels, 3, bias=True)
+            conv(
+                f"flow.layers.{(scale + 1) * (steps + 2) - 1}.conv",
+                channels // 2,
+                channels,
+                3,
+                bias=True,
+            )
             channels //= 2
     if learn_top:
         conv("learn_top_fn", 2 * channels, 2 * channels, 3, bias=True)
@@ -79,7 +91,9 @@ def reference_log_prob(state, options, y):
         return (out + state[f"{name}.actnorm.bias"]) * torch.exp(state[f"{name}.actnorm.logs"])
 
     def gaussian(x, mean, logs):
-        return (-0.5 * (2 * logs + (x - mean) ** 2 / torch.exp(2 * logs) + math.log(2 * math.pi))).sum((1, 2, 3))
+        return (
+            -0.5 * (2 * logs + (x - mean) ** 2 / torch.exp(2 * logs) + math.log(2 * math.pi))
+        ).sum((1, 2, 3))
 
     total, steps = torch.zeros(len(y), dtype=y.dtype), options["K"]
     for scale in range(options["L"]):
@@ -115,19 +129,23 @@ def reference_log_prob(state, options, y):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize(("coupling", "learn_top"), [("affine", True), ("affine", False), ("additive", True)])
+@pytest.mark.parametrize(
+    ("coupling", "learn_top"), [("affine", True), ("affine", False), ("additive", True)]
+)
 def test_glow_pytorch(tmp_path, coupling, learn_top, prefix):
     state, options = glow_pytorch_state(coupling, learn_top=learn_top)
     torch.save({prefix + key: tensor for key, tensor in state.items()}, tmp_path / "glow.pt")
     imported = convert([tmp_path / "glow.pt"], {})
-    glow = FAMILIES[imported.family](**imported.config).double()
+    glow = family(imported.family).build(**imported.config).double()
     glow.load_state_dict(imported.tensors)
     images = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
     noise = torch.rand(images.shape, dtype=torch.float64)
     double = {key: tensor.double() for key, tensor in state.items()}
     with torch.no_grad():
         found = glow.eval().log_prob_with(images, noise)
-        expected = reference_log_prob(double, options, glow.dequantise(images, noise)) - 64 * math.log(256)
+        expected = reference_log_prob(
+            double, options, glow.dequantise(images, noise)
+        ) - 64 * math.log(256)
     assert torch.allclose(found, expected, rtol=1e-6)  # the converted weights are float32
 
 
@@ -149,7 +167,10 @@ def pixel_cnn_pp_state(channels, filters=3, mixtures=2):
         if skips:
             add(f"{name}.nin_skip", filters, 2 * skips * filters, kind="lin_a")
 
-    for layers, counts, skips in (("up_layers", (1, 1, 1), (0, 1)), ("down_layers", (1, 2, 2), (1, 2))):
+    for layers, counts, skips in (
+        ("up_layers", (1, 1, 1), (0, 1)),
+        ("down_layers", (1, 2, 2), (1, 2)),
+    ):
         for scale, count in enumerate(counts):
             for number in range(count):
                 block(f"{layers}.{scale}.u_stream.{number}", (2, 3), skips[0])
@@ -170,7 +191,11 @@ def reference_parameters(state, x):
 
     def weight(name):
         v = state[f"{name}.weight_v"]
-        return state[f"{name}.weight_g"] * v / v.flatten(1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1))
+        return (
+            state[f"{name}.weight_g"]
+            * v
+            / v.flatten(1).norm(dim=1).reshape(-1, *[1] * (v.ndim - 1))
+        )
 
     def conv(name, h, right=False, stride=1):
         w = weight(f"{name}.conv")
@@ -179,12 +204,16 @@ def reference_parameters(state, x):
         return F.conv2d(F.pad(h, (*side, height - 1, 0)), w, state[f"{name}.conv.bias"], stride)
 
     def grow(name, h, right):
-        out = F.conv_transpose2d(h, weight(f"{name}.deconv"), state[f"{name}.deconv.bias"], 2, output_padding=1)
+        out = F.conv_transpose2d(
+            h, weight(f"{name}.deconv"), state[f"{name}.deconv.bias"], 2, output_padding=1
+        )
         out = out[:, :, :-1]
         return out[:, :, :, :-1] if right else out[:, :, :, 1:-1]
 
     def linear(name, h):
-        return F.linear(h.permute(0, 2, 3, 1), weight(f"{name}.lin_a"), state[f"{name}.lin_a.bias"]).permute(0, 3, 1, 2)
+        return F.linear(
+            h.permute(0, 2, 3, 1), weight(f"{name}.lin_a"), state[f"{name}.lin_a.bias"]
+        ).permute(0, 3, 1, 2)
 
     def twice(h):
         return F.elu(torch.cat([h, -h], 1))
@@ -197,8 +226,14 @@ def reference_parameters(state, x):
         return h + a * torch.sigmoid(b)
 
     x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-    down, across = (lambda h: F.pad(h, (0, 0, 1, 0))[:, :, :-1]), (lambda h: F.pad(h, (1, 0))[..., :-1])
-    us, uls = [down(conv("u_init", x))], [down(conv("ul_init.0", x)) + across(conv("ul_init.1", x, right=True))]
+    down, across = (
+        (lambda h: F.pad(h, (0, 0, 1, 0))[:, :, :-1]),
+        (lambda h: F.pad(h, (1, 0))[..., :-1]),
+    )
+    us, uls = (
+        [down(conv("u_init", x))],
+        [down(conv("ul_init.0", x)) + across(conv("ul_init.1", x, right=True))],
+    )
     for scale in range(3):
         us.append(block(f"up_layers.{scale}.u_stream.0", us[-1], False))
         uls.append(block(f"up_layers.{scale}.ul_stream.0", uls[-1], True, us[-1]))
@@ -209,9 +244,14 @@ def reference_parameters(state, x):
     for scale in range(3):
         for number in range(1 if scale == 0 else 2):
             u = block(f"down_layers.{scale}.u_stream.{number}", u, False, us.pop())
-            ul = block(f"down_layers.{scale}.ul_stream.{number}", ul, True, torch.cat([u, uls.pop()], 1))
+            ul = block(
+                f"down_layers.{scale}.ul_stream.{number}", ul, True, torch.cat([u, uls.pop()], 1)
+            )
         if scale < 2:
-            u, ul = grow(f"upsize_u_stream.{scale}", u, False), grow(f"upsize_ul_stream.{scale}", ul, True)
+            u, ul = (
+                grow(f"upsize_u_stream.{scale}", u, False),
+                grow(f"upsize_ul_stream.{scale}", ul, True),
+            )
     return linear("nin_out", F.elu(ul))
 
 
@@ -226,7 +266,11 @@ def reference_mixture(parameters, x, mixtures):
         if channel == 1:
             mean = mean + torch.tanh(rest[:, 0, 2]) * x[:, None, 0]
         if channel == 2:
-            mean = mean + torch.tanh(rest[:, 1, 2]) * x[:, None, 0] + torch.tanh(rest[:, 2, 2]) * x[:, None, 1]
+            mean = (
+                mean
+                + torch.tanh(rest[:, 1, 2]) * x[:, None, 0]
+                + torch.tanh(rest[:, 2, 2]) * x[:, None, 1]
+            )
         inverse = torch.exp(-rest[:, channel, 1].clamp(min=-7))
         value = x[:, None, channel]
         upper = torch.where(value > 0.999, 1.0, torch.sigmoid(inverse * (value - mean + 1 / 255)))
@@ -240,7 +284,7 @@ def test_pixel_cnn_pp(tmp_path, channels):
     state = pixel_cnn_pp_state(channels)
     torch.save({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "pixelcnn.pt")
     imported = convert([tmp_path / "pixelcnn.pt"], {})
-    model = FAMILIES[imported.family](**imported.config)
+    model = family(imported.family).build(**imported.config)
     model.load_state_dict(imported.tensors)
     images = torch.randint(100, 160, (2, *imported.config["shape"]), dtype=torch.uint8)
     images[:, :, :2] = torch.tensor([0, 255], dtype=torch.uint8)[:, None]
@@ -256,8 +300,19 @@ def test_pixel_cnn_pp(tmp_path, channels):
 
 
 def imported_model(tmp_path, name, files, trained_on, *options, view=""):
-    arguments = ["import", *map(str, files), "--out", str(tmp_path / name), "--trained-on", trained_on, "--view", view]
-    result = CliRunner().invoke(main, arguments + [word for option in options for word in ("--option", option)])
+    arguments = [
+        "import",
+        *map(str, files),
+        "--out",
+        str(tmp_path / name),
+        "--trained-on",
+        trained_on,
+        "--view",
+        view,
+    ]
+    result = CliRunner().invoke(
+        main, arguments + [word for option in options for word in ("--option", option)]
+    )
     assert result.exit_code == 0, result.output
     return ob.load_model(str(tmp_path / name))
 
@@ -277,14 +332,22 @@ def test_likelihood_regret_vae(tmp_path, shared_weights):
     images = float_images(f"fashionmnist/test[:6]@{view}")
 
     def norm(state, name, x):
-        parts = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        parts = [
+            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        ]
         return F.relu(F.batch_norm(x, *parts))
 
     h = images / 255
     for conv, batch_norm in [("input-conv", "input-BN"), ("pyramid:32-64:conv", "pyramid:64:batchnorm"),
                              ("pyramid:64-128:conv", "pyramid:128:batchnorm")]:  # fmt: skip
-        h = norm(down, f"main.{batch_norm}", F.conv2d(h, down[f"main.{conv}.weight"], stride=2, padding=1))
-    mean, log_variance = (F.conv2d(h, down[f"{c}.weight"], down[f"{c}.bias"]).flatten(1) for c in ("conv1", "conv2"))
+        h = norm(
+            down,
+            f"main.{batch_norm}",
+            F.conv2d(h, down[f"main.{conv}.weight"], stride=2, padding=1),
+        )
+    mean, log_variance = (
+        F.conv2d(h, down[f"{c}.weight"], down[f"{c}.bias"]).flatten(1) for c in ("conv1", "conv2")
+    )
     with torch.no_grad():
         found_mean, found_log_std = model.posterior(images / 255 * 2 - 1)
     assert torch.allclose(found_mean, mean, atol=1e-4)
@@ -298,7 +361,9 @@ def test_likelihood_regret_vae(tmp_path, shared_weights):
         ("pyramid:64-32:convt", "pyramid:32:batchnorm", 2, 1),
     ]:
         h = norm(
-            up, f"main.{batch_norm}", F.conv_transpose2d(h, up[f"main.{conv}.weight"], stride=stride, padding=padding)
+            up,
+            f"main.{batch_norm}",
+            F.conv_transpose2d(h, up[f"main.{conv}.weight"], stride=stride, padding=padding),
         )
     logits = F.conv_transpose2d(h, up["main.final:32-1:convt.weight"], stride=2, padding=1)
     expected = -F.cross_entropy(logits, images[:, 0].long(), reduction="none").double().sum((1, 2))
@@ -309,7 +374,9 @@ def test_likelihood_regret_vae(tmp_path, shared_weights):
 def test_likelihood_regret_vae_prefers_mnist(tmp_path, shared_weights):
     """Its authors' saved likelihoods (200 images a set, 1,000 draws) give 0.191 and 3.19 bits/dim in-dist."""
     folder, view = shared_weights / "likelihood-regret-fmnist", "resize32-bilinear-aa"
-    model = imported_model(tmp_path, "xiao", sorted(folder.glob("*.pth")), "fashionmnist", view=view)
+    model = imported_model(
+        tmp_path, "xiao", sorted(folder.glob("*.pth")), "fashionmnist", view=view
+    )
     sets = [ob.load_images(f"{name}/test[:100]@{view}") for name in ("fashionmnist", "mnist")]
     test, ood = (ob.measure(model, images, "log_prob")["log_prob"] for images in sets)
     assert ob.auroc(-test, -ood).value == pytest.approx(0.19, abs=0.07)
@@ -349,7 +416,9 @@ def test_masked_pixelcnn(tmp_path, shared_weights):
 
     h = conv("conv1", (images / 255 - 0.1307) / 0.3081)
     for _ in range(5):
-        h = h + F.relu(conv("block.conv3", F.relu(conv("block.conv2", F.relu(conv("block.conv1", h))))))
+        h = h + F.relu(
+            conv("block.conv3", F.relu(conv("block.conv2", F.relu(conv("block.conv1", h)))))
+        )
     logits = conv("conv3", F.relu(conv("conv2", F.relu(h))))
     expected = -F.cross_entropy(logits, images[:, 0].long(), reduction="none").double().sum((1, 2))
     with torch.no_grad():

@@ -10,8 +10,8 @@ from oodbench.passes.work import open_images
 from oodbench.plan import make_plan
 from oodbench.suite import Pair, Suite, load_suite
 from oodbench.zoo.describe import describe
+from oodbench.zoo.families import family
 from oodbench.zoo.importers import Imported, write_card
-from oodbench.zoo.load import FAMILIES
 
 
 def suite(**changes):
@@ -66,13 +66,13 @@ def test_untrained_models_are_skipped_with_the_command(tmp_path):
         "trained_on: fashionmnist\nlikelihood: uniform dequantisation, one draw\n"
     )
     assert reasons(make_plan(suite(models=[str(tmp_path / "m")]))) == [
-        f"fresh has no weights; make them: `oodbench train {tmp_path / 'm'}`"
+        f"fresh has no weights; make them: `oodbench train {tmp_path}/m --out {tmp_path}/m`"
     ]
 
 
 def test_a_card_s_own_view_takes_the_place_of_the_rule(tmp_path):
     config = {"shape": [1, 32, 32], "width": 2, "latent": 3}
-    tensors = FAMILIES["dcgan-vae"](**config).state_dict()
+    tensors = family("dcgan-vae").build(**config).state_dict()
     imported = Imported("dcgan-vae", config, "importance-weighted bound", tensors)
     write_card(imported, tmp_path / "xiao", "xiao", "fashionmnist", "resize32-bilinear-aa", {})
     pairs = [Pair(in_dist="fashionmnist", ood=["mnist", "noise", "mnist@pad32"])]

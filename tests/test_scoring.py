@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils import parametrize
 
 import oodbench as ob
+from oodbench.errors import ModelError
 from oodbench.models.flows import ActNorm
 from oodbench.models.glow import Glow
 from oodbench.models.pixelcnn import PixelCNN
@@ -24,7 +25,9 @@ def images_of(model, n=4):
 def test_a_shipped_model_and_its_scoring_form_agree(name):
     model = ob.load_model(name)
     own = load_card(name).trained_on
-    source = f"{own}/ref" if own in ("fashionmnist", "mnist", "cifar10") else "svhn/test"  # what the sample holds
+    source = (
+        f"{own}/ref" if own in ("fashionmnist", "mnist", "cifar10") else "svhn/test"
+    )  # what the sample holds
     images = torch.from_numpy(ob.load_images(source, like=model).images[:8].copy())
     before = model.log_prob(images)
     form = scoring_form(model)
@@ -65,6 +68,16 @@ def test_a_folded_flow_still_inverts():
     images = torch.from_numpy(ob.load_images("fashionmnist/test[:4]").images.copy())
     z, *_ = form.encode(images)
     assert torch.equal(form.decode(z), images)
+
+
+@pytest.mark.parametrize("lu", [False, True])
+def test_a_flow_that_was_never_set_is_refused_in_both_forms(lu):
+    glow = Glow((1, 4, 4), 2, 2, hidden=4, lu=lu).eval()
+    with pytest.raises(ModelError) as unfolded:
+        glow.log_prob(images_of(glow))
+    with pytest.raises(ModelError) as folded:
+        scoring_form(glow)
+    assert str(folded.value) == str(unfolded.value)
 
 
 def test_batches_shrink_where_layers_are_large():

@@ -29,9 +29,8 @@ from oodbench.report.story import Told, both_directions, decomposition, overtaki
 from oodbench.runner import Options, run_suite
 from oodbench.store import read_rows
 from oodbench.suite import Analysis, Pair, Suite
-from oodbench.zoo.cards import CAPABILITIES
 from oodbench.zoo.describe import describe
-from oodbench.zoo.load import FAMILIES
+from oodbench.zoo.families import FAMILIES
 
 FLASH = Analysis(images=20, gray=(0, 50), samples=4, probes=4)
 
@@ -132,10 +131,10 @@ SMALL = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_plan_knows_what_each_family_can_give(family):
-    model = FAMILIES[family](shape=(1, 32, 32), **SMALL.get(family, {}))
+    model = FAMILIES[family].build(shape=(1, 32, 32), **SMALL.get(family, {}))
     named = [entry.capability for entry in statistics.values()]
     asked = {name for one in named for name in ([one] if isinstance(one, str) else one.values())} - {""} | {"sample"}
-    assert {name for name in asked if hasattr(model, name)} == CAPABILITIES[family] & asked
+    assert {name for name in asked if hasattr(model, name)} == FAMILIES[family].capabilities & asked
 
 
 # samples

@@ -52,7 +52,9 @@ def test_a_card_is_trained_into_a_loadable_card(card, tmp_path):
     model = ob.load_model(str(tmp_path / "out"))
     images = ob.load_images("tiny/ref", like=model)
     log_prob = ob.measure(model, images, "log_prob")["log_prob"]
-    assert ob.bits_per_dim(log_prob, images.shape).mean() == pytest.approx(record["ref_bits_per_dim"], abs=0.1)
+    assert ob.bits_per_dim(log_prob, images.shape).mean() == pytest.approx(
+        record["ref_bits_per_dim"], abs=0.1
+    )
     assert record["ref_bits_per_dim"] < 8
 
 
@@ -70,7 +72,9 @@ def test_training_goes_on_from_its_last_checkpoint(card, tmp_path, capsys):
     assert log.step.tolist() == [7, 15]  # of both sittings
     assert log.notna().all(axis=None)
     assert load_card(str(tmp_path / "out")).recipe.steps == 16
-    assert train(load_card(str(tmp_path / "long")), tmp_path / "out", "cpu", 1) == record  # nothing left to do
+    assert (
+        train(load_card(str(tmp_path / "long")), tmp_path / "out", "cpu", 1) == record
+    )  # nothing left to do
 
 
 def test_ref_and_train_share_no_image(card):
@@ -88,7 +92,9 @@ def test_a_background_model_sees_mutated_pixels(card, tmp_path):
 
 def test_mutation_replaces_the_stated_share_of_pixels():
     images = torch.full((50, 3, 32, 32), 7, dtype=torch.uint8)
-    changed = (mutate(images, 0.2, torch.Generator().manual_seed(0)) != images).double().mean().item()
+    changed = (
+        (mutate(images, 0.2, torch.Generator().manual_seed(0)) != images).double().mean().item()
+    )
     assert changed == pytest.approx(0.2 * 255 / 256, abs=0.005)
     assert torch.equal(mutate(images, 0.0), images)
     values = mutate(images, 1.0, torch.Generator().manual_seed(0)).double()
@@ -134,13 +140,18 @@ def test_training_watches_how_well_raw_likelihood_detects(card, tmp_path):
     log = pd.read_csv(tmp_path / "out" / "log.csv")
     model = ob.load_model(str(tmp_path / "out"))
     scores = {
-        name: -ob.measure(model, ob.load_images(name), "log_prob")["log_prob"] for name in ("tiny/ref", "fashionmnist")
+        name: -ob.measure(model, ob.load_images(name), "log_prob")["log_prob"]
+        for name in ("tiny/ref", "fashionmnist")
     }
     expected = area_under_roc(scores["tiny/ref"], scores["fashionmnist"][:500])
-    assert log.auroc_fashionmnist.iloc[-1] == pytest.approx(expected, abs=5e-3)  # of the weights as stored
+    assert log.auroc_fashionmnist.iloc[-1] == pytest.approx(
+        expected, abs=5e-3
+    )  # of the weights as stored
 
 
-def test_weights_are_stored_in_half_precision_where_that_changes_nothing(card, tmp_path, monkeypatch):
+def test_weights_are_stored_in_half_precision_where_that_changes_nothing(
+    card, tmp_path, monkeypatch
+):
     monkeypatch.setattr("oodbench.zoo.train.HALF_FROM", 16)  # the tiny model's largest tensors
     record = train(card(), tmp_path / "half", "cpu", 1)
     assert record["storage"] == "float16"
@@ -150,7 +161,10 @@ def test_weights_are_stored_in_half_precision_where_that_changes_nothing(card, t
     half, full = (tmp_path / name / "weights.safetensors" for name in ("half", "full"))
     assert half.stat().st_size < 0.95 * full.stat().st_size
     images = ob.load_images("tiny/ref")
-    one, two = (ob.measure(ob.load_model(str(path.parent)), images, "log_prob")["log_prob"] for path in (half, full))
+    one, two = (
+        ob.measure(ob.load_model(str(path.parent)), images, "log_prob")["log_prob"]
+        for path in (half, full)
+    )
     assert ob.bits_per_dim(one - two, images.shape) == pytest.approx(0, abs=1e-3)
 
 

@@ -86,7 +86,7 @@ class Card(BaseModel):
 
     local: ClassVar[bool] = False
     unhashable: ClassVar[str] = ""
-    """Workers load a card by its reference, and its weights are hashed; see :class:`oodbench.zoo.describe.UserModel`."""
+    """As of a user's model: workers can load every card, and its weights can be hashed."""
 
     @field_validator("name", "family")
     @classmethod
@@ -146,7 +146,7 @@ class Card(BaseModel):
         return dict(json.loads(path.read_text("utf-8")))
 
     def _training(self) -> str:
-        """The command that trains this card, and for one at a path writes the weights to where they are looked for."""
+        """The command that trains this card and writes the weights to where they are looked for."""
         where = shlex.quote(self.reference)
         return f"oodbench train {where}" + f" --out {where}" * (self.reference != self.name)
 
@@ -176,7 +176,7 @@ class Card(BaseModel):
             )
 
     def identity(self) -> str:
-        """SHA-256 of what a cached column belongs to: the weights as they are on disk, and the code that reads them.
+        """SHA-256 of what a cached column belongs to: the weights as they are on disk, and their code.
 
         The code is named by the versions of the family and of the folded form in which its models are scored.
         """

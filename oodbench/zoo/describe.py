@@ -63,8 +63,9 @@ class UserModel:
     def identity(self) -> str:
         """SHA-256 over everything that can change the model's numbers, as it was when it was made.
 
-        That is the instance's value, or what its own method ``identity()`` returns, and the code of the files that make
-        it. Where a part cannot be hashed (:attr:`unhashable`) it is a random one: what is measured is never found again.
+        That is the instance's value, or what its own method ``identity()`` returns, and the code of the files
+        that make it. Where a part cannot be hashed (:attr:`unhashable`) it is a random one: what is measured is
+        never found again.
         """
         return self._identity
 
@@ -136,7 +137,7 @@ def describe(reference: str) -> Card | UserModel:
 
 
 def made_twice(name: str) -> str | None:
-    """Make a user's model again, under another number of threads: a sentence where another model comes of it."""
+    """Make a user's model again, with other threads: a sentence where another model comes of it."""
     described = describe(name)
     if not isinstance(described, UserModel) or described.unhashable:
         return None
@@ -160,7 +161,7 @@ def _another_number_of_threads() -> Iterator[None]:
 
 
 def relatives(reference: str, of: Of) -> list[str]:
-    """References of the models that a statistic is asked of: the model, its background model, or its ensemble.
+    """References of the models that a statistic is asked of: the model, its background, or its ensemble.
 
     What a card at a path names is its sibling where there is one, else the zoo's.
     """
@@ -180,7 +181,7 @@ def _relative(model: Card | UserModel, name: str) -> str:
 
 
 def unknown_names(model: Card | UserModel) -> list[str]:
-    """A sentence for each name of a model or of an image set that the model gives and that does not exist here."""
+    """A sentence for each name of a model or an image set that the model gives and that does not exist."""
     relations = [("background", model.background), ("general", model.general)]
     relations += [("ensemble", name) for name in model.ensemble]
     faults = [(field, unknown_model(model, name)) for field, name in relations if name]
@@ -198,7 +199,7 @@ def unknown_model(model: Card | UserModel, name: str) -> str | None:
 
 
 def unknown_set(name: str) -> str | None:
-    """Why no image set has this name, or None: the catalog's, those in ``$OODBENCH_DATA``, and paths are known."""
+    """Why no image set has this name, or None: the catalog's, those in ``$OODBENCH_DATA``, and paths do."""
     if not name:
         return "it names no image set; `oodbench list data` shows all"
     own = own_sets(catalog())

@@ -1,4 +1,4 @@
-"""The families of models: what builds one, which version its code has, and what it can do. Imports no torch."""
+"""The families of models: what builds one, the version of its code, what it can do. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Family:
 
     Attributes
     ----------
-    builder : ``module:name`` in ``oodbench.models`` of what takes a card's configuration; imported when it is called
+    builder : ``module:name`` in ``oodbench.models``, which takes a card's configuration; imported when called
     capabilities : methods that statistics ask for, so that a plan knows them without loading a model
     version : part of every model's identity; a new one whenever the family's numbers change
     sampler_version : part of every drawn set's identity; None where the family draws none

@@ -25,8 +25,8 @@ LARGEST_BATCH = 64
 class ChannelMixing(nn.Module):
     """An ActNorm and the 1×1 convolution after it as one affine map with a constant log-determinant.
 
-    ``W·((x + b)·e^s) = (W·diag e^s)·x + W·(b·e^s)``, ``log_det = H·W·(Σ s + log|det W|)``. An ActNorm that was never
-    set is a :class:`ModelError`, as in the unfolded model.
+    ``W·((x + b)·e^s) = (W·diag e^s)·x + W·(b·e^s)``, ``log_det = H·W·(Σ s + log|det W|)``.
+    An ActNorm that was never set is a :class:`ModelError`, as in the unfolded model.
     """
 
     weight: Tensor
@@ -86,9 +86,9 @@ def _fold(module: nn.Module) -> None:
 def _plain(module: nn.Module) -> nn.Module:
     """The layer with its parametrised weight computed.
 
-    A parametrised layer has a class of its own, made from the layer's class, whose property `weight` computes.
-    `remove_parametrizations` would take that property from the original too, since a deep copy shares its class. So the
-    layer is made of the class below, without `__init__`, which would want its arguments and draw random weights.
+    A parametrised layer has a class of its own, made from the layer's, whose property `weight` computes.
+    `remove_parametrizations` would take that property from the original too, since a deep copy shares its
+    class. So the layer is made of the class below, without `__init__`, which would draw random weights.
     """
     base: Any = type(module).__bases__[0]
     plain: nn.Module = base.__new__(base)
