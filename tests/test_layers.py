@@ -11,7 +11,8 @@ import pytest
 from oodbench.paths import PACKAGE
 
 LAYERS = [
-    {"errors", "types", "paths", "contract", "progress", "yaml_files"},
+    {"errors", "types", "paths", "contract", "progress", "yaml_files", "names"},
+    {"sources", "digests", "plugin_files"},
     {"suite", "registry", "store"},
     {"models", "data", "scorers", "metrics"},
     {"statistics", "zoo"},
@@ -20,7 +21,8 @@ LAYERS = [
     {"trials"},
     {"analysis"},
     {"report"},
-    {"testing", "listing"},
+    {"testing", "listing", "work"},
+    {"screen", "cache"},
     {"runner"},
     {"cli"},
 ]
