@@ -106,9 +106,10 @@ def _joined(*parts: str) -> str:
 
 def _plain_name(code: Any) -> str:
     """A qualified name, without the name of a plugin's private package or of the file that holds it."""
-    module = getattr(code, "__module__", None) or ""
-    inside = getattr(code, "__qualname__", None) or getattr(code, "__name__", type(code).__name__)
-    return inside if module.startswith(PRIVATE) or module == "__main__" else f"{module}.{inside}"
+    module: str = getattr(code, "__module__", None) or ""
+    inside: str = getattr(code, "__qualname__", None) or code.__name__
+    own = module.startswith(PRIVATE) or module == "__main__"
+    return inside if own else f"{module}.{inside}"
 
 
 @functools.cache

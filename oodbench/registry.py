@@ -125,7 +125,7 @@ class Registry(Mapping[str, T], Generic[T]):
         taken = self._taken(name)
         if taken not in ("", source.place):
             raise ScorerError(
-                f"the {self.kind} name {name!r} is asked for by {source.place}, but taken by {taken}; choose another"
+                f"the {self.kind} name {name!r} is taken, by {taken}; choose another in {source.place}"
             )
         self._entries[name], self._sources[name] = entry, source
 

@@ -86,7 +86,7 @@ SHADOWS = [
 def test_a_shipped_name_is_refused_with_both_places(tmp_path, code, place):
     path = tmp_path / "mine.py"
     path.write_text(HEAD + code)
-    with pytest.raises(ScorerError, match="taken by") as refused:
+    with pytest.raises(ScorerError, match="is taken, by") as refused:
         load_plugin(path)
     assert str(path) in str(refused.value)
     assert place in str(refused.value)
