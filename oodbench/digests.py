@@ -32,7 +32,7 @@ import numpy as np
 from oodbench.errors import UnhashableError
 from oodbench.paths import PACKAGE
 from oodbench.plugin_files import PRIVATE
-from oodbench.sources import code_digest, import_root, in_library
+from oodbench.syntax import code_digest, import_root, in_library
 
 __all__ = ["code_digest", "source_file", "value_digest"]
 

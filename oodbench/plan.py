@@ -347,10 +347,8 @@ class _Planner:
         fits = reads_reference(scorer.fit, scorer.needs)
         ref = self.resolver.images_or_none(ref_ref)
         reason = cannot_give(model, scorer.all_needs)
-        if fits and ref is None:
-            reason = str(self.resolver._images[ref_ref])
-        elif fits and ref is not None and ref.n < scorer.least_reference:
-            reason = scorer.too_few(ref.n)
+        if fits and not reason:
+            reason = self._lacks_reference(scorer, ref_ref)
         if reason:
             self._skip(*pair, reason, model.name, scorer.name)
             return
@@ -362,6 +360,14 @@ class _Planner:
             self.made.trials.append(
                 self._trial(model, scorer, size, (test, ood, ref if fits else None))
             )
+
+    def _lacks_reference(self, scorer: Scorer, ref: ImageRef) -> str | None:
+        """Why a scorer cannot be fitted, or None."""
+        try:
+            found = self.resolver.images(ref)
+        except DataError as error:
+            return str(error)
+        return scorer.too_few(found.n) if found.n < scorer.least_reference else None
 
     def _trial(
         self, model: Model, scorer: Scorer, size: int, sets: tuple[Images, Images, Images | None]

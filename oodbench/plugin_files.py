@@ -18,7 +18,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from oodbench.sources import is_neighbour
+from oodbench.syntax import is_neighbour
 
 PRIVATE = "oodbench_plugin_"
 

@@ -22,7 +22,7 @@ from oodbench.errors import OodbenchError, ScorerError, UnknownNameError, did_yo
 from oodbench.names import checked_identifier, checked_name
 from oodbench.paths import PACKAGE
 from oodbench.plugin_files import execute, purge
-from oodbench.sources import source_files
+from oodbench.syntax import source_files
 from oodbench.types import Pass, Scorer, TunesOn, split_need
 
 T = TypeVar("T")

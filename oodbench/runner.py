@@ -12,7 +12,7 @@ from oodbench.errors import StoreError
 from oodbench.passes.executors import Executor, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.work import forget
-from oodbench.plan import Plan, make_plan
+from oodbench.plan import make_plan
 from oodbench.registry import load_plugin, registered_by
 from oodbench.report import foreign_files, write_report
 from oodbench.screen import Screen

@@ -13,6 +13,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,12 @@ class ColumnStore:
         try:
             with np.load(io.BytesIO(read_sealed(path)), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (DamagedError, zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
             logger.warning("the cached shard %s is damaged (%s); it is measured again", path, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what cannot be removed is written over
+                path.unlink()
             return None
         about = json.loads(arrays.pop(ABOUT).tobytes())
         return Shard(arrays, about)

@@ -12,7 +12,6 @@ from oodbench.names import checked_name
 from oodbench.paths import PACKAGE
 from oodbench.yaml_files import load_yaml
 
-
 Entry = str | dict[str, str]
 """A model or an image set of a suite: a name or a path, or ``shown name: path``."""
 LARGEST_SEED = 2**32 - 1

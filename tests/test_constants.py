@@ -11,6 +11,7 @@ import pytest
 import sklearn.model_selection
 import torch
 from click.testing import CliRunner
+from oodbench.passes.shards import shard_starts
 from PIL import Image
 from torch.nn import functional as F
 
@@ -30,7 +31,6 @@ from oodbench.models.pixel_likelihood import PixelLikelihood
 from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
 from oodbench.passes.batches import prepare
 from oodbench.passes.executors import default_workers
-from oodbench.passes.shards import shard_starts
 from oodbench.plan import make_plan
 from oodbench.registry import models as user_models
 from oodbench.registry import register_model

@@ -23,7 +23,7 @@ from torch import nn
 from oodbench.digests import code_digest, source_file, value_digest
 from oodbench.errors import UnhashableError
 from oodbench.paths import PACKAGE
-from oodbench.sources import source_files
+from oodbench.syntax import source_files
 
 
 @dataclass

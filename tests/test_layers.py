@@ -12,7 +12,7 @@ from oodbench.paths import PACKAGE
 
 LAYERS = [
     {"errors", "types", "paths", "contract", "progress", "yaml_files", "names"},
-    {"sources", "digests", "plugin_files"},
+    {"syntax", "digests", "plugin_files"},
     {"suite", "registry", "store"},
     {"models", "data", "scorers", "metrics"},
     {"statistics", "zoo"},

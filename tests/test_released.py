@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oodbench.registry import statistics
-from oodbench.sources import module_file, written
+from oodbench.syntax import module_file, written
 
 RECORD = Path(__file__).parent / "released.json"
 ROOT = Path(__file__).parents[1]

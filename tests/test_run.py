@@ -18,9 +18,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import oodbench as ob
-from oodbench import runner, store
+from oodbench import store
 from oodbench.errors import StoreError
-from oodbench.passes import shards
 from oodbench.passes.work import ShardTask
 from oodbench.registry import models as user_models
 from oodbench.registry import register_model, register_scorer

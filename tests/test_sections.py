@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from oodbench.analysis.samples import draw_samples, samples_path
+from oodbench.passes.shards import ImageRef, open_images
+from oodbench.report.story import Told, both_directions, decomposition, overtaking, story
 
 import oodbench as ob
-from oodbench.analysis.samples import draw_samples, samples_path
 from oodbench.analysis.tasks import grayed
 from oodbench.contract import bits_per_dim
 from oodbench.data.views import apply_view
 from oodbench.errors import DataError
 from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_uniform
-from oodbench.passes.shards import ImageRef, open_images
 from oodbench.paths import PACKAGE
 from oodbench.registry import statistics
 from oodbench.report.gallery import gallery
 from oodbench.report.page import html_page, markdown_page
 from oodbench.report.reproduction import Claim, claims, reproduction, verdict
-from oodbench.report.story import Told, both_directions, decomposition, overtaking, story
 from oodbench.runner import Options, run_suite
 from oodbench.store import read_rows
 from oodbench.suite import Analysis, Pair, Suite

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from oodbench.analysis.second_order import Expected, Expansion, expand, variance_sums
+from oodbench.analysis.second_order import Expansion, Expected, expand, variance_sums
 from oodbench.data.images import ImageSet, load_images
 from oodbench.passes.batches import measure
 from oodbench.zoo.describe import describe
