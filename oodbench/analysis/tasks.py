@@ -121,7 +121,7 @@ def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
 
 
 def _of_subject(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
-    model, test = subject.model, subject.test
+    model = subject.model
     for role, images in _sets_of(subject):
         ref = [_of(subject, "ref", subject.ref)] if subject.ref else []
         head = _head("likelihood", plan, subject, role, images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from oodbench.passes.values import SHARD, ImageRef
 from oodbench.paths import home
 from oodbench.registry import statistics
 from oodbench.store import ColumnStore, DamagedError, Shard, array_bytes, map_sealed, write_sealed
+from oodbench.types import Pass
 from oodbench.zoo.describe import describe
 
 
@@ -119,15 +121,17 @@ class ShardTask:
         entry = statistics[self.statistic]
         if entry.identity != self.identity:
             raise ChangedError(f"the statistic {self.statistic} is another here than in the plan; was its file edited?")
-        if entry.model_free:
-            columns = dict(entry.compute(images))
-        else:
-            columns = run_pass(entry, self._model(), images, self._prepared())
+        columns = self._measured(entry, images)
         checked = {name: as_column(entry, name, values, images) for name, values in columns.items()}
         seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
         about = self._about(len(images)) | {"seconds": seconds, "cpu_seconds": cpu_seconds}
         ColumnStore().put(self.key, Shard(checked, about))
         return len(images)
+
+    def _measured(self, entry: Pass, images: np.ndarray) -> Mapping[str, np.ndarray]:
+        if entry.model_free:
+            return entry.compute(images)
+        return run_pass(entry, self._model(), images, self._prepared())
 
     def _images(self) -> np.ndarray:
         images = open_images(self.images).images[self.start : self.start + SHARD]

@@ -86,8 +86,9 @@ class ResultsFolder:
         known = self._damaged.setdefault(table, [])
         fresh = [line for line in damaged if line not in known]
         known += fresh
-        for line in fresh:
-            logger.warning("a line of %s is not what was written; what it said is computed again", self.path(table))
+        if fresh:
+            told = "%d lines of %s are not what was written; what they said is computed again"
+            logger.warning(told, len(fresh), self.path(table))
         return rows
 
     def _set_aside(self, table: str) -> None:
