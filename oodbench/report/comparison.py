@@ -45,15 +45,17 @@ def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
     found = [_difference(row, one, other) for row in shared]
     corrected = holm([test.p for test in found])
     lines = [
-        [
-            row["model"],
-            f"{row['in_dist']} → {row['ood']}",
-            *_aurocs(row, one, other),
-            *_tested(test, p),
-        ]
+        [*_names(row, known), *_aurocs(row, one, other), *_tested(test, p)]
         for row, test, p in zip(shared, found, corrected, strict=True)
     ]
     return ["model", "pair", one, other, "difference", "p", "p, Holm"], lines
+
+
+def _names(row: Row, known: list[Row]) -> list[str]:
+    """The model and the pair of sets as plain text, with the seed where there are several."""
+    seeds = {one.get("seed", 0) for one in known}
+    seed = f", seed {row.get('seed', 0)}" if len(seeds) > 1 else ""
+    return [f"{row['model']}{seed}", f"{row['in_dist']} → {row['ood']}"]
 
 
 def _aurocs(row: Row, *names: str) -> list[str]:

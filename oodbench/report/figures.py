@@ -127,13 +127,15 @@ def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None
         axes.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=axes.transAxes)
         axes.set(xticks=[])
         return
+    highest = 0.0
     for one, (colour, dash) in zip(row["sets"], _looks()):
         heights, edges = _density(one["counts"], row["span"])
+        highest = max(highest, float(heights.max()))
         look: Any = {"color": colour, "baseline": 0}
         axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
         label = labels[one["set"]]
         axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
-    axes.set(xlim=row["span"], ylim=(0, None))
+    axes.set(xlim=row["span"], ylim=(0, 1.05 * highest or 1))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, 1.32), "handlelength": 1.6}
     axes.legend(frameon=False, **legend)

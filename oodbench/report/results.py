@@ -126,13 +126,18 @@ def read_results(folder: Path) -> Results:
         raise StoreError(
             f"{folder / ROWS} has no rows; run the suite first: `oodbench run --suite paper`"
         )
-    if not (folder / "comparisons.jsonl").exists():
-        found["comparisons.jsonl"] = read_rows(folder / COMPARISONS)
+    found["comparisons.jsonl"] = read_comparisons(folder)
     for row in found[ROWS]:
         _demand_fields(folder / ROWS, row)
     for name, rows in found.items():
         cells([row for row in rows if row.get("status") != "skipped"], *CELLS[name])
     return Results(folder, *found.values())
+
+
+def read_comparisons(folder: Path) -> list[Row]:
+    """The comparisons of scorers that a folder stores, under their older name where there is no other."""
+    path = folder / "comparisons.jsonl"
+    return read_rows(path if path.exists() else folder / COMPARISONS)
 
 
 def _demand_fields(path: Path, row: Row) -> None:

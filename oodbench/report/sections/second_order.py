@@ -107,7 +107,8 @@ def _figure(name: str, in_dist: str, likelihoods: list[Row], curves: list[Row]) 
     own = [row for row in curves if row["in_dist"] == in_dist]
     drawn = [one["set"] for row in own for one in row["sets"]]
     measured = [row for row in likelihoods if row["in_dist"] == in_dist and row["role"] == "ood"]
-    known = drawn or [in_dist, *(row["images"] for row in measured if not row["synthetic"])]
+    real = sorted(row["images"] for row in measured if not row["synthetic"])
+    known = drawn or [in_dist, *real]
     sets = ", ".join(text(one) for one in distinct(known))
     caption = (
         "Mean and variance of each pixel over the images of a set, in units of the full scale: "
