@@ -221,9 +221,14 @@ def test_nothing_finite_is_a_figure_that_says_so(tmp_path, random):
 def test_a_grid_that_is_not_its_row_s_is_refused(tmp_path, random):
     folder = folder_of(tmp_path / "f", random)
     path = folder / "grids/0.png"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
     with pytest.raises(StoreError, match=r"0\.png is not the picture that its row names"):
         write_report(folder)
+    path.write_bytes(content)
+    write_report(folder)
+    path.unlink()
+    assert "0.png: No such file" in "".join(check_report(folder))
 
 
 def test_sets_of_one_short_name_have_a_legend_entry_each(tmp_path, random):
@@ -251,6 +256,22 @@ def test_the_figure_of_trainings_leaves_out_unwatched_ones_and_joins_an_ensemble
         {line.get_color() for line in members} == {members[1].get_color()} != {single.get_color()}
     )
     assert len(members) == 2
+
+
+def test_contracted_sets_of_two_views_have_a_legend_entry_each(tmp_path, random):
+    folder = folder_of(tmp_path / "f", random)
+    points = {
+        "curve": [[0, 1.0, 0.1, 1.0], [100, 3.0, 0.1, 3.0]],
+        "in_dist_bits_per_dim": [3, 0, 3],
+    }
+    rows = [
+        explained("graying", "ood", name, **points) for name in ("a/test@x", "a/test@y", "b/test@x")
+    ]
+    write_rows(folder / "analysis.jsonl", rows)
+    write_report(folder)
+    drawing = (folder / "figures/glow-fashionmnist-graying.svg").read_text()
+    shown = re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
+    assert {"a/test@x", "a/test@y", "b/test"} <= set(shown)
 
 
 # sections

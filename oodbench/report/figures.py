@@ -6,7 +6,7 @@ open figures and settings stay as they are and change nothing here.
 
 from __future__ import annotations
 
-import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from oodbench.errors import StoreError
 from oodbench.metrics.comparison import critical_difference
 from oodbench.paths import write_whole
 from oodbench.report.comparison import common, ranked
+from oodbench.report.grids import read_grid
 from oodbench.report.illustrations import FORMATS, INK, Illustration
 from oodbench.report.sections.training import trained_name, watched
-from oodbench.report.tables import short_names
+from oodbench.report.tables import short_names, without_view
 from oodbench.store import Row
 
 COLOURS = sns.color_palette("colorblind")
@@ -217,11 +217,12 @@ def graying(rows: Sequence[Row], _: Path) -> Figure:
     """Mean bits/dim of each set against the factor of contraction, as in the paper's Figure 6."""
     figure, (axes,) = _panels(1, (5.0, 3.2))
     ordered = sorted(rows, key=lambda row: (row["role"] != "test", row["images"]))
+    names = short_names((row["images"] for row in rows), without_view)
     for row, (colour, dash) in zip(ordered, _looks()):
         known = [point[:3] for point in row["curve"] if len(point) > 1]
         percent, mean, error = np.array(known).reshape(-1, 3).T
         look: Any = {"color": colour, "linestyle": dash, "linewidth": 1.3}
-        look |= {"marker": "o", "markersize": 3, "label": _plain(row["images"].split("@")[0])}
+        look |= {"marker": "o", "markersize": 3, "label": _plain(names[row["images"]])}
         axes.errorbar(percent, mean, error, **look)
         if row["role"] == "test" and len(mean):
             axes.axhline(mean[-1], color=colour, linewidth=0.8, alpha=0.6)
@@ -237,30 +238,19 @@ def samples(rows: Sequence[Row], folder: Path) -> Figure:
     height = 1.1 + 0.15 * max(row["n"] for row in shown) / 8
     figure, panels = _panels(len(shown), (2.4, height), across=5)
     for axes, row in zip(panels, shown):
-        axes.imshow(_grid(folder, row))
+        axes.imshow(_picture(read_grid(folder, row)))
         axes.set_axis_off()
         axes.set_title(_bits_label(names[row["set"]], row["bits_per_dim_median"]))
     return figure
 
 
-def _by_role(one: Row) -> tuple[int, str]:
-    return ROLES.index(one["role"]), one["set"]
-
-
-def _grid(folder: Path, row: Row) -> np.ndarray:
-    """The picture that a row names, where it is the one that the row was written with."""
-    path = folder / "grids" / Path(row["file"]).name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
-    if hashlib.sha256(content).hexdigest() != row["sha256"]:
-        raise StoreError(f"{path} is not the picture that its row names; {REMEDY}")
-    with Image.open(path) as picture:
+def _picture(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
-REMEDY = "delete it and run the suite again, which makes it anew"
+def _by_role(one: Row) -> tuple[int, str]:
+    return ROLES.index(one["role"]), one["set"]
 
 
 def latents(rows: Sequence[Row], _: Path) -> Figure:

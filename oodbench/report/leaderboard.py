@@ -11,6 +11,7 @@ from oodbench.paths import write_if_changed
 from oodbench.report.comparison import comparison_page
 from oodbench.report.drawn import draw_stale, orphans, stale
 from oodbench.report.gallery import gallery
+from oodbench.report.grids import grid_faults
 from oodbench.report.illustrations import Illustration
 from oodbench.report.in_dist import in_dist_page
 from oodbench.report.matrix import matrix_page
@@ -63,7 +64,7 @@ def check_report(folder: Path) -> list[str]:
     results = read_results(folder)
     illustrations = gallery(results)
     pages, remedy = _pages(results, illustrations), f"`oodbench report {folder}`"
-    faults = _row_faults(folder)
+    faults = [*_row_faults(folder), *grid_faults(folder, results.curves)]
     for path, content in pages.items():
         if not path.exists():
             faults.append(f"{path} is missing; {remedy} writes it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tabulate import tabulate
 
@@ -140,11 +140,18 @@ def short_name(identifier: str) -> str:
     return re.split(r"[/\[]", identifier)[0] or identifier
 
 
-def short_names(identifiers: Iterable[str]) -> dict[str, str]:
+def without_view(identifier: str) -> str:
+    """An identifier before its view."""
+    return identifier.split("@")[0]
+
+
+def short_names(
+    identifiers: Iterable[str], short: Callable[[str], str] = short_name
+) -> dict[str, str]:
     """A short name for each identifier, or the whole where two would share one."""
     whole = distinct(identifiers)
-    met = Counter(short_name(one) for one in whole)
-    return {one: short_name(one) if met[short_name(one)] == 1 else one for one in whole}
+    met = Counter(map(short, whole))
+    return {one: short(one) if met[short(one)] == 1 else one for one in whole}
 
 
 def distinct(values: Iterable[str]) -> list[str]:
