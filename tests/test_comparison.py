@@ -31,7 +31,8 @@ from oodbench.store import write_rows
 
 @pytest.fixture
 def scores(random):
-    """Three scorers of 60 in-dist and 80 OOD images; the second is the first with noise, the third is independent."""
+    """Three scorers of 60 in-dist and 80 OOD images; the second is the first with noise, the third is
+    independent."""
     base_in, base_ood = random.normal(0, 1, 60), random.normal(2, 1, 80)
     return [
         (base_in, base_ood),
@@ -48,11 +49,16 @@ def slow_covariance(scores):
 
     tables = [kernel(s) for s in scores]
     k = len(tables)
-    return np.array([
-        [np.cov(tables[a].mean(1), tables[b].mean(1))[0, 1] / tables[a].shape[0]
-         + np.cov(tables[a].mean(0), tables[b].mean(0))[0, 1] / tables[a].shape[1] for b in range(k)]
-        for a in range(k)
-    ])  # fmt: skip
+    return np.array(
+        [
+            [
+                np.cov(tables[a].mean(1), tables[b].mean(1))[0, 1] / tables[a].shape[0]
+                + np.cov(tables[a].mean(0), tables[b].mean(0))[0, 1] / tables[a].shape[1]
+                for b in range(k)
+            ]
+            for a in range(k)
+        ]
+    )
 
 
 def test_the_covariance_is_that_of_counting_pairs(scores):
@@ -137,12 +143,21 @@ def test_wilson_s_interval():
 
 def comparison(scores, model="m", ood="b/test", names=("x", "y", "base")):
     return {
-        "schema": 3, "seed": 0, "key": f"{model} {ood}", "model": model, "in_dist": "a/test", "ood": ood, "scorers": list(names),
-        "baselines": ["base"], "auroc": [area_under_roc(*one) for one in scores],
+        "schema": 3,
+        "seed": 0,
+        "key": f"{model} {ood}",
+        "model": model,
+        "in_dist": "a/test",
+        "ood": ood,
+        "scorers": list(names),
+        "baselines": ["base"],
+        "auroc": [area_under_roc(*one) for one in scores],
         "covariance": delong_covariance(scores).tolist(),
         "oracle_dual_threshold": None,
-        "correlation": {"base": [rank_correlation(one, scores[names.index("base")]) for one in scores]},
-    }  # fmt: skip
+        "correlation": {
+            "base": [rank_correlation(one, scores[names.index("base")]) for one in scores]
+        },
+    }
 
 
 def test_the_page_of_comparisons(scores):
@@ -181,13 +196,30 @@ def test_compare_names_what_is_missing(scores, tmp_path):
 
 def test_the_matrix_shows_both_directions():
     def row(model, in_dist, ood, auroc, **changes):
-        return {"model": model, "in_dist": in_dist, "ood": ood, "auroc": auroc, "scorer": "likelihood", "group_size": 1,
-                "status": "ok", "synthetic": False, "seed": 0, "schema": 3} | changes  # fmt: skip
+        return {
+            "model": model,
+            "in_dist": in_dist,
+            "ood": ood,
+            "auroc": auroc,
+            "scorer": "likelihood",
+            "group_size": 1,
+            "status": "ok",
+            "synthetic": False,
+            "seed": 0,
+            "schema": 3,
+        } | changes
 
-    page = matrix_page(Results(Path(), [
-        row("g", "cifar10/test", "svhn/test[:9]", 0.06), row("s", "svhn10k/test", "cifar10/test", 0.99),
-        row("g", "cifar10/test", "noise/test", 0.9, synthetic=True), row("g", "cifar10/test", "svhn/test", 1, group_size=2),
-    ]))  # fmt: skip
+    page = matrix_page(
+        Results(
+            Path(),
+            [
+                row("g", "cifar10/test", "svhn/test[:9]", 0.06),
+                row("s", "svhn10k/test", "cifar10/test", 0.99),
+                row("g", "cifar10/test", "noise/test", 0.9, synthetic=True),
+                row("g", "cifar10/test", "svhn/test", 1, group_size=2),
+            ],
+        )
+    )
     assert "0.060 ▼" in page
     assert "noise" not in page
     assert "cifar10 → svhn 0.060, svhn → cifar10 0.990: lowest 0.060" in page

@@ -48,8 +48,13 @@ def test_a_set_without_a_finite_value_is_no_error(values):
     found = histograms({"a": np.array(values)}, bins=2)
     assert found["span"] is None
     assert found["sets"][0] == {
-        "set": "a", "n": len(values), "not_finite": len(values), "outside": 0, "counts": [0, 0], "median": None
-    }  # fmt: skip
+        "set": "a",
+        "n": len(values),
+        "not_finite": len(values),
+        "outside": 0,
+        "counts": [0, 0],
+        "median": None,
+    }
     beside = histograms({"a": np.array(values), "b": np.zeros(5)}, bins=2)
     assert beside["sets"][0]["counts"] == [0, 0]
     assert sum(beside["sets"][1]["counts"]) == 5

@@ -1,4 +1,5 @@
-"""The paper's explanations, run: graying, the terms of the likelihood, samples, and the pages that a run ends in."""
+"""The paper's explanations, run: graying, the terms of the likelihood, samples, and the pages that a run
+ends in."""
 
 from __future__ import annotations
 
@@ -36,9 +37,15 @@ FLASH = Analysis(images=20, gray=(0, 50), samples=4, probes=4)
 
 def suite(**changes):
     given = {
-        "name": "t", "title": "t", "models": ["glow-fashionmnist"], "limit": 30, "bootstrap": 0, "analysis": FLASH,
-        "pairs": [Pair(in_dist="fashionmnist", ood=["mnist", "constant"])], "scorers": ["likelihood", "typicality"],
-    }  # fmt: skip
+        "name": "t",
+        "title": "t",
+        "models": ["glow-fashionmnist"],
+        "limit": 30,
+        "bootstrap": 0,
+        "analysis": FLASH,
+        "pairs": [Pair(in_dist="fashionmnist", ood=["mnist", "constant"])],
+        "scorers": ["likelihood", "typicality"],
+    }
     return Suite(**{**given, **changes})
 
 
@@ -117,9 +124,12 @@ def test_a_vae_tells_what_its_bound_is_made_of():
 
 
 SMALL = {
-    "glow": {"scales": 1, "steps": 1, "hidden": 2}, "realnvp": {"scales": 1, "hidden": 2, "couplings": 1},
-    "dcgan-vae": {"width": 2, "latent": 2}, "vae": {"width": 2, "latent": 2}, "diffusion": {"width": 8},
-}  # fmt: skip
+    "glow": {"scales": 1, "steps": 1, "hidden": 2},
+    "realnvp": {"scales": 1, "hidden": 2, "couplings": 1},
+    "dcgan-vae": {"width": 2, "latent": 2},
+    "vae": {"width": 2, "latent": 2},
+    "diffusion": {"width": 8},
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -23,13 +23,34 @@ from oodbench.store import write_rows
 
 def row(scorer="likelihood", auroc=0.1, **changes):
     estimates = {f"{name}{end}": auroc for name in METRICS for end in ("", "_low", "_high")}
-    given = {
-        "schema": 3, "suite": "t", "status": "ok", "model": "glow", "likelihood": "exact", "in_dist": "a/test",
-        "in_dist_name": "a", "ood": "b/test", "scorer": scorer, "baseline": False, "tunes_on": "none", "group_size": 1,
-        "seed": 0, "n_in": 100, "n_ood": 300, "base_rate": 0.75, "in_dist_bits_per_dim": 3.0, "ood_bits_per_dim": 2.0,
-        "shared_images": 0, "synthetic": False, "passes": ["density of glow"],
-        "provenance": {"density of glow": {"torch": "2", "device": "cpu", "machine": "x"}},
-    } | estimates | changes  # fmt: skip
+    given = (
+        {
+            "schema": 3,
+            "suite": "t",
+            "status": "ok",
+            "model": "glow",
+            "likelihood": "exact",
+            "in_dist": "a/test",
+            "in_dist_name": "a",
+            "ood": "b/test",
+            "scorer": scorer,
+            "baseline": False,
+            "tunes_on": "none",
+            "group_size": 1,
+            "seed": 0,
+            "n_in": 100,
+            "n_ood": 300,
+            "base_rate": 0.75,
+            "in_dist_bits_per_dim": 3.0,
+            "ood_bits_per_dim": 2.0,
+            "shared_images": 0,
+            "synthetic": False,
+            "passes": ["density of glow"],
+            "provenance": {"density of glow": {"torch": "2", "device": "cpu", "machine": "x"}},
+        }
+        | estimates
+        | changes
+    )
     cost = {
         name: {"ms_per_image": 2.5, "cpu_ms_per_image": 2.0, "device": "cpu"}
         for name in given["passes"]
@@ -44,8 +65,18 @@ BASELINE = {"baseline": True, "passes": ["moments"]}
 
 
 def skip(scorer="ratio", **changes):
-    return {"schema": 3, "suite": "t", "status": "skipped", "reason": "no background", "in_dist_name": "a",
-            "in_dist": "a", "ood": "b", "model": "glow", "scorer": scorer, "key": "s"} | changes  # fmt: skip
+    return {
+        "schema": 3,
+        "suite": "t",
+        "status": "skipped",
+        "reason": "no background",
+        "in_dist_name": "a",
+        "in_dist": "a",
+        "ood": "b",
+        "model": "glow",
+        "scorer": scorer,
+        "key": "s",
+    } | changes
 
 
 def pages(folder, rows, **files):
@@ -221,7 +252,7 @@ def test_every_page_says_how_many_of_its_rows_are_of_an_older_schema(tmp_path):
         row("y", 0.6, ood="c/test", in_dist="z/test", in_dist_name="z"),
     ]
     made = pages(tmp_path, rows, costs=COSTS)
-    said = "rows are of schema 2, measured before a row held the hash of its own values; they are replaced when"
+    said = "rows are of schema 2, measured before a row held the hash of its own values"
     assert f"1 of 3 {said}" in made["README.md"]
     assert f"1 of 3 {said}" in made["matrix.md"]
     assert f"1 of 2 {said}" in made["a.md"]
@@ -249,13 +280,38 @@ def test_figures_of_older_rows_that_lie_there_are_kept_and_linked(tmp_path):
     ("name", "twice"),
     [
         ("rows", row()),
-        ("analysis", {"kind": "training", "model": "glow", "in_dist": "a/test", "role": "test", "images": "a/test",
-                      "seed": 0, "schema": 3, "status": "ok", "log": []}),
-        ("comparisons", {"model": "glow", "in_dist": "a/test", "ood": "b/test", "seed": 0, "schema": 3}),
-        ("curves", {"kind": "roc", "model": "glow", "in_dist": "a/test", "ood": "b/test", "scorer": "x", "seed": 0,
-                    "schema": 3}),
+        (
+            "analysis",
+            {
+                "kind": "training",
+                "model": "glow",
+                "in_dist": "a/test",
+                "role": "test",
+                "images": "a/test",
+                "seed": 0,
+                "schema": 3,
+                "status": "ok",
+                "log": [],
+            },
+        ),
+        (
+            "comparisons",
+            {"model": "glow", "in_dist": "a/test", "ood": "b/test", "seed": 0, "schema": 3},
+        ),
+        (
+            "curves",
+            {
+                "kind": "roc",
+                "model": "glow",
+                "in_dist": "a/test",
+                "ood": "b/test",
+                "scorer": "x",
+                "seed": 0,
+                "schema": 3,
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_two_rows_for_one_cell_raise_and_name_both(tmp_path, name, twice):
     files = {
         "rows": [row()],
@@ -396,8 +452,9 @@ def test_a_row_without_a_field_is_named(tmp_path):
 def test_pages_need_no_torch_and_nothing_but_the_folder(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [row()])
     program = (
-        "import sys; from pathlib import Path; from oodbench.report import write_report;"
-        f"write_report(Path({str(tmp_path)!r})); print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+        "import sys; from pathlib import Path; from oodbench.report import "
+        f"write_report;write_report(Path({str(tmp_path)!r})); print([m for m in ('torch', 'matplotlib') "
+        "if m in sys.modules])"
     )
     environment = {**os.environ, "OODBENCH_HOME": str(tmp_path / "home")}
     done = subprocess.run(

@@ -37,12 +37,30 @@ def keyed(row):
 
 def trial(scorer, auroc, **changes):
     ends = {f"auroc{end}": auroc for end in ("", "_low", "_high")}
-    return keyed(COMMON | ends | {
-        "suite": "t", "likelihood": "exact", "in_dist_name": "fashionmnist", "ood": OOD, "scorer": scorer,
-        "baseline": scorer.startswith("pixel"), "tunes_on": "none", "group_size": 1, "n_in": 40, "n_ood": 40,
-        "base_rate": 0.5, "in_dist_bits_per_dim": 3.0, "ood_bits_per_dim": 2.0, "shared_images": 0, "synthetic": False,
-        "passes": ["density of glow-fashionmnist"], "provenance": {},
-    } | changes)  # fmt: skip
+    return keyed(
+        COMMON
+        | ends
+        | {
+            "suite": "t",
+            "likelihood": "exact",
+            "in_dist_name": "fashionmnist",
+            "ood": OOD,
+            "scorer": scorer,
+            "baseline": scorer.startswith("pixel"),
+            "tunes_on": "none",
+            "group_size": 1,
+            "n_in": 40,
+            "n_ood": 40,
+            "base_rate": 0.5,
+            "in_dist_bits_per_dim": 3.0,
+            "ood_bits_per_dim": 2.0,
+            "shared_images": 0,
+            "synthetic": False,
+            "passes": ["density of glow-fashionmnist"],
+            "provenance": {},
+        }
+        | changes
+    )
 
 
 def explained(kind, role, images, **values):
@@ -100,8 +118,10 @@ def folder_of(folder, random, log_prob=None):
         curves.append(curve("decomposition", column=column, **histograms(log_prob)))
     for quantity, values in pixel_moments(images).items():
         curves.append(curve("data", quantity=quantity, **histograms({IN: values, OOD: values / 2})))
-    points = [{"set": name, "role": role, **scatter(random.normal(28, 1, 40), log_prob[IN])}
-              for name, role in (("samples", "samples"), (IN, "test"), (OOD, "ood"))]  # fmt: skip
+    points = [
+        {"set": name, "role": role, **scatter(random.normal(28, 1, 40), log_prob[IN])}
+        for name, role in (("samples", "samples"), (IN, "test"), (OOD, "ood"))
+    ]
     curves.append(curve("latents", dimensions=784, sets=points))
     (folder / "grids").mkdir(parents=True)
     for number, (name, content) in enumerate(files.items()):
@@ -112,13 +132,30 @@ def folder_of(folder, random, log_prob=None):
         curves.append(curve("grid", **shown, file=f"grids/{number}.png", sha256=digest))
     steps = [{"step": step, "ref_bits_per_dim": 4.0, "auroc_mnist": 0.1} for step in (99, 199)]
     analysis = [
-        likelihood("train", "fashionmnist/train[:40]", -900, -600), likelihood("test", IN, -1000, -500),
-        likelihood("ood", OOD, -800, -400), likelihood("samples", "samples", -1000, -500),
-        explained("graying", "test", IN, curve=[[0, 1.0, 0.1, 1.0], [100, 3.0, 0.1, 3.0]], in_dist_bits_per_dim=[3, 0, 3]),
+        likelihood("train", "fashionmnist/train[:40]", -900, -600),
+        likelihood("test", IN, -1000, -500),
+        likelihood("ood", OOD, -800, -400),
+        likelihood("samples", "samples", -1000, -500),
+        explained(
+            "graying",
+            "test",
+            IN,
+            curve=[[0, 1.0, 0.1, 1.0], [100, 3.0, 0.1, 3.0]],
+            in_dist_bits_per_dim=[3, 0, 3],
+        ),
         explained("training", "test", IN, log=steps),
-        explained("second-order", "ood", OOD, measured=[9.0, 1.0], first=[1.0, 0.0], second=[5.0, 1.0],
-                  diagonal=[4.0, 1.0], closed_form=None, variance_sums=[[2.0], [1.0]]),
-    ]  # fmt: skip
+        explained(
+            "second-order",
+            "ood",
+            OOD,
+            measured=[9.0, 1.0],
+            first=[1.0, 0.0],
+            second=[5.0, 1.0],
+            diagonal=[4.0, 1.0],
+            closed_form=None,
+            variance_sums=[[2.0], [1.0]],
+        ),
+    ]
     write_rows(
         folder / "rows.jsonl",
         [trial("likelihood", 0.1), trial("pixel-mean", 0.6), trial("typicality", 0.9)],
@@ -323,13 +360,24 @@ def test_both_directions_join_parts_to_their_sets():
         }
 
     def row(model, in_dist, ood, auroc):
-        return {"model": model, "in_dist": in_dist, "ood": ood, "scorer": "likelihood", "group_size": 1, "auroc": auroc,
-                "status": "ok", "seed": 0, "auroc_low": None}  # fmt: skip
+        return {
+            "model": model,
+            "in_dist": in_dist,
+            "ood": ood,
+            "scorer": "likelihood",
+            "group_size": 1,
+            "auroc": auroc,
+            "status": "ok",
+            "seed": 0,
+            "auroc_low": None,
+        }
 
     analysis = [
-        likelihood("a", "cifar10/test", "cifar10/test", "test"), likelihood("a", "cifar10/test", "svhn/test", "ood"),
-        likelihood("b", "svhn10k/test", "svhn10k/test", "test"), likelihood("b", "svhn10k/test", "cifar10/test", "ood"),
-    ]  # fmt: skip
+        likelihood("a", "cifar10/test", "cifar10/test", "test"),
+        likelihood("a", "cifar10/test", "svhn/test", "ood"),
+        likelihood("b", "svhn10k/test", "svhn10k/test", "test"),
+        likelihood("b", "svhn10k/test", "cifar10/test", "ood"),
+    ]
     rows = [
         row("a", "cifar10/test", "svhn/test", 0.1),
         row("b", "svhn10k/test", "cifar10/test", 0.9),
@@ -351,8 +399,17 @@ def test_markup_in_names_stays_text(tmp_path):
 
 
 def claim(**changes):
-    given = {"paper": "p", "where": "w", "model": "m", "ours": "glow-fashionmnist", "in_dist": "fashionmnist", "ood": "mnist",
-             "scorer": "likelihood", "metric": "auroc", "read": "primary"}  # fmt: skip
+    given = {
+        "paper": "p",
+        "where": "w",
+        "model": "m",
+        "ours": "glow-fashionmnist",
+        "in_dist": "fashionmnist",
+        "ood": "mnist",
+        "scorer": "likelihood",
+        "metric": "auroc",
+        "read": "primary",
+    }
     return Claim(**{**given, **changes})
 
 

@@ -1,7 +1,7 @@
 """Figures, drawn from stored rows alone: each as SVG and as PNG.
 
-The one file that imports matplotlib. It makes figures without pyplot and in a style of its own, so that a notebook's backend,
-open figures and settings stay as they are and change nothing here.
+The one file that imports matplotlib. It makes figures without pyplot and in a style of its own, so that a
+notebook's backend, open figures and settings stay as they are and change nothing here.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def _looks() -> Iterator[tuple[Any, Any]]:
 
 
 def _plain(name: str) -> str:
-    """A name as matplotlib shows it letter by letter: it reads $ as mathematics, and hides labels that begin with _."""
+    """A name as matplotlib shows it letter by letter: it reads $ as mathematics, and hides labels that
+    begin with _."""
     shown = " ".join(name.split()).replace("$", r"\$")
     return f"\u200b{shown}" if shown.startswith("_") else shown
 
@@ -204,7 +205,8 @@ def _two_histograms(rows: Sequence[Row], field: str, order: Sequence[str]) -> Fi
 
 
 def decomposition(rows: Sequence[Row], _: Path) -> Figure:
-    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's Figure 4."""
+    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's
+    Figure 4."""
     return _two_histograms(rows, "column", ("log_prob_z", "log_det"))
 
 
@@ -282,7 +284,8 @@ def _limits(sets: Sequence[Row], ends: str) -> tuple[float, float]:
 
 
 def training(rows: Sequence[Row], _: Path) -> Figure:
-    """AUROC of raw likelihood, and bits/dim, against the training step; the members of an ensemble look alike."""
+    """AUROC of raw likelihood, and bits/dim, against the training step; the members of an ensemble look
+    alike."""
     figure, (aurocs, bits) = _panels(2, (4.6, 3.6))
     for row in rows:
         name = _plain(trained_name(row))
@@ -299,7 +302,8 @@ def training(rows: Sequence[Row], _: Path) -> Figure:
 
 
 def _logged(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> None:
-    """One quantity of a training log; curves with one label share its colour, its dash and its line in the legend."""
+    """One quantity of a training log; curves with one label share its colour, its dash and its line in
+    the legend."""
     labels = axes.get_legend_handles_labels()[1]
     number = labels.index(label) if label in labels else len(labels)
     look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
@@ -310,7 +314,8 @@ def _logged(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> N
 
 
 def ranks(rows: Sequence[Row], _: Path) -> Figure:
-    """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not distinguished (Demšar 2006)."""
+    """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not
+    distinguished (Demšar 2006)."""
     names, aurocs = common(rows)
     found = ranked(names, aurocs)
     gap = critical_difference(len(names), len(aurocs))

@@ -17,8 +17,9 @@ HEAD = (
     "Do not edit: a check compares them. -->\n"
 )
 LEGEND = """\
-AUROC of the OOD score, larger = more OOD, with 95 % interval. ▼ *worse than chance*: the score ranks OOD images as more
-in-dist than in-dist ones; scores are never re-signed. ‡ not above the best model-free baseline of that column.
+AUROC of the OOD score, larger = more OOD, with 95 % interval. ▼ *worse than chance*: the
+score ranks OOD images as more in-dist than in-dist ones; scores are never re-signed. ‡ not above the best
+model-free baseline of that column.
 """
 LONGEST = 60
 """Characters of a name that a file name takes."""
@@ -29,7 +30,8 @@ CODE = re.compile(r"(`[\w .,:/=-]+`)")
 
 
 def text(name: object) -> str:
-    """What a path, a plugin or a file brought, as inline markdown that shows it letter by letter on one line."""
+    """What a path, a plugin or a file brought, as inline markdown that shows it letter by letter on one
+    line."""
     return MARKUP.sub(r"\\\g<0>", " ".join(str(name).split()))
 
 
@@ -178,7 +180,8 @@ TAKES = ["passes", "ms/image", "tunes on"]
 
 
 def scorer_takes(rows: list[Row]) -> list[str]:
-    """What a scorer takes, as ranges over its rows: model passes, milliseconds an image of them all, what it tunes on."""
+    """What a scorer takes, as ranges over its rows: model passes, milliseconds an image of them all, what
+    it tunes on."""
     passes = {sum(" of " in name for name in row["passes"]) for row in rows}
     return ["–".join(map(str, sorted(passes))), _cost(rows), text(rows[0]["tunes_on"])]
 
