@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -21,13 +23,16 @@ from oodbench.metrics.comparison import (
 )
 from oodbench.metrics.intervals import delong_variance
 from oodbench.metrics.ranking import area_under_roc
-from oodbench.report.comparison import common, compare, comparison_page, matrix_page
+from oodbench.report.comparison import common, compare, comparison_page
+from oodbench.report.matrix import matrix_page
+from oodbench.report.results import Results
 from oodbench.store import write_rows
 
 
 @pytest.fixture
 def scores(random):
-    """Three scorers of 60 in-dist and 80 OOD images; the second is the first with noise, the third is independent."""
+    """Three scorers of 60 in-dist and 80 OOD images; the second is the first with noise, the third is
+    independent."""
     base_in, base_ood = random.normal(0, 1, 60), random.normal(2, 1, 80)
     return [
         (base_in, base_ood),
@@ -44,11 +49,16 @@ def slow_covariance(scores):
 
     tables = [kernel(s) for s in scores]
     k = len(tables)
-    return np.array([
-        [np.cov(tables[a].mean(1), tables[b].mean(1))[0, 1] / tables[a].shape[0]
-         + np.cov(tables[a].mean(0), tables[b].mean(0))[0, 1] / tables[a].shape[1] for b in range(k)]
-        for a in range(k)
-    ])  # fmt: skip
+    return np.array(
+        [
+            [
+                np.cov(tables[a].mean(1), tables[b].mean(1))[0, 1] / tables[a].shape[0]
+                + np.cov(tables[a].mean(0), tables[b].mean(0))[0, 1] / tables[a].shape[1]
+                for b in range(k)
+            ]
+            for a in range(k)
+        ]
+    )
 
 
 def test_the_covariance_is_that_of_counting_pairs(scores):
@@ -100,12 +110,16 @@ def test_ranks_and_their_critical_difference():
 def test_rank_correlation_is_spearman_s(scores):
     expected = spearmanr(np.concatenate(scores[0]), np.concatenate(scores[2])).statistic
     assert rank_correlation(scores[0], scores[2]) == pytest.approx(expected)
-    assert rank_correlation(scores[0], (np.exp(scores[0][0]), np.exp(scores[0][1]))) == pytest.approx(1)
+    assert rank_correlation(
+        scores[0], (np.exp(scores[0][0]), np.exp(scores[0][1]))
+    ) == pytest.approx(1)
     assert np.isnan(rank_correlation(scores[0], (np.zeros(60), np.zeros(80))))
 
 
 def test_the_oracle_is_the_envelope_of_all_pairs_of_thresholds(random):
-    one, other = [(random.normal(0, 1, 12).round(1), random.normal(0.5, 1, 9).round(1)) for _ in range(2)]
+    one, other = [
+        (random.normal(0, 1, 12).round(1), random.normal(0.5, 1, 9).round(1)) for _ in range(2)
+    ]
     points = {(0.0, 0.0), (1.0, 1.0)}
     cuts = [[-np.inf, *np.concatenate(scores)] for scores in (one, other)]
     for a in cuts[0]:
@@ -127,19 +141,28 @@ def test_wilson_s_interval():
     assert proportion(10, 10).high == 1
 
 
-def contest(scores, model="m", ood="b/test", names=("x", "y", "base")):
+def comparison(scores, model="m", ood="b/test", names=("x", "y", "base")):
     return {
-        "schema": 2, "key": f"{model} {ood}", "model": model, "in_dist": "a/test", "ood": ood, "scorers": list(names),
-        "baselines": ["base"], "auroc": [area_under_roc(*one) for one in scores],
+        "schema": 3,
+        "seed": 0,
+        "key": f"{model} {ood}",
+        "model": model,
+        "in_dist": "a/test",
+        "ood": ood,
+        "scorers": list(names),
+        "baselines": ["base"],
+        "auroc": [area_under_roc(*one) for one in scores],
         "covariance": delong_covariance(scores).tolist(),
         "oracle_dual_threshold": None,
-        "correlation": {"base": [rank_correlation(one, scores[names.index("base")]) for one in scores]},
-    }  # fmt: skip
+        "correlation": {
+            "base": [rank_correlation(one, scores[names.index("base")]) for one in scores]
+        },
+    }
 
 
 def test_the_page_of_comparisons(scores):
-    rows = [contest(scores), contest(scores[::-1], ood="c/test", names=("base", "y", "x"))]
-    page = comparison_page(rows, "figures/ranks.png")
+    rows = [comparison(scores), comparison(scores[::-1], ood="c/test", names=("base", "y", "x"))]
+    page = comparison_page(Results(Path(), [], comparisons=rows), "figures/ranks.png")
     assert f"{auroc(*scores[2]).value:.3f} (base)" in page
     assert "yes (" in page
     assert "critical difference" in page
@@ -152,12 +175,17 @@ def test_the_page_of_comparisons(scores):
 
 
 def test_compare_names_what_is_missing(scores, tmp_path):
-    with pytest.raises(ScorerError, match="no result of the scorer 'bse' is stored here; did you mean 'base'"):
-        compare([contest(scores)], "x", "bse")
-    apart = [contest(scores[:1] + scores[2:], names=("x", "base")), contest(scores[1:], names=("y", "base"))]
+    with pytest.raises(
+        ScorerError, match="no result of the scorer 'bse' is stored here; did you mean 'base'"
+    ):
+        compare([comparison(scores)], "x", "bse")
+    apart = [
+        comparison(scores[:1] + scores[2:], names=("x", "base")),
+        comparison(scores[1:], names=("y", "base")),
+    ]
     with pytest.raises(ScorerError, match="no common model"):
         compare(apart, "x", "y")
-    write_rows(tmp_path / "contests.jsonl", [contest(scores)])
+    write_rows(tmp_path / "comparisons.jsonl", [comparison(scores)])
     done = CliRunner().invoke(main, ["compare", "x", "y", "--results", str(tmp_path)])
     assert done.exit_code == 0
     assert "a/test → b/test" in done.output
@@ -168,13 +196,30 @@ def test_compare_names_what_is_missing(scores, tmp_path):
 
 def test_the_matrix_shows_both_directions():
     def row(model, in_dist, ood, auroc, **changes):
-        return {"model": model, "in_dist": in_dist, "ood": ood, "auroc": auroc, "scorer": "likelihood", "group_size": 1,
-                "status": "ok", "synthetic": False} | changes  # fmt: skip
+        return {
+            "model": model,
+            "in_dist": in_dist,
+            "ood": ood,
+            "auroc": auroc,
+            "scorer": "likelihood",
+            "group_size": 1,
+            "status": "ok",
+            "synthetic": False,
+            "seed": 0,
+            "schema": 3,
+        } | changes
 
-    page = matrix_page([
-        row("g", "cifar10/test", "svhn/test[:9]", 0.06), row("s", "svhn10k/test", "cifar10/test", 0.99),
-        row("g", "cifar10/test", "noise/test", 0.9, synthetic=True), row("g", "cifar10/test", "svhn/test", 1, group_size=2),
-    ])  # fmt: skip
+    page = matrix_page(
+        Results(
+            Path(),
+            [
+                row("g", "cifar10/test", "svhn/test[:9]", 0.06),
+                row("s", "svhn10k/test", "cifar10/test", 0.99),
+                row("g", "cifar10/test", "noise/test", 0.9, synthetic=True),
+                row("g", "cifar10/test", "svhn/test", 1, group_size=2),
+            ],
+        )
+    )
     assert "0.060 ▼" in page
     assert "noise" not in page
     assert "cifar10 → svhn 0.060, svhn → cifar10 0.990: lowest 0.060" in page

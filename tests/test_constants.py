@@ -11,7 +11,7 @@ import pytest
 import sklearn.model_selection
 import torch
 from click.testing import CliRunner
-from oodbench.passes.shards import shard_starts
+from oodbench.passes.values import shard_starts
 from PIL import Image
 from torch.nn import functional as F
 

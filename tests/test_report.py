@@ -3,42 +3,95 @@
 from __future__ import annotations
 
 import json
+import os
 import random as shuffling
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from oodbench.errors import StoreError
 from oodbench.metrics import METRICS
-from oodbench.report import check_report, write_report
-from oodbench.report.tables import Notes, metric_cell, scorer_takes, slug
+from oodbench.report import check_report, foreign_files, write_report
+from oodbench.report.page import prose
+from oodbench.report.tables import Notes, file_names, metric_cell, scorer_takes, slug
+from oodbench.report.tables import text as literal
 from oodbench.store import write_rows
 
 
 def row(scorer="likelihood", auroc=0.1, **changes):
     estimates = {f"{name}{end}": auroc for name in METRICS for end in ("", "_low", "_high")}
-    given = {
-        "schema": 1, "suite": "t", "status": "ok", "model": "glow", "likelihood": "exact", "in_dist": "a/test",
-        "in_dist_name": "a", "ood": "b/test", "scorer": scorer, "baseline": False, "tunes_on": "none", "group_size": 1,
-        "seed": 0, "n_in": 100, "n_ood": 300, "base_rate": 0.75, "id_bits_per_dim": 3.0, "ood_bits_per_dim": 2.0,
-        "shared_images": 0, "synthetic": False, "passes": ["density of glow"],
-        "provenance": {"versions": {"torch": "2"}, "device": "cpu", "machine": "x"},
-    } | estimates | changes  # fmt: skip
-    return given | {"key": f"{given['model']} {given['ood']} {scorer} {given['group_size']}"}
+    given = (
+        {
+            "schema": 3,
+            "suite": "t",
+            "status": "ok",
+            "model": "glow",
+            "likelihood": "exact",
+            "in_dist": "a/test",
+            "in_dist_name": "a",
+            "ood": "b/test",
+            "scorer": scorer,
+            "baseline": False,
+            "tunes_on": "none",
+            "group_size": 1,
+            "seed": 0,
+            "n_in": 100,
+            "n_ood": 300,
+            "base_rate": 0.75,
+            "in_dist_bits_per_dim": 3.0,
+            "ood_bits_per_dim": 2.0,
+            "shared_images": 0,
+            "synthetic": False,
+            "passes": ["density of glow"],
+            "provenance": {"density of glow": {"torch": "2", "device": "cpu", "machine": "x"}},
+        }
+        | estimates
+        | changes
+    )
+    cost = {
+        name: {"ms_per_image": 2.5, "cpu_ms_per_image": 2.0, "device": "cpu"}
+        for name in given["passes"]
+    }
+    return {
+        "key": f"{given['model']} {given['ood']} {scorer} {given['group_size']}",
+        "cost": cost,
+    } | given
 
 
 BASELINE = {"baseline": True, "passes": ["moments"]}
 
 
-def pages(folder, rows):
+def skip(scorer="ratio", **changes):
+    return {
+        "schema": 3,
+        "suite": "t",
+        "status": "skipped",
+        "reason": "no background",
+        "in_dist_name": "a",
+        "in_dist": "a",
+        "ood": "b",
+        "model": "glow",
+        "scorer": scorer,
+        "key": "s",
+    } | changes
+
+
+def pages(folder, rows, **files):
     write_rows(folder / "rows.jsonl", rows)
-    write_rows(folder / "costs.jsonl", [{"schema": 1, "pass": "density of glow", "ms_per_image": 2.5, "device": "cpu"},
-                                        {"schema": 1, "pass": "moments", "ms_per_image": 0.1, "device": "cpu"}])  # fmt: skip
+    for name, lines in files.items():
+        write_rows(folder / f"{name}.jsonl", lines)
     return {path.name: path.read_text() for path in write_report(folder)}
 
 
 def test_pages_do_not_depend_on_the_order_of_rows(tmp_path):
-    rows = [row(scorer, value, ood=ood) for scorer, value in (("x", 0.9), ("y", 0.7)) for ood in ("b/test", "c/test")]
+    rows = [
+        row(scorer, value, ood=ood)
+        for scorer, value in (("x", 0.9), ("y", 0.7))
+        for ood in ("b/test", "c/test")
+    ]
     first = pages(tmp_path / "one", rows)
     shuffling.Random(0).shuffle(rows)
     assert pages(tmp_path / "two", rows) == first
@@ -67,7 +120,11 @@ def test_pages_without_rows_are_found_and_removed(tmp_path):
 
 def test_aupr_stands_beside_its_base_rate(tmp_path):
     page = pages(tmp_path, [row()])["a.md"]
-    rates = [text.split("|")[3].strip() for text in page.splitlines() if text.startswith("| *a constant score*")]
+    rates = [
+        text.split("|")[3].strip()
+        for text in page.splitlines()
+        if text.startswith("| *a constant score*")
+    ]
     assert rates == ["0.750", "0.250"]
 
 
@@ -104,10 +161,10 @@ def test_models_are_ranked_apart(tmp_path):
 
 
 def test_a_skipped_scorer_is_not_ranked_and_says_why(tmp_path):
-    skip = {"schema": 1, "suite": "t", "status": "skipped", "reason": "glow has no background model", "in_dist_name": "a",
-            "in_dist": "a", "ood": "b", "model": "glow", "scorer": "ratio", "key": "s"}  # fmt: skip
-    made = pages(tmp_path, [row("x", 0.9), skip])
-    assert "Not measured, and not ranked: ratio (glow has no background model)." in made["README.md"]
+    made = pages(tmp_path, [row("x", 0.9), skip(reason="glow has no background model")])
+    assert (
+        "Not measured, and not ranked: ratio (glow has no background model)." in made["README.md"]
+    )
     assert made["a.md"].count("[^1]: glow has no background model") == 1
 
 
@@ -133,9 +190,8 @@ def test_groups_stand_apart_from_single_images(tmp_path):
 
 def test_failures_and_skips_keep_their_reasons(tmp_path):
     failed = row("y", status="failed", reason="y failed: boom")
-    skip = {"schema": 1, "suite": "t", "status": "skipped", "reason": "no model", "in_dist_name": "z", "in_dist": "z",
-            "ood": "a", "model": "", "scorer": "", "key": "s"}  # fmt: skip
-    made = pages(tmp_path, [row("x", 0.9), failed, skip])
+    unmet = skip("", reason="no model", in_dist_name="z", in_dist="z", ood="a", model="")
+    made = pages(tmp_path, [row("x", 0.9), failed, unmet])
     assert "FAILED[^1]" in made["a.md"]
     assert "[^1]: y failed: boom" in made["a.md"]
     assert "- z → a: no model" in made["README.md"]
@@ -147,11 +203,18 @@ def test_bounds_and_shared_images_are_marked(tmp_path):
     assert "7 images of a/test occur, pixel by pixel, in b/test too" in page
 
 
+def taking(passes, wall, cpu=None, device="cpu"):
+    cost = {"ms_per_image": wall, "cpu_ms_per_image": cpu, "device": device}
+    return {"passes": passes, "tunes_on": "in-dist ref", "cost": dict.fromkeys(passes, cost)}
+
+
 def test_what_a_scorer_takes_adds_up():
-    costs = {"density of a": 2.0, "density of b": 3.0, "code_length_png": 0.5}
-    passes = (["code_length_png", "density of a"], ["code_length_png", "density of b"])
-    rows = [{"passes": names, "tunes_on": "in-dist ref"} for names in passes]
-    assert scorer_takes(rows, costs) == ["1", "2.50–3.50", "in-dist ref"]
+    rows = [taking(["png", "density of a"], 1.25, 1.0), taking(["png", "density of b"], 1.75, 1.5)]
+    assert scorer_takes(rows) == ["1", "2.50–3.50 (CPU 2.00–3.00)", "in-dist ref"]
+    assert scorer_takes([taking(["png"], 1.5)]) == ["0", "1.50", "in-dist ref"]
+    apart = [taking(["a of b"], 4.0, 4.0), taking(["a of b"], 1.0, 0.5, "cuda")]
+    assert scorer_takes(apart)[1] == "4.00 (CPU 4.00); 1.00 (CPU 0.50) (cuda)"
+    assert scorer_takes([{"passes": ["a of b"], "tunes_on": "none"}]) == ["1", "–", "none"]
 
 
 def test_cells_and_notes():
@@ -168,8 +231,243 @@ def test_a_folder_without_rows_is_named(tmp_path):
         write_report(tmp_path)
 
 
+# older schemas
+
+
+def older(scorer="likelihood", auroc=0.1, **changes):
+    given = row(scorer, auroc, schema=2, id_bits_per_dim=3.0, **changes)
+    given["provenance"] = {"versions": {"torch": "2"}, "device": "cpu", "machine": "x"}
+    return {
+        name: value for name, value in given.items() if name not in ("cost", "in_dist_bits_per_dim")
+    }
+
+
+COSTS = [{"schema": 2, "pass": "density of glow", "ms_per_image": 2.5, "device": "cpu"}]
+
+
+def test_every_page_says_how_many_of_its_rows_are_of_an_older_schema(tmp_path):
+    rows = [
+        older("x", 0.9),
+        row("y", 0.7),
+        row("y", 0.6, ood="c/test", in_dist="z/test", in_dist_name="z"),
+    ]
+    made = pages(tmp_path, rows, costs=COSTS)
+    said = "rows are of schema 2, measured before a row held the hash of its own values"
+    assert f"1 of 3 {said}" in made["README.md"]
+    assert f"1 of 3 {said}" in made["matrix.md"]
+    assert f"1 of 2 {said}" in made["a.md"]
+    assert "schema" not in made["z.md"]
+    assert "3.000 bits/dim on a/test" in made["README.md"]
+    assert "| 2.50 " in line(made["a.md"].split("### Cost")[1], "| x ")
+    assert "Measured with torch 2 on cpu (x)." in made["README.md"]
+
+
+def test_figures_of_older_rows_that_lie_there_are_kept_and_linked(tmp_path):
+    (tmp_path / "figures").mkdir()
+    drawing = tmp_path / "figures" / "glow-roc.png"
+    for path in (drawing, drawing.with_suffix(".svg")):
+        path.write_bytes(b"drawn once")
+    assert "Figures: [roc](figures/glow-roc.png)." in pages(tmp_path, [older()])["a.md"]
+    assert drawing.read_bytes() == b"drawn once"
+    assert check_report(tmp_path) == []
+    assert "Figures:" not in pages(tmp_path, [row()])["a.md"]
+
+
+# two rows for one cell, and rows that stand beside
+
+
+@pytest.mark.parametrize(
+    ("name", "twice"),
+    [
+        ("rows", row()),
+        (
+            "analysis",
+            {
+                "kind": "training",
+                "model": "glow",
+                "in_dist": "a/test",
+                "role": "test",
+                "images": "a/test",
+                "seed": 0,
+                "schema": 3,
+                "status": "ok",
+                "log": [],
+            },
+        ),
+        (
+            "comparisons",
+            {"model": "glow", "in_dist": "a/test", "ood": "b/test", "seed": 0, "schema": 3},
+        ),
+        (
+            "curves",
+            {
+                "kind": "roc",
+                "model": "glow",
+                "in_dist": "a/test",
+                "ood": "b/test",
+                "scorer": "x",
+                "seed": 0,
+                "schema": 3,
+            },
+        ),
+    ],
+)
+def test_two_rows_for_one_cell_raise_and_name_both(tmp_path, name, twice):
+    files = {
+        "rows": [row()],
+        name: [twice | {"key": "first"}, twice | {"key": "second", "auroc": 0.7}],
+    }
+    with pytest.raises(
+        StoreError, match=r"two rows are for one cell .*(first and second|second and first)"
+    ):
+        pages(tmp_path, files.pop("rows"), **files)
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_rows_of_another_seed_or_limit_stand_beside_told_apart(tmp_path):
+    small = {"in_dist": "a/test[:50]", "ood": "b/test[:50]"}
+    rows = [
+        row(auroc=0.1, key="1"),
+        row(auroc=0.2, seed=1, key="2"),
+        row(auroc=0.3, key="3", **small),
+    ]
+    made = pages(tmp_path, rows)
+    heads = [
+        "## glow on a/test, seed 0",
+        "## glow on a/test, seed 1",
+        "## glow on a/test[:50], seed 0",
+    ]
+    for page in (made["README.md"], made["a.md"]):
+        assert [text for text in page.splitlines() if text.startswith("## glow")] == heads
+    values = [
+        line(text, "| 1 ").split("|")[3].strip() for text in made["README.md"].split("## glow")[1:]
+    ]
+    assert values == ["0.100", "0.200", "0.300"]
+    assert all(f"| {head[3:]} " in made["matrix.md"] for head in heads)
+
+
+def test_one_seed_is_not_named(tmp_path):
+    made = pages(tmp_path, [row()])
+    assert "## glow\n" in made["README.md"]
+    assert "seed 0" not in made["README.md"]
+
+
+def test_two_parts_of_a_set_have_two_columns_in_the_matrix(tmp_path):
+    rows = [row(auroc=value, ood=ood) for ood, value in (("svhn/test", 0.1), ("svhn10k/test", 0.9))]
+    page = pages(tmp_path, rows)["matrix.md"]
+    assert line(page, "| in-dist").replace(" ", "") == "|in-dist|model|svhn/test|svhn10k/test|"
+    assert "0.100 ▼" in line(page, "| a ")
+    assert "0.900" in line(page, "| a ")
+
+
+# what a path or a plugin brought
+
+
+HOSTILE = "a|b\n# `c` <script>[x](javascript:y) [^1]"
+
+
+def in_order(made):
+    """The front page, the matrix and the page of the in-dist set, whatever it is called."""
+    (own,) = made.keys() - {"README.md", "matrix.md"}
+    return made["README.md"], made["matrix.md"], made[own]
+
+
+def bars(line):
+    return re.sub(r"\\\|", "", line).count("|")
+
+
+@pytest.mark.parametrize(
+    "field", ["model", "scorer", "ood", "in_dist", "in_dist_name", "likelihood", "tunes_on"]
+)
+def test_a_name_is_shown_letter_by_letter_in_one_cell(tmp_path, field):
+    plain, hostile = (row(**{"scorer": "x", field: name}, key="k") for name in ("plain", HOSTILE))
+    expected, made = (
+        in_order(pages(tmp_path / f"{number}", [one]))
+        for number, one in enumerate((plain, hostile))
+    )
+    for page, other in zip(expected, made):
+        assert [bars(line) for line in other.splitlines()] == [
+            bars(line) for line in page.splitlines()
+        ]
+        assert not re.search(r"(?<!\\)<(?!!--)", other)
+        assert not re.search(r"(?<!\\)\[x\]", other)
+
+
+def test_reasons_keep_their_code_and_lose_their_markup(tmp_path):
+    reason = "get it: `oodbench data fetch x`; ## no\n## heading | <b> [l](x) `"
+    made = pages(tmp_path, [row(), row("y", status="failed", reason=reason), skip(reason=reason)])
+    shown = r"get it: `oodbench data fetch x`; ## no ## heading \| \<b> \[l](x) \`"
+    assert f"[^1]: {shown}\n" in made["a.md"]
+    assert f"- a → b: {shown}\n" in made["README.md"]
+    assert literal("mnist/test[:500]") == "mnist/test[:500]"
+    assert literal("[a](b)") == r"\[a](b)"
+
+
+def test_html_shows_names_letter_by_letter():
+    assert prose(literal("x <b>|`y` [l](z.md)")) == "x &lt;b&gt;|`y` [l](z.md)"
+    assert prose("a `<b>` [l](z.md#a)") == 'a <code>&lt;b&gt;</code> <a href="z.md#a">l</a>'
+    assert "<a" not in prose('[the log](javascript:alert(1)) [l](x" onclick="y)')
+
+
+def test_names_never_share_a_file():
+    names = file_names(["a b", "a-b", "A-B", "c", "readme", "…"], taken=["README"])
+    assert len({own.lower() for own in names.values()}) == 6
+    assert names["c"] == "c"
+    assert names["readme"].startswith("readme-")
+
+
+# files of others
+
+
+def test_a_page_of_one_s_own_is_never_overwritten(tmp_path):
+    mine = tmp_path / "README.md"
+    mine.write_text("my own words")
+    assert foreign_files(tmp_path) == [mine]
+    with pytest.raises(StoreError, match=r"README\.md was not written by oodbench"):
+        pages(tmp_path, [row()])
+    assert mine.read_text() == "my own words"
+    assert not (tmp_path / "a.md").exists()
+    assert foreign_files(tmp_path) == [mine]
+    mine.unlink()
+    pages(tmp_path, [row()])
+    assert foreign_files(tmp_path) == []
+
+
+def test_which_files_are_foreign_before_there_are_rows(tmp_path):
+    assert foreign_files(tmp_path / "none") == foreign_files(tmp_path) == []
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "curves.jsonl").touch()
+    assert foreign_files(tmp_path) == []
+    (tmp_path / "thesis.tex").touch()
+    assert foreign_files(tmp_path) == [tmp_path / "thesis.tex"]
+
+
+def test_a_row_without_a_field_is_named(tmp_path):
+    lacking = row(key="abc")
+    del lacking["scorer"]
+    with pytest.raises(StoreError, match=r"rows\.jsonl: the row abc lacks scorer"):
+        pages(tmp_path, [lacking])
+
+
+def test_pages_need_no_torch_and_nothing_but_the_folder(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [row()])
+    program = (
+        "import sys; from pathlib import Path; from oodbench.report import "
+        f"write_report;write_report(Path({str(tmp_path)!r})); print([m for m in ('torch', 'matplotlib') "
+        "if m in sys.modules])"
+    )
+    environment = {**os.environ, "OODBENCH_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    assert not (tmp_path / "home").exists()
+
+
 def test_published_leaderboards_are_what_their_rows_give():
-    published = [path.parent for path in (Path(__file__).parents[1] / "leaderboards").glob("*/rows.jsonl")]
+    published = [
+        path.parent for path in (Path(__file__).parents[1] / "leaderboards").glob("*/rows.jsonl")
+    ]
     assert published
     assert [fault for folder in published for fault in check_report(folder)] == []
     for folder in published:

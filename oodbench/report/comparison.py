@@ -26,7 +26,8 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
-    """Two scorers on each pair that has both: AUROCs, their difference with its interval, and p-values (DeLong, Holm).
+    """Two scorers on each pair that has both: AUROCs, their difference with its interval, and p-values
+    (DeLong, Holm).
 
     Raises
     ------
@@ -45,15 +46,17 @@ def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
     found = [_difference(row, one, other) for row in shared]
     corrected = holm([test.p for test in found])
     lines = [
-        [
-            row["model"],
-            f"{row['in_dist']} → {row['ood']}",
-            *_aurocs(row, one, other),
-            *_tested(test, p),
-        ]
+        [*_names(row, known), *_aurocs(row, one, other), *_tested(test, p)]
         for row, test, p in zip(shared, found, corrected, strict=True)
     ]
     return ["model", "pair", one, other, "difference", "p", "p, Holm"], lines
+
+
+def _names(row: Row, known: list[Row]) -> list[str]:
+    """The model and the pair of sets as plain text, with the seed where there are several."""
+    seeds = {one.get("seed", 0) for one in known}
+    seed = f", seed {row.get('seed', 0)}" if len(seeds) > 1 else ""
+    return [f"{row['model']}{seed}", f"{row['in_dist']} → {row['ood']}"]
 
 
 def _aurocs(row: Row, *names: str) -> list[str]:
@@ -80,7 +83,8 @@ def _difference(row: Row, one: str, other: str) -> Difference:
 
 
 def comparison_page(results: Results, figure: str | None) -> str:
-    """The page of a suite: difficulty and best scorer of each pair, ranks, and correlation with the baselines."""
+    """The page of a suite: difficulty and best scorer of each pair, ranks, and correlation with the
+    baselines."""
     rows = in_order(results.comparisons)
     title = "# Scorers compared on the same images\n"
     parts = [HEAD, title, *older_sentence(rows), PAIRS, table(*_pairs_table(results, rows))]
@@ -120,31 +124,33 @@ def _oracle(row: Row) -> list[str]:
 
 
 PAIRS = """\
-**difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to beat. **beats it**: the paired DeLong
-test of the best scorer against that baseline on the same images, corrected by Holm over all lines. **as good**: scorers that the
-same test, corrected over the scorers of the line, does not distinguish from the best at 5 %. The best of many is chosen on these
-images: its lead is somewhat flattered.
+**difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to
+beat. **beats it**: the paired DeLong test of the best scorer against that baseline on the same images,
+corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of
+the line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead
+is somewhat flattered.
 """
 RANKS = """\
 ## Ranks
 
-Mean rank over the {n} models and pairs, of the {k} scorers that were measured on each. Ranks that differ by less than the
-critical difference {gap:.2f} (Nemenyi, 5 %) are not distinguished; pairs that share a model or a set are not independent, so
-that it is a lower bound.
+Mean rank over the {n} models and pairs, of the {k} scorers that were measured on each. Ranks that differ
+by less than the critical difference {gap:.2f} (Nemenyi, 5 %) are not distinguished; pairs that share a
+model or a set are not independent, so that it is a lower bound.
 """
 CORRELATION = """\
 ## What a scorer measures
 
-Spearman's correlation of each scorer with each model-free baseline over the images of both sets, averaged over models and pairs,
-with its range: near ±1, the scorer sorts images as the baseline does.
+Spearman's correlation of each scorer with each model-free baseline over the images of both sets, averaged
+over models and pairs, with its range: near ±1, the scorer sorts images as the baseline does.
 """
 
 
 ORACLE = """\
 ## Likelihood and local dimension: an oracle
 
-Kamkari et al. (ICML 2024) flag an image by either of two thresholds and report the area under the best rates that any pair of
-thresholds reaches. The thresholds are chosen with the OOD images in sight: it is an upper bound that no detector has, no AUROC.
+Kamkari et al. (ICML 2024) flag an image by either of two thresholds and report the area under the best
+rates that any pair of thresholds reaches. The thresholds are chosen with the OOD images in sight: it is
+an upper bound that no detector has, no AUROC.
 """
 
 
@@ -154,8 +160,8 @@ def ranks_figure(results: Results) -> Illustration | None:
     if not can_be_ranked(rows):
         return None
     caption = (
-        f"Mean rank of the AUROC over {len(rows)} models and pairs of sets, best on the left; bars join scorers whose "
-        "ranks differ by less than the critical difference (Nemenyi, 5 %)."
+        f"Mean rank of the AUROC over {len(rows)} models and pairs of sets, best on the left; bars join "
+        "scorers whose ranks differ by less than the critical difference (Nemenyi, 5 %)."
     )
     return Illustration("ranks", "", caption, rows)
 

@@ -1,4 +1,5 @@
-"""Which figures on disk are those that the stored rows give: ``figures/drawn.json`` says what each was drawn from."""
+"""Which figures on disk are those that the stored rows give: ``figures/drawn.json`` says what each was
+drawn from."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ MANIFEST = Path("figures") / "drawn.json"
 
 
 def draw_stale(folder: Path, illustrations: Iterable[Illustration]) -> None:
-    """Draw the figures that are missing or were drawn from something else; remove those that are drawn from nothing now."""
+    """Draw the figures that are missing or were drawn from something else; remove those that are drawn
+    from nothing now."""
     wanted = list(illustrations)
     known = _manifest(folder)
     todo = stale(folder, wanted)

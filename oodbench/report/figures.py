@@ -1,12 +1,12 @@
 """Figures, drawn from stored rows alone: each as SVG and as PNG.
 
-The one file that imports matplotlib. It makes figures without pyplot and in a style of its own, so that a notebook's backend,
-open figures and settings stay as they are and change nothing here.
+The one file that imports matplotlib. It makes figures without pyplot and in a style of its own, so that a
+notebook's backend, open figures and settings stay as they are and change nothing here.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from oodbench.errors import StoreError
 from oodbench.metrics.comparison import critical_difference
 from oodbench.paths import write_whole
 from oodbench.report.comparison import common, ranked
+from oodbench.report.grids import read_grid
 from oodbench.report.illustrations import FORMATS, INK, Illustration
 from oodbench.report.sections.training import trained_name, watched
-from oodbench.report.tables import short_names
+from oodbench.report.tables import short_names, without_view
 from oodbench.store import Row
 
 COLOURS = sns.color_palette("colorblind")
@@ -100,7 +100,8 @@ def _looks() -> Iterator[tuple[Any, Any]]:
 
 
 def _plain(name: str) -> str:
-    """A name as matplotlib shows it letter by letter: it reads $ as mathematics, and hides labels that begin with _."""
+    """A name as matplotlib shows it letter by letter: it reads $ as mathematics, and hides labels that
+    begin with _."""
     shown = " ".join(name.split()).replace("$", r"\$")
     return f"\u200b{shown}" if shown.startswith("_") else shown
 
@@ -127,13 +128,15 @@ def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None
         axes.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=axes.transAxes)
         axes.set(xticks=[])
         return
+    highest = 0.0
     for one, (colour, dash) in zip(row["sets"], _looks()):
         heights, edges = _density(one["counts"], row["span"])
+        highest = max(highest, float(heights.max()))
         look: Any = {"color": colour, "baseline": 0}
         axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
         label = labels[one["set"]]
         axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
-    axes.set(xlim=row["span"], ylim=(0, None))
+    axes.set(xlim=row["span"], ylim=(0, 1.05 * highest or 1))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, 1.32), "handlelength": 1.6}
     axes.legend(frameon=False, **legend)
@@ -202,7 +205,8 @@ def _two_histograms(rows: Sequence[Row], field: str, order: Sequence[str]) -> Fi
 
 
 def decomposition(rows: Sequence[Row], _: Path) -> Figure:
-    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's Figure 4."""
+    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's
+    Figure 4."""
     return _two_histograms(rows, "column", ("log_prob_z", "log_det"))
 
 
@@ -215,11 +219,12 @@ def graying(rows: Sequence[Row], _: Path) -> Figure:
     """Mean bits/dim of each set against the factor of contraction, as in the paper's Figure 6."""
     figure, (axes,) = _panels(1, (5.0, 3.2))
     ordered = sorted(rows, key=lambda row: (row["role"] != "test", row["images"]))
+    names = short_names((row["images"] for row in rows), without_view)
     for row, (colour, dash) in zip(ordered, _looks()):
         known = [point[:3] for point in row["curve"] if len(point) > 1]
         percent, mean, error = np.array(known).reshape(-1, 3).T
         look: Any = {"color": colour, "linestyle": dash, "linewidth": 1.3}
-        look |= {"marker": "o", "markersize": 3, "label": _plain(row["images"].split("@")[0])}
+        look |= {"marker": "o", "markersize": 3, "label": _plain(names[row["images"]])}
         axes.errorbar(percent, mean, error, **look)
         if row["role"] == "test" and len(mean):
             axes.axhline(mean[-1], color=colour, linewidth=0.8, alpha=0.6)
@@ -235,30 +240,19 @@ def samples(rows: Sequence[Row], folder: Path) -> Figure:
     height = 1.1 + 0.15 * max(row["n"] for row in shown) / 8
     figure, panels = _panels(len(shown), (2.4, height), across=5)
     for axes, row in zip(panels, shown):
-        axes.imshow(_grid(folder, row))
+        axes.imshow(_picture(read_grid(folder, row)))
         axes.set_axis_off()
         axes.set_title(_bits_label(names[row["set"]], row["bits_per_dim_median"]))
     return figure
 
 
-def _by_role(one: Row) -> tuple[int, str]:
-    return ROLES.index(one["role"]), one["set"]
-
-
-def _grid(folder: Path, row: Row) -> np.ndarray:
-    """The picture that a row names, where it is the one that the row was written with."""
-    path = folder / "grids" / Path(row["file"]).name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}; {REMEDY}") from error
-    if hashlib.sha256(content).hexdigest() != row["sha256"]:
-        raise StoreError(f"{path} is not the picture that its row names; {REMEDY}")
-    with Image.open(path) as picture:
+def _picture(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
-REMEDY = "delete it and run the suite again, which makes it anew"
+def _by_role(one: Row) -> tuple[int, str]:
+    return ROLES.index(one["role"]), one["set"]
 
 
 def latents(rows: Sequence[Row], _: Path) -> Figure:
@@ -290,7 +284,8 @@ def _limits(sets: Sequence[Row], ends: str) -> tuple[float, float]:
 
 
 def training(rows: Sequence[Row], _: Path) -> Figure:
-    """AUROC of raw likelihood, and bits/dim, against the training step; the members of an ensemble look alike."""
+    """AUROC of raw likelihood, and bits/dim, against the training step; the members of an ensemble look
+    alike."""
     figure, (aurocs, bits) = _panels(2, (4.6, 3.6))
     for row in rows:
         name = _plain(trained_name(row))
@@ -307,7 +302,8 @@ def training(rows: Sequence[Row], _: Path) -> Figure:
 
 
 def _logged(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> None:
-    """One quantity of a training log; curves with one label share its colour, its dash and its line in the legend."""
+    """One quantity of a training log; curves with one label share its colour, its dash and its line in
+    the legend."""
     labels = axes.get_legend_handles_labels()[1]
     number = labels.index(label) if label in labels else len(labels)
     look: Any = {"color": COLOURS[number % len(COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
@@ -318,7 +314,8 @@ def _logged(axes: Axes, label: str, log: list[dict[str, float]], name: str) -> N
 
 
 def ranks(rows: Sequence[Row], _: Path) -> Figure:
-    """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not distinguished (Demšar 2006)."""
+    """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not
+    distinguished (Demšar 2006)."""
     names, aurocs = common(rows)
     found = ranked(names, aurocs)
     gap = critical_difference(len(names), len(aurocs))

@@ -1,4 +1,5 @@
-"""Which figures a results folder has: those that its stored rows give, and those of older rows that lie there still."""
+"""Which figures a results folder has: those that its stored rows give, and those of older rows that lie
+there still."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from oodbench.report.tables import file_names
 
 
 def gallery(results: Results) -> list[Illustration]:
-    """All figures that can be drawn from what is stored, and those of rows of older schemas that are on disk."""
+    """All figures that can be drawn from what is stored, and those of rows of older schemas that are on
+    disk."""
     found = [one for one in _all(results) if one is not None]
     names = file_names(dict.fromkeys(one.of for one in found if one.of))
     named = [replace(one, file_name=names.get(one.of, "")) for one in found]

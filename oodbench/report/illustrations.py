@@ -10,7 +10,8 @@ from oodbench.store import Row, key_of
 
 FORMATS = ("svg", "png")
 DRAWING = 1
-"""Version of the drawing; a new one whenever :mod:`oodbench.report.figures` draws the same rows in another way."""
+"""Version of the drawing; a new one whenever :mod:`oodbench.report.figures` draws the same rows in
+another way."""
 INK = "#4d4d4d"
 """The colour of text and axes; a page that embeds an SVG replaces it by its own."""
 BEYOND = "The axes leave out half a per cent at each set's ends, and what lies far outside its quartiles."

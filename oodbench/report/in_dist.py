@@ -31,13 +31,17 @@ METRIC_TITLES = {
     "fpr80_ood": "FPR@80, OOD positive",
     "fpr95_in": "FPR@95, in-dist positive: OOD images accepted when 95 % of in-dist is accepted",
     "fpr80_in": "FPR@80, in-dist positive",
-    "flagged_ood": "OOD flagged by a test that 1 % of in-dist groups should fail (threshold from bootstrap groups of `ref`)",
+    "flagged_ood": (
+        "OOD flagged by a test that 1 % of in-dist groups should fail "
+        "(threshold from bootstrap groups of `ref`)"
+    ),
     "flagged_in": "In-dist flagged by the same test: 0.01 where it holds its size",
 }
 
 
 def in_dist_page(results: Results, in_dist: str, illustrations: Iterable[Illustration]) -> str:
-    """All results of one in-dist set: for each model a table of each metric, groups apart, costs and skips."""
+    """All results of one in-dist set: for each model a table of each metric, groups apart, costs and
+    skips."""
     notes = Notes()
     tried = [row for row in results.tried if row["in_dist_name"] == in_dist]
     known = {(row["model"], row["in_dist"], row["seed"]) for row in tried}
@@ -122,7 +126,8 @@ def _metrics(rows: list[Row], skips: list[Row], notes: Notes) -> list[str]:
 def _metric_table(
     rows: list[Row], why: dict[str, str], oods: list[str], metric: str, notes: Notes
 ) -> str:
-    """A line for each scorer and group size, a column for each OOD set; ``why`` says why a scorer was skipped."""
+    """A line for each scorer and group size, a column for each OOD set; ``why`` says why a scorer was
+    skipped."""
     found = cells(rows, "scorer", "group_size", "ood")
     kinds = {(row["baseline"], row["scorer"], row["group_size"]) for row in rows}
     kinds |= {(False, name, 1) for name in why}
@@ -145,7 +150,8 @@ def _cell(row: Row | None, rows: list[Row], metric: str, why: str | None, notes:
 
 
 def _constant_score(rows: list[Row], oods: list[str], metric: str) -> list[list[str]]:
-    """The line of an AUPR table that says what a constant score would get: the base rate of the positive class."""
+    """The line of an AUPR table that says what a constant score would get: the base rate of the positive
+    class."""
     if not metric.startswith("aupr"):
         return []
     sound = [row for row in rows if row["status"] == "ok"]

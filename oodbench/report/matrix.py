@@ -8,14 +8,16 @@ from oodbench.report.tables import HEAD, bare_name, chance_mark, distinct, table
 from oodbench.store import Row
 
 MATRIX = """\
-AUROC of each scorer: a line for each model and the set that it was trained on, a column for each OOD set; ▼ worse than chance.
-Parts of a set count as the set. Below, pairs of sets with both directions, by the best model of each: a scorer that wins one
-direction by losing the other has a low *lowest*.
+AUROC of each scorer: a line for each model and the set that it was trained on, a column for
+each OOD set; ▼ worse than chance. Parts of a set count as the set. Below, pairs of sets with both
+directions, by the best model of each: a scorer that wins one direction by losing the other has a low
+*lowest*.
 """
 
 
 def matrix_page(results: Results) -> str:
-    """For each scorer the AUROC of every model (in-dist) on every OOD set, and what both directions of a pair come to."""
+    """For each scorer the AUROC of every model (in-dist) on every OOD set, and what both directions of a
+    pair come to."""
     singles = [row for row in results.tried if row["status"] == "ok" and row["group_size"] == 1]
     sound = [row for row in singles if not row["synthetic"]]
     parts = [HEAD, "# In-dist × OOD\n", *older_sentence(sound), MATRIX]

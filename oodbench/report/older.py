@@ -36,13 +36,14 @@ def _cost(row: Row) -> Row:
 
 
 def older_sentence(rows: Iterable[Row]) -> list[str]:
-    """What a page says at its head where some of the rows that it shows are of an older schema; nothing elsewhere."""
+    """What a page says at its head where some of the rows that it shows are of an older schema; nothing
+    elsewhere."""
     shown = list(rows)
     older = [row for row in shown if is_older(row)]
     if not older:
         return []
     schemas = " and ".join(str(schema) for schema in sorted({row["schema"] for row in older}))
     return [
-        f"{len(older):,} of {len(shown):,} rows are of schema {schemas}, measured before a row held the hash of its own "
-        "values; they are replaced when measured again.\n"
+        f"{len(older):,} of {len(shown):,} rows are of schema {schemas}, measured before a row held the "
+        "hash of its own values; they are replaced when measured again.\n"
     ]

@@ -27,9 +27,9 @@ from oodbench.report.tables import (
 from oodbench.store import Row
 
 RANKING = """\
-Ranks are by mean AUROC over a model's pairs of real images, single images judged one by one. M1, M2, …: model-free baselines,
-ranked apart. `passes`: walks of a model over the images that a scorer needs; those that scorers share are made once. `tunes on`:
-what it looks at beside the test images.
+Ranks are by mean AUROC over a model's pairs of real images, single images judged one by
+one. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
+scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images.
 """
 Trial = tuple[str, str, str, int]
 
@@ -37,8 +37,8 @@ Trial = tuple[str, str, str, int]
 def overview(results: Results, pages: Mapping[str, str]) -> str:
     """The front page: for each model its scorers ranked over pairs of real images; pages and skips listed.
 
-    Scorers are ranked within one model, in-dist set and seed, since a bound and an exact likelihood, or two in-dist sets, are
-    not alike. ``pages`` holds the file of each in-dist set's page.
+    Scorers are ranked within one model, in-dist set and seed, since a bound and an exact likelihood, or
+    two in-dist sets, are not alike. ``pages`` holds the file of each in-dist set's page.
     """
     notes = Notes()
     title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
@@ -82,7 +82,8 @@ def _model_and_fit(label: str, row: Row) -> str:
 
 
 def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
-    """One subject's scorers by mean AUROC over its pairs of real images; only those with a result on each are ranked."""
+    """One subject's scorers by mean AUROC over its pairs of real images; only those with a result on each
+    are ranked."""
     rows = results.of_subject(subject)
     alike = [row for row in rows if row["group_size"] == 1 and not row["synthetic"]]
     trials = sorted({trial_of(row) for row in alike})

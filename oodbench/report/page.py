@@ -36,7 +36,8 @@ def _figure(one: Illustration) -> str:
 
 
 def html_page(title: str, intro: Sequence[str], sections: Sequence[Section], folder: Path) -> str:
-    """The report as one file: figures inside as SVG, no script, nothing loaded; light or dark as the reader's screen is."""
+    """The report as one file: figures inside as SVG, no script, nothing loaded; light or dark as the
+    reader's screen is."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -21,10 +21,11 @@ TOLERANCE = {
     "ood_bits_per_dim": 0.1,
 }
 RULE = """\
-**Agrees**: a published value within our 95 % interval widened by 0.05 of AUROC or rate (0.1 bits/dim) and by twice the published
-standard deviation; a published inequality that all of our interval obeys. **Differs**: any other; *same side* where both lie
-on one side of chance. **Not comparable**: for the reason given. **n**: our in-dist and OOD images, or groups of them. Values read
-as `remembered` are hints and not checked against a source. Ours stays ours where it disagrees.
+**Agrees**: a published value within our 95 % interval widened by 0.05 of AUROC or rate (0.1
+bits/dim) and by twice the published standard deviation; a published inequality that all of our interval
+obeys. **Differs**: any other; *same side* where both lie on one side of chance. **Not comparable**: for
+the reason given. **n**: our in-dist and OOD images, or groups of them. Values read as `remembered` are
+hints and not checked against a source. Ours stays ours where it disagrees.
 """
 HEADS = [
     "paper",
@@ -107,7 +108,8 @@ def reproduction_page(results: Results, section: Section) -> str:
 
 
 def _lines(claim: Claim, results: Results) -> list[list[str]]:
-    """A line for each row that a published number may be set beside; one without a number of ours where there is none."""
+    """A line for each row that a published number may be set beside; one without a number of ours where
+    there is none."""
     found = _ours(claim, results)
     if len(found) < 2:
         return [_line(claim, found[0] if found else None, f"{claim.in_dist} → {claim.ood}")]

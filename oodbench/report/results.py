@@ -1,4 +1,5 @@
-"""What a results folder stores, read once: rows, analysis rows, comparisons, and the curves that figures draw."""
+"""What a results folder stores, read once: rows, analysis rows, comparisons, and the curves that figures
+draw."""
 
 from __future__ import annotations
 
@@ -19,22 +20,77 @@ CELLS = {
     "analysis.jsonl": ("kind", "model", "in_dist", "role", "images", "seed"),
     "comparisons.jsonl": ("model", "in_dist", "ood", "seed"),
     "curves.jsonl": (
-        "kind", "model", "in_dist", "ood", "role", "set", "scorer", "column", "quantity", "seed",
+        "kind",
+        "model",
+        "in_dist",
+        "ood",
+        "role",
+        "set",
+        "scorer",
+        "column",
+        "quantity",
+        "seed",
     ),
-}  # fmt: skip
+}
 """The fields of each file that name a cell: no two rows may share them all."""
 NEEDED = {
-    "ok": ("schema", "key", "suite", "model", "in_dist", "in_dist_name", "ood", "scorer", "baseline", "group_size",
-           "seed", "auroc", "n_in", "n_ood", "base_rate", "passes", "tunes_on", "likelihood", "synthetic"),
-    "failed": ("schema", "key", "suite", "model", "in_dist", "in_dist_name", "ood", "scorer", "baseline", "group_size",
-               "seed", "reason", "passes", "tunes_on", "likelihood", "synthetic"),
-    "skipped": ("schema", "key", "suite", "model", "in_dist", "in_dist_name", "ood", "scorer", "reason"),
-}  # fmt: skip
+    "ok": (
+        "schema",
+        "key",
+        "suite",
+        "model",
+        "in_dist",
+        "in_dist_name",
+        "ood",
+        "scorer",
+        "baseline",
+        "group_size",
+        "seed",
+        "auroc",
+        "n_in",
+        "n_ood",
+        "base_rate",
+        "passes",
+        "tunes_on",
+        "likelihood",
+        "synthetic",
+    ),
+    "failed": (
+        "schema",
+        "key",
+        "suite",
+        "model",
+        "in_dist",
+        "in_dist_name",
+        "ood",
+        "scorer",
+        "baseline",
+        "group_size",
+        "seed",
+        "reason",
+        "passes",
+        "tunes_on",
+        "likelihood",
+        "synthetic",
+    ),
+    "skipped": (
+        "schema",
+        "key",
+        "suite",
+        "model",
+        "in_dist",
+        "in_dist_name",
+        "ood",
+        "scorer",
+        "reason",
+    ),
+}
 """The fields without which a row of each status cannot be shown."""
 
 
 class Subject(NamedTuple):
-    """What rows must share to be ranked together: a model, the in-dist set as it was measured, and the seed."""
+    """What rows must share to be ranked together: a model, the in-dist set as it was measured, and the
+    seed."""
 
     model: str
     in_dist: str
@@ -83,7 +139,8 @@ class Results:
         return [row for row in self.curves if row["kind"] == kind and subject_of(row) == subject]
 
     def label(self, row: Row) -> str:
-        """The model of a row, with what tells it apart here: its in-dist set where it has several, the seed likewise."""
+        """The model of a row, with what tells it apart here: its in-dist set where it has several, the
+        seed likewise."""
         return self.name_of(Subject(row["model"], row["in_dist"], row.get("seed", 0)))
 
     def name_of(self, subject: Subject) -> str:
@@ -126,13 +183,18 @@ def read_results(folder: Path) -> Results:
         raise StoreError(
             f"{folder / ROWS} has no rows; run the suite first: `oodbench run --suite paper`"
         )
-    if not (folder / "comparisons.jsonl").exists():
-        found["comparisons.jsonl"] = read_rows(folder / COMPARISONS)
+    found["comparisons.jsonl"] = read_comparisons(folder)
     for row in found[ROWS]:
         _demand_fields(folder / ROWS, row)
     for name, rows in found.items():
         cells([row for row in rows if row.get("status") != "skipped"], *CELLS[name])
     return Results(folder, *found.values())
+
+
+def read_comparisons(folder: Path) -> list[Row]:
+    """The comparisons of scorers that a folder stores, under their older name where there is no other."""
+    path = folder / "comparisons.jsonl"
+    return read_rows(path if path.exists() else folder / COMPARISONS)
 
 
 def _demand_fields(path: Path, row: Row) -> None:
@@ -145,7 +207,8 @@ def _demand_fields(path: Path, row: Row) -> None:
     lacking = [name for name in NEEDED[status] if name not in row]
     if lacking:
         raise StoreError(
-            f"{path}: the row {row.get('key', '')} lacks {', '.join(lacking)}; delete the line and run the suite again"
+            f"{path}: the row {row.get('key', '')} lacks {', '.join(lacking)}; delete the line and run "
+            "the suite again"
         )
 
 

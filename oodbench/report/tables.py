@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tabulate import tabulate
 
@@ -17,8 +17,9 @@ HEAD = (
     "Do not edit: a check compares them. -->\n"
 )
 LEGEND = """\
-AUROC of the OOD score, larger = more OOD, with 95 % interval. ▼ *worse than chance*: the score ranks OOD images as more
-in-dist than in-dist ones; scores are never re-signed. ‡ not above the best model-free baseline of that column.
+AUROC of the OOD score, larger = more OOD, with 95 % interval. ▼ *worse than chance*: the
+score ranks OOD images as more in-dist than in-dist ones; scores are never re-signed. ‡ not above the best
+model-free baseline of that column.
 """
 LONGEST = 60
 """Characters of a name that a file name takes."""
@@ -29,7 +30,8 @@ CODE = re.compile(r"(`[\w .,:/=-]+`)")
 
 
 def text(name: object) -> str:
-    """What a path, a plugin or a file brought, as inline markdown that shows it letter by letter on one line."""
+    """What a path, a plugin or a file brought, as inline markdown that shows it letter by letter on one
+    line."""
     return MARKUP.sub(r"\\\g<0>", " ".join(str(name).split()))
 
 
@@ -140,11 +142,18 @@ def short_name(identifier: str) -> str:
     return re.split(r"[/\[]", identifier)[0] or identifier
 
 
-def short_names(identifiers: Iterable[str]) -> dict[str, str]:
+def without_view(identifier: str) -> str:
+    """An identifier before its view."""
+    return identifier.split("@")[0]
+
+
+def short_names(
+    identifiers: Iterable[str], short: Callable[[str], str] = short_name
+) -> dict[str, str]:
     """A short name for each identifier, or the whole where two would share one."""
     whole = distinct(identifiers)
-    met = Counter(short_name(one) for one in whole)
-    return {one: short_name(one) if met[short_name(one)] == 1 else one for one in whole}
+    met = Counter(map(short, whole))
+    return {one: short(one) if met[short(one)] == 1 else one for one in whole}
 
 
 def distinct(values: Iterable[str]) -> list[str]:
@@ -171,7 +180,8 @@ TAKES = ["passes", "ms/image", "tunes on"]
 
 
 def scorer_takes(rows: list[Row]) -> list[str]:
-    """What a scorer takes, as ranges over its rows: model passes, milliseconds an image of them all, what it tunes on."""
+    """What a scorer takes, as ranges over its rows: model passes, milliseconds an image of them all, what
+    it tunes on."""
     passes = {sum(" of " in name for name in row["passes"]) for row in rows}
     return ["–".join(map(str, sorted(passes))), _cost(rows), text(rows[0]["tunes_on"])]
 

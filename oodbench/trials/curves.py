@@ -1,7 +1,8 @@
-"""What figures draw, small enough to be stored beside the rows: histograms, ROC curves, scatter plots, image grids.
+"""What figures draw, small enough to be stored beside the rows: histograms, ROC curves, scatter plots,
+image grids.
 
-Each function takes columns, scores or images and returns values that JSON can hold, or the bytes of a PNG file, so that
-nobody needs columns, images or weights to draw a figure again.
+Each function takes columns, scores or images and returns values that JSON can hold, or the bytes of a PNG
+file, so that nobody needs columns, images or weights to draw a figure again.
 """
 
 from __future__ import annotations
@@ -34,10 +35,9 @@ def histograms(columns: Mapping[str, np.ndarray], bins: int = 60) -> dict[str, A
     bins : of equal width
 
     Returns
-    -------
-    ``span``, the ends of the histograms, or None where no value is finite; and ``sets``, for each set its name, how many
-    values it has, how many of them are not finite or lie outside the span, the counts of the bins, and the median of the
-    finite values
+    ------- ``span``, the ends of the histograms, or None where no value is finite; and ``sets``, for each
+    set its name, how many values it has, how many of them are not finite or lie outside the span, the
+    counts of the bins, and the median of the finite values
     """
     finite = {name: _finite(column) for name, column in columns.items()}
     span = _span([column for column in finite.values() if len(column)])
@@ -64,7 +64,8 @@ def _span(columns: list[np.ndarray]) -> list[float] | None:
 
 
 def _ends(column: np.ndarray) -> tuple[float, float]:
-    """The ends of one column; a flow may give a noise image −10²⁰ nats, which would leave one bin to all others."""
+    """The ends of one column; a flow may give a noise image −10²⁰ nats, which would leave one bin to all
+    others."""
     low, first, third, high = np.quantile(column, [0.005, 0.25, 0.75, 0.995])
     far = FAR * (third - first)
     return float(max(low, first - far)), float(min(high, third + far))
@@ -87,7 +88,8 @@ def _histogram(
 
 
 def roc(scores_in: np.ndarray, scores_ood: np.ndarray, points: int = 200) -> dict[str, list[float]]:
-    """Rates of in-dist images flagged and of OOD images caught, at up to ``points`` thresholds and from the origin."""
+    """Rates of in-dist images flagged and of OOD images caught, at up to ``points`` thresholds and from
+    the origin."""
     curve = counts(scores_in, scores_ood)
     chosen = np.unique(np.linspace(0, len(curve.flagged) - 1, points).astype(int))
     return {
@@ -104,8 +106,8 @@ def _rates(cumulative: np.ndarray, chosen: np.ndarray) -> list[float]:
 def scatter(x: np.ndarray, y: np.ndarray, shown: int = 300) -> dict[str, Any]:
     """The first ``shown`` points of which both numbers are finite, and how many of all points are not.
 
-    ``x_ends`` and ``y_ends`` are those of a histogram of the points, so that outliers of one set leave the others room; None
-    where there is no point.
+    ``x_ends`` and ``y_ends`` are those of a histogram of the points, so that outliers of one set leave
+    the others room; None where there is no point.
     """
     finite = np.isfinite(x) & np.isfinite(y)
     points = {"x": _finite(x[finite][:shown]), "y": _finite(y[finite][:shown])}
@@ -115,7 +117,8 @@ def scatter(x: np.ndarray, y: np.ndarray, shown: int = 300) -> dict[str, Any]:
 
 
 def pixel_moments(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and variance of each pixel and channel over 8-bit images ``(N, C, H, W)``, in units of the full scale ``(C·H·W,)``."""
+    """Mean and variance of each pixel and channel over 8-bit images ``(N, C, H, W)``, in units of the
+    full scale ``(C·H·W,)``."""
     total = images.sum(0, dtype=np.uint64)
     squares = np.zeros_like(total)
     for start in range(0, len(images), BLOCK):
@@ -127,7 +130,8 @@ def pixel_moments(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def grid(images: np.ndarray, n: int, across: int = 8) -> bytes:
-    """The first ``n`` images ``(N, C, H, W)`` as one picture of rows of ``across``, as the bytes of a PNG file."""
+    """The first ``n`` images ``(N, C, H, W)`` as one picture of rows of ``across``, as the bytes of a PNG
+    file."""
     file = io.BytesIO()
     Image.fromarray(_tiled(_coloured(np.asarray(images[:n])), across)).save(file, "PNG")
     return file.getvalue()

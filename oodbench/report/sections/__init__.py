@@ -60,6 +60,7 @@ def make_sections(results: Results, illustrations: Sequence[Illustration]) -> li
 def _failures(results: Results) -> list[str]:
     failed = [row for row in results.analysis if row["status"] == "failed"]
     return [
-        f"FAILED: {row['kind']} of {text(results.label(row))} on {text(row['images'])}: {sentence(row['reason'])}"
+        f"FAILED: {row['kind']} of {text(results.label(row))} on {text(row['images'])}: "
+        f"{sentence(row['reason'])}"
         for row in failed
     ]

@@ -7,8 +7,9 @@ from oodbench.report.tables import bare_name, text
 
 HEADS = ["direction", "AUROC", "other direction", "AUROC"]
 WORDS = (
-    "AUROC of raw likelihood in both directions of a pair. A set that lies inside another is the likelier one under models "
-    "of both, so that one direction fails and the other is easy. Parts of a set count as the set."
+    "AUROC of raw likelihood in both directions of a pair. A set that lies inside another is the "
+    "likelier one under models of both, so that one direction fails and the other is easy. Parts of a "
+    "set count as the set."
 )
 
 

@@ -7,8 +7,8 @@ from oodbench.report.tables import text
 
 HEADS = ["model", "in-dist", "OOD", "test bits/dim", "OOD bits/dim", "AUROC of −log p"]
 WORDS = (
-    "In a flow whose couplings only shift, log|det| is one number for all images, so that it cannot favour any. "
-    "What remains of the finding is log p(z) alone."
+    "In a flow whose couplings only shift, log|det| is one number for all images, so that it cannot "
+    "favour any. What remains of the finding is log p(z) alone."
 )
 
 

@@ -13,9 +13,9 @@ from oodbench.store import Row
 
 HEADS = ["model", "in-dist", "OOD", "gap of log p(x)", "of log p(z)", "of the log-determinant"]
 WORDS = (
-    "log p(x) = log p(z) + log|det ∂z/∂x|. The table takes the difference of means, OOD minus in-dist, apart in nats; "
-    "in brackets the share of the gap that each term explains. The shares add up to 100 %. A gap with an error as large as "
-    "itself is that of a few images."
+    "log p(x) = log p(z) + log|det ∂z/∂x|. The table takes the difference of means, OOD minus in-dist, "
+    "apart in nats; in brackets the share of the gap that each term explains. The shares add up to 100 "
+    "%. A gap with an error as large as itself is that of a few images."
 )
 
 
@@ -41,7 +41,8 @@ def _share(term: float, gap: float) -> str:
 
 
 def figure(results: Results, subject: Subject) -> Illustration:
-    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's Figure 4."""
+    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's
+    Figure 4."""
     curves = results.curves_of("decomposition", subject)
     caption = (
         "The two terms of log p(x) of all test images: log p(z), and log|det ∂z/∂x| in pixel levels. "

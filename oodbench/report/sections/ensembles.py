@@ -8,8 +8,8 @@ from oodbench.report.tables import text
 HEADS = ["model", "in-dist", "OOD", "likelihood", "ensemble's likelihood", "WAIC"]
 SCORERS = ("likelihood", "ensemble-likelihood", "waic")
 WORDS = (
-    "AUROC of the likelihood of the model itself, of the mixture of its ensemble's members, and of WAIC, which subtracts "
-    "the members' variance from their mean."
+    "AUROC of the likelihood of the model itself, of the mixture of its ensemble's members, and of WAIC, "
+    "which subtracts the members' variance from their mean."
 )
 
 

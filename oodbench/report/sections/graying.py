@@ -11,9 +11,10 @@ from oodbench.store import Row
 
 HEADS = ["model", "set", "bits/dim", "overtakes in-dist at", "likeliest at", "bits/dim there"]
 WORDS = (
-    "Contracting an image towards mid-grey shrinks its variance and leaves what it shows. The paper finds that this raises "
-    "the likelihood. The table gives the largest factor at which a contracted set becomes likelier than the in-dist set "
-    "as it is: `as it is` for sets that are so without contraction."
+    "Contracting an image towards mid-grey shrinks its variance and leaves what it shows. The paper "
+    "finds that this raises the likelihood. The table gives the largest factor at which a contracted set "
+    "becomes likelier than the in-dist set as it is: `as it is` for sets that are so without "
+    "contraction."
 )
 
 
@@ -63,8 +64,8 @@ def figure(results: Results, subject: Subject) -> Illustration | None:
     if not own:
         return None
     caption = (
-        f"Mean bits/dim of the first {max(row['n'] for row in own)} test images of each set, contracted towards "
-        "mid-grey: 100 % is the image, 0 % is a grey square. Bars: standard errors. "
+        f"Mean bits/dim of the first {max(row['n'] for row in own)} test images of each set, contracted "
+        "towards mid-grey: 100 % is the image, 0 % is a grey square. Bars: standard errors. "
         f"{where_text(subject)}."
     )
     return Illustration("graying", results.name_of(subject), caption, own)

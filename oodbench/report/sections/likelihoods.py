@@ -7,11 +7,19 @@ from oodbench.report.results import Results, Subject
 from oodbench.report.section import Analysis, Section, bits, marked
 from oodbench.report.tables import distinct, sentence, text
 
-HEADS = ["model", "in-dist", "OOD", "train bits/dim", "test bits/dim", "OOD bits/dim", "AUROC of −log p"]  # fmt: skip
+HEADS = [
+    "model",
+    "in-dist",
+    "OOD",
+    "train bits/dim",
+    "test bits/dim",
+    "OOD bits/dim",
+    "AUROC of −log p",
+]
 WORDS = (
-    "Each model is trained on one set alone. Fewer bits a dimension mean a likelier image; ▼ marks pairs on which the OOD "
-    "images are the likelier ones, so that raw likelihood ranks them as more in-dist than the in-dist ones. "
-    "± is the standard error of the mean."
+    "Each model is trained on one set alone. Fewer bits a dimension mean a likelier image; ▼ marks pairs "
+    "on which the OOD images are the likelier ones, so that raw likelihood ranks them as more in-dist "
+    "than the in-dist ones. ± is the standard error of the mean."
 )
 
 

@@ -15,10 +15,11 @@ from oodbench.store import Row
 ROLES = ("samples", "test", "ood")
 HEADS = ["model", "images", "n", "bits/dim", "‖z‖/√D", "typicality"]
 WORDS = (
-    "If OOD images are likelier, why does a model not draw them? Draws come from where the probability is, not from where "
-    "its density is largest: a standard Gaussian in D dimensions has its mode at 0 and its draws at ‖z‖ ≈ √D. The table "
-    "says where samples, in-dist and OOD images lie: in bits/dim, in ‖z‖/√D with z standardised by the prior, and on "
-    "typicality, the median distance of −log p from that of in-dist `ref` images, in bits/dim."
+    "If OOD images are likelier, why does a model not draw them? Draws come from where the probability "
+    "is, not from where its density is largest: a standard Gaussian in D dimensions has its mode at 0 "
+    "and its draws at ‖z‖ ≈ √D. The table says where samples, in-dist and OOD images lie: in bits/dim, "
+    "in ‖z‖/√D with z standardised by the prior, and on typicality, the median distance of −log p from "
+    "that of in-dist `ref` images, in bits/dim."
 )
 
 
@@ -58,8 +59,8 @@ def grids_figure(results: Results, subject: Subject) -> Illustration | None:
     if drawn is None:
         return None
     caption = (
-        f"{drawn['n']} images drawn from {text(subject.model)} beside the first test images of the sets whose terms permit "
-        f"showing them, with the median bits/dim of all; seed {subject.seed}."
+        f"{drawn['n']} images drawn from {text(subject.model)} beside the first test images of the sets "
+        f"whose terms permit showing them, with the median bits/dim of all; seed {subject.seed}."
     )
     grids = results.curves_of("grid", subject)
     curves = [row for row in grids if may_be_shown(short_name(row["set"]))]
@@ -72,8 +73,8 @@ def latents_figure(results: Results, subject: Subject) -> Illustration | None:
     if drawn is None:
         return None
     caption = (
-        f"log p(x) against ‖z‖, standardised by the prior, of {drawn['n']} samples of the model and up to 300 test "
-        f"images of each set; the line is √D. {where_text(subject)}. {BEYOND}"
+        f"log p(x) against ‖z‖, standardised by the prior, of {drawn['n']} samples of the model and up to "
+        f"300 test images of each set; the line is √D. {where_text(subject)}. {BEYOND}"
     )
     curves = results.curves_of("latents", subject)
     return Illustration("latents", results.name_of(subject), caption, curves)

@@ -21,11 +21,11 @@ HEADS = [
     "data alone",
 ]
 WORDS = (
-    "Around the in-dist mean, log p is replaced by its gradient and its Hessian: E_ood[log p] − E_in[log p] ≈ "
-    "∇log p·(µ_ood − µ_in) + ½ Tr[∇²log p (S_ood − S_in)], in nats. `diagonal` uses per-pixel variances alone, as the "
-    "paper does; the closed form needs only the 1×1 convolutions of a constant-volume Glow. `data alone` needs no model: "
-    "where all channels of the OOD set have the smaller summed variance, it lies inside the in-dist set and is predicted "
-    "to be likelier."
+    "Around the in-dist mean, log p is replaced by its gradient and its Hessian: E_ood[log p] − E_in[log "
+    "p] ≈ ∇log p·(µ_ood − µ_in) + ½ Tr[∇²log p (S_ood − S_in)], in nats. `diagonal` uses per-pixel "
+    "variances alone, as the paper does; the closed form needs only the 1×1 convolutions of a "
+    "constant-volume Glow. `data alone` needs no model: where all channels of the OOD set have the "
+    "smaller summed variance, it lies inside the in-dist set and is predicted to be likelier."
 )
 
 
@@ -65,7 +65,8 @@ def _sign(row: Row) -> str:
 
 
 def _inside(row: Row) -> bool | None:
-    """Whether the OOD set lies inside the in-dist set by its summed variances; None where it does in some channels alone."""
+    """Whether the OOD set lies inside the in-dist set by its summed variances; None where it does in some
+    channels alone."""
     of_in, of_ood = row["variance_sums"]
     smaller = [b < a for a, b in zip(of_in, of_ood, strict=True)]
     return smaller[0] if all(smaller) or not any(smaller) else None
@@ -89,13 +90,14 @@ def _tally(rows: list[Row]) -> str:
     predicted = [row for row in rows if _inside(row) is not None]
     right = sum(map(_is_right_of_data, predicted))
     return (
-        f"The expansion has the sign right on {signs} of {len(rows)} pairs of a flow and an OOD set; the data alone predict a "
-        f"sign on {len(predicted)}, rightly on {right}."
+        f"The expansion has the sign right on {signs} of {len(rows)} pairs of a flow and an OOD set; the "
+        f"data alone predict a sign on {len(predicted)}, rightly on {right}."
     )
 
 
 def figures(results: Results) -> list[Illustration]:
-    """Histograms of each pixel's mean and variance over a set, as in the paper's Figure 5; one figure an in-dist set."""
+    """Histograms of each pixel's mean and variance over a set, as in the paper's Figure 5; one figure an
+    in-dist set."""
     likelihoods = [row for row in results.explained if row["kind"] == "likelihood"]
     curves = [row for row in results.curves if row["kind"] == "data"]
     found = distinct(sorted(row["in_dist"] for row in [*likelihoods, *curves]))
@@ -107,7 +109,8 @@ def _figure(name: str, in_dist: str, likelihoods: list[Row], curves: list[Row]) 
     own = [row for row in curves if row["in_dist"] == in_dist]
     drawn = [one["set"] for row in own for one in row["sets"]]
     measured = [row for row in likelihoods if row["in_dist"] == in_dist and row["role"] == "ood"]
-    known = drawn or [in_dist, *(row["images"] for row in measured if not row["synthetic"])]
+    real = sorted(row["images"] for row in measured if not row["synthetic"])
+    known = drawn or [in_dist, *real]
     sets = ", ".join(text(one) for one in distinct(known))
     caption = (
         "Mean and variance of each pixel over the images of a set, in units of the full scale: "

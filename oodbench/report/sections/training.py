@@ -10,8 +10,9 @@ from oodbench.store import Row
 
 HEADS = ["model", "OOD", "first", "best", "last", "step of the best"]
 WORDS = (
-    "AUROC of raw likelihood at bits/dim on `ref`, at the first, the best and the last validation of a training. "
-    "The members of an ensemble are trainings of one small model that differ in their seed alone."
+    "AUROC of raw likelihood at bits/dim on `ref`, at the first, the best and the last validation of a "
+    "training. The members of an ensemble are trainings of one small model that differ in their seed "
+    "alone."
 )
 
 
@@ -27,7 +28,8 @@ def trained_name(row: Row) -> str:
 
 
 def trainings(rows: list[Row]) -> list[Row]:
-    """One row for each training that was watched, whatever the in-dist views and seeds that it was met with."""
+    """One row for each training that was watched, whatever the in-dist views and seeds that it was met
+    with."""
     of_kind = [row for row in rows if row["kind"] == "training" and watched(row)]
     return list({row["model"]: row for row in of_kind}.values())
 
@@ -57,8 +59,8 @@ def figure(results: Results) -> Illustration | None:
         return None
     named = ", ".join(text(name) for name in distinct(map(trained_name, rows)))
     caption = (
-        "AUROC of raw likelihood (500 images of `ref` and of each OOD set's test split) and bits/dim on `ref` "
-        f"at each validation during training, of {named}; one training each, one curve for each member of an "
-        "ensemble; seeds are in the cards."
+        "AUROC of raw likelihood (500 images of `ref` and of each OOD set's test split) and bits/dim on "
+        f"`ref` at each validation during training, of {named}; one training each, one curve for each "
+        "member of an ensemble; seeds are in the cards."
     )
     return Illustration("training", "", caption, rows)

@@ -1,0 +1,317 @@
+"""The paper's explanations, run: graying, the terms of the likelihood, samples, and the pages that a run
+ends in."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import oodbench as ob
+from oodbench.analysis.samples import draw_samples, samples_path
+from oodbench.analysis.tasks import grayed
+from oodbench.contract import bits_per_dim
+from oodbench.data.views import apply_view
+from oodbench.errors import DataError
+from oodbench.models.glow import Glow
+from oodbench.models.noise import keyed_uniform
+from oodbench.passes.shards import ImageRef, open_images
+from oodbench.registry import statistics
+from oodbench.report import read_results
+from oodbench.report.gallery import gallery
+from oodbench.report.reproduction import reproduction
+from oodbench.report.section import Analysis as AnalysisRows
+from oodbench.report.sections import decomposition
+from oodbench.runner import Options, run_suite
+from oodbench.store import read_rows
+from oodbench.suite import Analysis, Pair, Suite
+from oodbench.zoo.cards import CAPABILITIES
+from oodbench.zoo.describe import describe
+from oodbench.zoo.load import FAMILIES
+
+FLASH = Analysis(images=20, gray=(0, 50), samples=4, probes=4)
+
+
+def suite(**changes):
+    given = {
+        "name": "t",
+        "title": "t",
+        "models": ["glow-fashionmnist"],
+        "limit": 30,
+        "bootstrap": 0,
+        "analysis": FLASH,
+        "pairs": [Pair(in_dist="fashionmnist", ood=["mnist", "constant"])],
+        "scorers": ["likelihood", "typicality"],
+    }
+    return Suite(**{**given, **changes})
+
+
+# graying
+
+
+def test_contracting_by_one_changes_nothing_and_by_zero_leaves_grey(random):
+    images = random.integers(0, 256, (3, 3, 8, 8)).astype(np.uint8)
+    assert np.array_equal(apply_view(images, "contract100"), images)
+    assert set(apply_view(images, "contract0").ravel()) == {128}
+    half = apply_view(images, "contract50").astype(float)
+    assert np.abs(half - (127.5 + 0.5 * (images - 127.5))).max() <= 0.5
+    assert half.var() == pytest.approx(images.var() / 4, rel=0.01)
+    with pytest.raises(DataError, match="contract101"):
+        apply_view(images, "contract101")
+
+
+def test_grayed_sets_are_the_model_s_view_contracted():
+    plain = ImageRef("mnist/test", (3, 32, 32), 10)
+    gray = open_images(grayed(plain, 5, 25))
+    assert gray.identifier == "mnist/test[:5]@pad32,rgb,contract25"
+    assert np.array_equal(gray.images, apply_view(open_images(plain).images[:5], "contract25"))
+
+
+# the terms that a likelihood is made of
+
+
+def test_a_flow_tells_what_its_likelihood_is_made_of():
+    glow = ob.load_model("glow-fashionmnist")
+    images = torch.from_numpy(np.array(ob.load_images("mnist/test[:6]").images))
+    with torch.no_grad():
+        terms, (_, log_prob_z, log_det) = glow.log_prob_terms(images), glow.encode(images)
+        first, last = glow._by_scale(glow.dequantise(images, keyed_uniform(images, glow.seed)))
+        shares = (
+            first.log_prob_z + first.log_det / 2,
+            last.log_prob_z + last.log_det + first.log_det / 2,
+        )
+    assert torch.allclose(
+        terms["log_prob"], terms["log_prob_z"] + terms["log_det"], atol=1e-6, rtol=0
+    )
+    assert torch.allclose(terms["log_prob_z"], log_prob_z)
+    assert torch.allclose(terms["log_det"], log_det)
+    assert torch.allclose(terms["last_scale_log_prob"], shares[1])
+    assert torch.allclose(
+        sum(shares) - 784 * math.log(256), terms["log_prob"]
+    )  # the scales share the whole out
+
+
+def test_the_latent_norm_is_that_of_the_standardised_latents():
+    glow = Glow((1, 8, 8), 2, 2, hidden=4, prior="standard").double()
+    glow.loss(torch.randint(0, 256, (16, 1, 8, 8)))  # sets ActNorm
+    glow.eval()
+    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        terms, (z, log_prob_z, _) = glow.log_prob_terms(images), glow.encode(images)
+    assert torch.allclose(terms["latent_norm"], z.norm(dim=1))
+    assert torch.allclose(log_prob_z, -0.5 * terms["latent_norm"] ** 2 - 32 * math.log(2 * math.pi))
+
+
+def test_a_vae_tells_what_its_bound_is_made_of():
+    vae = ob.load_model("vae-fashionmnist")
+    images = torch.from_numpy(np.array(ob.load_images("fashionmnist/test[:8]").images))
+    with torch.no_grad():
+        terms = vae.log_prob_terms(images)
+    elbo = terms["reconstruction"] - terms["kl"]
+    assert torch.all(terms["log_prob"] > elbo - 5)
+    assert torch.all(terms["log_prob"] < elbo + 60)
+    assert torch.all(terms["kl"] > 0)
+    assert torch.allclose(terms["kl"], terms["prior_cross_entropy"] - terms["posterior_entropy"])
+    from torch.distributions import Normal, kl_divergence
+
+    with torch.no_grad():
+        mean, log_std = vae.posterior(images.float() / 127.5 - 1)
+    expected = kl_divergence(Normal(mean, log_std.exp()), Normal(0.0, 1.0)).sum(1)
+    assert torch.allclose(terms["kl"].float(), expected, rtol=1e-4)
+
+
+SMALL = {
+    "glow": {"scales": 1, "steps": 1, "hidden": 2},
+    "realnvp": {"scales": 1, "hidden": 2, "couplings": 1},
+    "dcgan-vae": {"width": 2, "latent": 2},
+    "vae": {"width": 2, "latent": 2},
+    "diffusion": {"width": 8},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plan_knows_what_each_family_can_give(family):
+    model = FAMILIES[family](shape=(1, 32, 32), **SMALL.get(family, {}))
+    named = [entry.capability for entry in statistics.values()]
+    asked = {
+        name for one in named for name in ([one] if isinstance(one, str) else one.values())
+    } - {""} | {"sample"}
+    assert {name for name in asked if hasattr(model, name)} == CAPABILITIES[family] & asked
+
+
+# samples
+
+
+def test_samples_are_drawn_once_and_again_the_same(home):
+    path = draw_samples("glow-fashionmnist", 3, seed=1)
+    first, when = path.read_bytes(), path.stat().st_mtime_ns
+    assert draw_samples("glow-fashionmnist", 3, seed=1).stat().st_mtime_ns == when
+    path.unlink()
+    assert draw_samples("glow-fashionmnist", 3, seed=1).read_bytes() == first
+    assert samples_path("glow-fashionmnist", 3, 2) != path != samples_path("glow-mnist", 3, 1)
+
+
+# the run
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A results folder with analysis rows."""
+    folder = tmp_path_factory.mktemp("published")
+    run_suite(suite(), Options(), folder)
+    return folder
+
+
+def test_analysis_rows_are_the_columns_means(published):
+    rows = read_rows(published / "analysis.jsonl")
+    assert {row["kind"] for row in rows} == {"likelihood", "graying", "second-order", "training"}
+    assert {row["status"] for row in rows} == {"ok"}
+    glow = ob.load_model("glow-fashionmnist")
+    columns = ob.measure(
+        glow, ob.load_images("mnist/test[:30]"), "log_prob", "log_prob_z", "log_det"
+    )
+    found = next(
+        row for row in rows if row["kind"] == "likelihood" and row["images"] == "mnist/test[:30]"
+    )
+    assert found["log_prob"][0] == pytest.approx(columns["log_prob"].mean(), rel=1e-6)
+    assert found["log_prob_z"][0] + found["log_det"][0] == pytest.approx(
+        found["log_prob"][0], abs=1e-5
+    )
+    gray = next(row for row in rows if row["kind"] == "graying" and row["role"] == "test")
+    own = ob.measure(glow, ob.load_images("fashionmnist/test[:20]"), "log_prob")["log_prob"]
+    assert gray["curve"][-1][:2] == [
+        100,
+        pytest.approx(bits_per_dim(own, glow.shape).mean(), rel=1e-5),
+    ]
+
+
+def test_the_second_run_draws_all_figures_without_a_pass(published, monkeypatch):
+    from oodbench import runner
+
+    before = {path.name: path.read_bytes() for path in (published / "figures").iterdir()}
+    for path in (published / "figures").iterdir():
+        path.unlink()
+    for name in ("measure_shard", "draw", "study_row", "evaluate"):
+        monkeypatch.setattr(
+            runner, name, lambda task: pytest.fail("nothing is to be measured again")
+        )
+    run_suite(suite(), Options(), published)
+    assert {path.name: path.read_bytes() for path in (published / "figures").iterdir()} == before
+
+
+def test_every_figure_is_there_in_both_forms_with_a_caption(published):
+    found = gallery(read_results(published))
+    kinds = {
+        "likelihoods",
+        "roc",
+        "decomposition",
+        "graying",
+        "samples",
+        "latents",
+        "data",
+        "training",
+    }
+    assert {one.kind for one in found} == kinds
+    for one in found:
+        assert (published / f"{one.stem}.svg").read_text().count("<svg") == 1
+        assert (published / f"{one.stem}.png").read_bytes()[:4] == b"\x89PNG"
+    assert all(
+        "seed 0" in one.caption and "[:30]" in one.caption
+        for one in found
+        if one.kind in ("likelihoods", "roc")
+    )
+
+
+def test_the_page_is_self_contained_and_its_twin_says_the_same(published):
+    page, twin = (published / "report.html").read_text(), (published / "report.md").read_text()
+    assert not re.search(r'(src|href)="https?:', re.sub(r'xmlns[:\w]*="[^"]*"', "", page))
+    assert "<script" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "currentColor" in page
+    titles = re.findall(r"^## (.*)$", twin, re.M)
+    assert titles == re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+    assert page.count("<figure>") == twin.count("![") == page.count('role="img"')
+
+
+def test_the_shares_of_the_gap_add_up(published):
+    ((_, lines),) = decomposition.section(AnalysisRows(read_results(published))).tables
+    assert len(lines) == 1  # synthetic sets stand apart
+    numbers = [float(re.match(r"[+-][\d.]+", cell)[0]) for cell in lines[0][3:]]
+    assert numbers[0] == pytest.approx(numbers[1] + numbers[2], abs=0.2)
+
+
+def test_a_failed_pass_is_a_failed_row(home, tmp_path, monkeypatch):
+    from oodbench import runner
+
+    def broken(task):
+        raise ValueError("the disk is on fire")
+
+    monkeypatch.setattr(runner, "measure_shard", broken)
+    run_suite(suite(), Options(), tmp_path)
+    rows = [row for row in read_rows(tmp_path / "analysis.jsonl") if row["kind"] != "training"]
+    assert all(row["status"] == "failed" and "on fire" in row["reason"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        (lambda self, n: None, "TypeError"),
+        (
+            lambda self, n, generator: torch.zeros(n, 1, 28, 28),
+            "gave float32 (4, 1, 28, 28), not uint8 (4, 1, 28, 28)",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_drawn_from_is_a_failed_row_alone(home, tmp_path, sample, reason):
+    from oodbench.registry import models, register_model
+    from oodbench.testing import UniformModel
+
+    register_model("odd")(
+        type("Odd", (UniformModel,), {"sample": sample, "trained_on": "fashionmnist"})
+    )
+    try:
+        run_suite(suite(models=["odd"]), Options(), tmp_path)
+    finally:
+        models._entries.pop("odd")
+    rows = read_rows(tmp_path / "analysis.jsonl")
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert [row["role"] for row in failed] == ["samples"]
+    assert reason in failed[0]["reason"]
+    assert (
+        f"FAILED: likelihood of odd on samples: {failed[0]['reason']}"
+        in (tmp_path / "report.md").read_text()
+    )
+    assert len(rows) > 4
+
+
+def test_only_keeps_the_other_analysis_rows(home, tmp_path):
+    run_suite(suite(), Options(), tmp_path)
+    before = (tmp_path / "analysis.jsonl").read_bytes()
+    for restriction in ("mnist", "likelihood"):  # the second alone brings no reference images
+        run_suite(suite(), Options(), tmp_path, only=[restriction])
+        assert (tmp_path / "analysis.jsonl").read_bytes() == before
+
+
+def test_the_trainings_of_an_ensemble_stand_with_its_model(published):
+    rows = [row for row in read_rows(published / "analysis.jsonl") if row["kind"] == "training"]
+    members = describe("glow-fashionmnist").ensemble
+    assert {row["model"] for row in rows if row["role"] == "member"} == set(members)
+    assert all(f"| {name} " in (published / "report.md").read_text() for name in members)
+
+
+def test_a_suite_without_analysis_has_no_report(home, tmp_path):
+    run_suite(suite(analysis=None), Options(), tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    assert not (tmp_path / "analysis.jsonl").exists()
+
+
+def test_published_numbers_stand_beside_ours(published):
+    section = reproduction(read_results(published))
+    ((heads, lines),) = section.tables
+    first = dict(zip(heads, lines[0]))
+    assert first["published"] == "< 0.5"
+    assert first["verdict"] == "agrees"
+    assert "Published, and measured again" in (published / "report.md").read_text()
