@@ -11,7 +11,6 @@ import pytest
 import sklearn.model_selection
 import torch
 from click.testing import CliRunner
-from oodbench.passes.values import shard_starts
 from PIL import Image
 from torch.nn import functional as F
 
@@ -31,6 +30,7 @@ from oodbench.models.pixel_likelihood import PixelLikelihood
 from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
 from oodbench.passes.batches import prepare
 from oodbench.passes.executors import default_workers
+from oodbench.passes.values import shard_starts
 from oodbench.plan import make_plan
 from oodbench.registry import models as user_models
 from oodbench.registry import register_model

@@ -9,16 +9,16 @@ import re
 import numpy as np
 import pytest
 import torch
+from oodbench.analysis.samples import draw_samples, samples_path
+from oodbench.passes.shards import ImageRef, open_images
 
 import oodbench as ob
-from oodbench.analysis.samples import draw_samples, samples_path
 from oodbench.analysis.tasks import grayed
 from oodbench.contract import bits_per_dim
 from oodbench.data.views import apply_view
 from oodbench.errors import DataError
 from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_uniform
-from oodbench.passes.shards import ImageRef, open_images
 from oodbench.registry import statistics
 from oodbench.report import read_results
 from oodbench.report.gallery import gallery

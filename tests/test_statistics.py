@@ -12,8 +12,9 @@ from PIL import Image
 
 import oodbench as ob
 from oodbench.errors import OodbenchError, ScorerError, UnknownNameError
+from oodbench.passes import batches
 from oodbench.registry import statistics
-from oodbench.statistics import complexity, measure
+from oodbench.statistics import complexity
 from oodbench.testing import PixelHistogram, UniformModel, check_model
 
 
@@ -38,7 +39,7 @@ def test_batch_size_order_and_subset_change_nothing(glow, monkeypatch):
     images = ob.load_images("mnist/test[:70]", like=glow)
     whole = ob.measure(glow, images, "log_prob")["log_prob"]
     for size in (1, 7):
-        monkeypatch.setattr(measure, "BATCH", size)
+        monkeypatch.setattr(batches, "BATCH", size)
         assert ob.measure(glow, images, "log_prob")["log_prob"] == pytest.approx(whole, rel=1e-5)
     turned = type(images)(images.name, images.split, "", images.images[::-1])
     assert ob.measure(glow, turned, "log_prob")["log_prob"][::-1] == pytest.approx(whole, rel=1e-5)
