@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from oodbench.metrics.comparison import critical_difference
@@ -296,6 +296,9 @@ def training(rows: Sequence[Row], _: Path) -> Figure:
     aurocs.set(xlabel="training step", ylabel="AUROC of −log p(x)", ylim=(0, 1), xscale="log")
     bits.set(xlabel="training step", ylabel="bits/dim on ref", xscale="log")
     for axes in (aurocs, bits):
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         legend: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
         axes.legend(frameon=False, fontsize=6, **legend)
     return figure
