@@ -218,10 +218,10 @@ def report(folder: Path, check: bool, from_scores: bool) -> None:
 @click.option("--results", type=FOLDER, default=Path("leaderboards/paper"), show_default=True, help="Folder of a run.")
 def compare(scorer: str, other: str, results: Path) -> None:
     """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over all pairs."""
+    from oodbench.report import read_comparisons
     from oodbench.report.comparison import compare as compare_scorers
-    from oodbench.report.results import read_results
 
-    found = read_results(results).comparisons
+    found = read_comparisons(results)
     if not found:
         raise OodbenchError(f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`")
     _print_table(*compare_scorers(found, scorer, other))
@@ -241,13 +241,14 @@ def list_(what: str, plugins: Paths) -> None:
 def _print_table(heads: list[str], lines: list[list[str]]) -> None:
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table(box=box.SIMPLE, pad_edge=False)
     for number, head in enumerate(heads):
         shown.add_column(head, overflow="fold", no_wrap=not number)
     for line in lines:
-        shown.add_row(*line)
+        shown.add_row(*map(escape, line))
     Console(width=None if sys.stdout.isatty() else 160).print(shown)
 
 

@@ -21,7 +21,7 @@ from oodbench.passes.batches import measure
 from oodbench.plan import Resolver, cannot_give
 from oodbench.registry import load_plugin, registered_by, scorers, statistics
 from oodbench.types import Columns, Scorer, split_need
-from oodbench.zoo.describe import describe, relatives
+from oodbench.zoo.describe import describe, made_twice, relatives, unknown_names
 from oodbench.zoo.load import load_model
 
 TOLERANCE = 1e-5
@@ -198,8 +198,16 @@ def _scorer_faults(
 def check(target: str) -> tuple[list[str], list[str]]:
     """Run the contract tests on a model by name or card, or on all that a plugin file registers: (faults, names checked)."""
     if not target.endswith(".py"):
-        return check_model(load_model(target), target), [target]
+        return _check_named(target), [target]
     return _check_plugin(Path(target))
+
+
+def _check_named(name: str) -> list[str]:
+    """Faults of a model by name or card: its contract, the names that it gives, and whether it is the same when made again."""
+    faults = [f"{name}: {fault}" for fault in unknown_names(describe(name))]
+    made = made_twice(name)
+    faults += [f"{name}: {made}"] if made else []
+    return faults + check_model(load_model(name), name)
 
 
 def _check_plugin(path: Path) -> tuple[list[str], list[str]]:
@@ -208,7 +216,7 @@ def _check_plugin(path: Path) -> tuple[list[str], list[str]]:
     faults: list[str] = []
     for name in (*scorer_names, *model_names):
         try:
-            faults += check_scorer(scorers[name]) if name in scorer_names else check_model(load_model(name), name)
+            faults += check_scorer(scorers[name]) if name in scorer_names else _check_named(name)
         except OodbenchError as error:
             faults.append(f"{name}: {error}")
     return faults, [*scorer_names, *model_names]

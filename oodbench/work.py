@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -70,7 +71,12 @@ def _is_there(task: TrialTask | AnalysisTask, kept: dict[str, dict[str, Row]], f
         return False
     if isinstance(task, TrialTask):
         return (folder / RECORD).exists() or scores_file(folder, row).exists()
-    return all((folder / path).exists() for path in task.files)
+    return all(_is_picture(folder / path, row) for path in task.files)
+
+
+def _is_picture(path: Path, row: Row) -> bool:
+    """Whether a small file beside the rows is the one that its row names."""
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
 
 
 def shard_tasks(one: ImagePass) -> list[ShardTask]:
