@@ -138,8 +138,8 @@ def row_hashes(row: Row) -> dict[str, str]:
 
 
 def sealed_row(row: Row) -> Row:
-    """A row that proves itself."""
-    return row | row_hashes(row)
+    """A row that proves itself; rows of schemas before 3 stay as they are."""
+    return row if row.get("schema", 0) < SCHEMA else row | row_hashes(row)
 
 
 def faults(row: Row) -> str | None:
@@ -156,8 +156,9 @@ def faults(row: Row) -> str | None:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as sorted JSON lines; a file that would not change is left alone."""
-    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in rows)
+    """Write rows as sorted JSON lines, each with its hashes; a file that would not change is left alone."""
+    sealed = map(sealed_row, rows)
+    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in sealed)
     write_if_changed(path, "".join(line + "\n" for line in lines).encode())
 
 

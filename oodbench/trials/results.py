@@ -15,7 +15,7 @@ from pathlib import Path
 
 from oodbench.errors import StoreError
 from oodbench.paths import write_if_changed
-from oodbench.store import SCHEMA, Row, read_lines, sealed_row, write_rows
+from oodbench.store import SCHEMA, Row, read_lines, write_rows
 
 logger = logging.getLogger("oodbench")
 
@@ -108,7 +108,7 @@ def _merge(before: dict[tuple[object, ...], Row], name: tuple[object, ...], row:
         return [row]
     if old is not None and "replaces" in row and old["key"] != row["key"]:
         row = row | {"replaces": old["key"]}
-    before[name] = sealed_row(row)
+    before[name] = row
     return []
 
 
