@@ -11,7 +11,6 @@ import dis
 import enum
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import logging
 import math
@@ -29,10 +28,27 @@ from typing import Any
 
 import numpy as np
 
+from oodbench.anatomy import (
+    all_names,
+    cells,
+    counts,
+    globals_of,
+    holds_more,
+    is_torch_module,
+    shape_of_torch,
+    slots,
+)
 from oodbench.errors import UnhashableError
-from oodbench.paths import PACKAGE
-from oodbench.plugin_files import PRIVATE
-from oodbench.syntax import code_digest, import_root, in_library
+from oodbench.origins import (
+    file_digest,
+    file_of,
+    from_library,
+    joined,
+    library_digest,
+    plain_name,
+    source_file,
+)
+from oodbench.syntax import code_digest
 
 __all__ = ["code_digest", "source_file", "value_digest"]
 
@@ -59,7 +75,6 @@ LIVE = (
 )
 """Kinds of things that hold a place in a running program."""
 PLAIN = frozenset({bool, int, float, str})
-SKIPPED = frozenset({"_abc_impl"})
 
 
 def value_digest(value: Any) -> str:
@@ -74,98 +89,6 @@ def value_digest(value: Any) -> str:
     UnhashableError : a part of it cannot be hashed; the message names the attribute
     """
     return _Walk().digest(value, "")
-
-
-def source_file(code: Any) -> Path | None:
-    """The file in which a function or class stands; None for what was typed in a notebook."""
-    code = code.func if isinstance(code, functools.partial) else inspect.unwrap(code)
-    return _file_of(code.__func__ if isinstance(code, types.MethodType) else code)
-
-
-def _file_of(code: Any) -> Path | None:
-    if isinstance(code, types.FunctionType):
-        return _existing(code.__code__.co_filename)
-    owner = code if inspect.isclass(code) else type(code)
-    methods = (one for one in vars(owner).values() if isinstance(one, types.FunctionType))
-    own = [one.__code__.co_filename for one in methods if one.__module__ == owner.__module__]
-    found = next(filter(None, map(_existing, own)), None)
-    if found is not None:
-        return found
-    file = _existing(getattr(sys.modules.get(owner.__module__), "__file__", None))
-    # the main module of a notebook, or of whatever was started, is not where a user's class stands
-    return None if file and owner.__module__ == "__main__" and in_library(file) else file
-
-
-def _existing(name: str | None) -> Path | None:
-    return Path(name).resolve() if name and Path(name).is_file() else None
-
-
-def _joined(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _plain_name(code: Any) -> str:
-    """A qualified name, without the name of a plugin's private package or of the file that holds it."""
-    module: str = getattr(code, "__module__", None) or ""
-    inside: str = getattr(code, "__qualname__", None) or code.__name__
-    own = module.startswith(PRIVATE) or module == "__main__"
-    return inside if own else f"{module}.{inside}"
-
-
-@functools.cache
-def _version(module: str) -> str:
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return f"python {sys.version_info.major}.{sys.version_info.minor}"
-    found = getattr(sys.modules.get(top), "__version__", None)
-    if not isinstance(found, str):
-        try:
-            found = importlib.metadata.version(top)
-        except importlib.metadata.PackageNotFoundError:
-            return ""
-    return found.partition("+")[
-        0
-    ]  # what stands behind the plus tells builds for CPUs from those for CUDA
-
-
-def _from_library(code: Any) -> bool:
-    """Whether an installed library (or oodbench) holds a function, class or module."""
-    file = None if inspect.ismodule(code) else _file_of(code)
-    if file is not None:
-        return in_library(file)
-    module = sys.modules.get(
-        code.__name__ if inspect.ismodule(code) else getattr(code, "__module__", None) or ""
-    )
-    if isinstance(code, types.FunctionType) and code.__module__ == "builtins":
-        return False  # executed from text, without a module
-    if module is None or module.__name__ == "__main__":
-        return False
-    return not _has_file(module) or in_library(Path(module.__file__ or "").resolve())
-
-
-def _has_file(module: types.ModuleType) -> bool:
-    return bool(getattr(module, "__file__", None))
-
-
-def _file_digest(module: str, file: Path) -> str:
-    """The digest of a user's file with those that it imports from beside it, or from beside its plugin."""
-    package = module.partition(".")[0]
-    root = import_root(file)
-    if package.startswith(PRIVATE) and package in sys.modules:
-        root = Path(sys.modules[package].__path__[0])
-    elif module != "__main__" and "." in module:
-        depth = module.count(".") - (file.name != "__init__.py")
-        root = file.parents[depth + 1] if depth + 1 < len(file.parents) else root
-    return code_digest(file, within=root)
-
-
-def _library_digest(code: Any) -> str:
-    """Name and version; of oodbench, the code of the module and of the models that it builds on."""
-    module = code.__name__ if inspect.ismodule(code) else getattr(code, "__module__", None) or ""
-    name = module if inspect.ismodule(code) else _plain_name(code)
-    if module.partition(".")[0] != PACKAGE.name or inspect.ismodule(code):
-        return _joined("library", name, _version(module))
-    return _joined("oodbench", name, code_digest(module, within=f"{PACKAGE.name}.models"))
 
 
 class _Walk:
@@ -191,7 +114,7 @@ class _Walk:
     def once(self, value: Any) -> str | None:
         """What stands for an object that was met before."""
         if id(value) in self.met:
-            return _joined("met", str(self.met[id(value)]))
+            return joined("met", str(self.met[id(value)]))
         self.met[id(value)] = len(self.met)
         self.kept.append(value)
         return None
@@ -199,32 +122,32 @@ class _Walk:
     # numbers and text
 
     def constant(self, value: Any, path: str) -> str:
-        return _joined(type(value).__name__, repr(value))
+        return joined(type(value).__name__, repr(value))
 
     def real(self, value: float, path: str) -> str:
         content = "nan" if math.isnan(value) else struct.pack("<d", value).hex()
-        return _joined("float", content, self.extra(value, float, path))
+        return joined("float", content, self.extra(value, float, path))
 
     def whole(self, value: int, path: str) -> str:
-        return _joined("int", str(int(value)), self.extra(value, int, path))
+        return joined("int", str(int(value)), self.extra(value, int, path))
 
     def complex(self, value: complex, path: str) -> str:
-        return _joined("complex", self.real(value.real, path), self.real(value.imag, path))
+        return joined("complex", self.real(value.real, path), self.real(value.imag, path))
 
     def text(self, value: str, path: str) -> str:
-        return _joined("str", str.__str__(value), self.extra(value, str, path))
+        return joined("str", str.__str__(value), self.extra(value, str, path))
 
     def raw(self, value: Any, path: str) -> str:
-        return _joined("bytes", bytes(value).hex())
+        return joined("bytes", bytes(value).hex())
 
     def enum(self, value: enum.Enum, path: str) -> str:
-        return _joined("enum", _plain_name(type(value)), value.name, self.digest(value.value, path))
+        return joined("enum", plain_name(type(value)), value.name, self.digest(value.value, path))
 
     def path(self, value: pathlib.PurePath, path: str) -> str:
-        return _joined("path", str(value))
+        return joined("path", str(value))
 
     def silent(self, value: Any, path: str) -> str:
-        return _joined("silent")
+        return joined("silent")
 
     def live(self, value: Any, path: str) -> str:
         raise _unhashable(path, value)
@@ -233,7 +156,7 @@ class _Walk:
 
     def array(self, value: np.ndarray, path: str) -> str:
         if isinstance(value, np.ma.MaskedArray):
-            return _joined(
+            return joined(
                 "masked", self.array(value.data, path), self.array(np.ma.getmaskarray(value), path)
             )
         shape, kind = (
@@ -241,25 +164,25 @@ class _Walk:
             str(value.dtype.descr if value.dtype.names else value.dtype.str),
         )
         if value.dtype.hasobject:
-            return _joined("objects", shape, kind, *self.all(value.reshape(-1).tolist(), path))
-        return _joined(
+            return joined("objects", shape, kind, *self.all(value.reshape(-1).tolist(), path))
+        return joined(
             "array", shape, kind, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         )
 
     def array_scalar(self, value: np.generic, path: str) -> str:
-        return _joined("scalar", self.array(np.asarray(value), path))
+        return joined("scalar", self.array(np.asarray(value), path))
 
     def dtype(self, value: np.dtype, path: str) -> str:
-        return _joined("dtype", str(value.descr if value.names else value.str))
+        return joined("dtype", str(value.descr if value.names else value.str))
 
     def generator(self, value: np.random.Generator, path: str) -> str:
-        return _joined("generator", self.digest(value.bit_generator.state, path))
+        return joined("generator", self.digest(value.bit_generator.state, path))
 
     def old_generator(self, value: np.random.RandomState, path: str) -> str:
-        return _joined("generator", self.digest(value.get_state(legacy=False), path))
+        return joined("generator", self.digest(value.get_state(legacy=False), path))
 
     def python_generator(self, value: random.Random, path: str) -> str:
-        return _joined("generator", self.digest(value.getstate(), path))
+        return joined("generator", self.digest(value.getstate(), path))
 
     def of_torch(self, value: Any, path: str) -> str | None:
         """A tensor, or another value of torch that has no attributes to walk."""
@@ -269,11 +192,11 @@ class _Walk:
         if isinstance(value, torch.Tensor):
             return self.tensor(torch, value, path)
         if isinstance(value, torch.device):
-            return _joined("device")
+            return joined("device")
         if isinstance(value, torch.Generator):
-            return _joined("generator", self.tensor(torch, value.get_state(), path))
+            return joined("generator", self.tensor(torch, value.get_state(), path))
         if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
-            return _joined("torch", str(value))
+            return joined("torch", str(value))
         return None
 
     def tensor(self, torch: Any, value: Any, path: str) -> str:
@@ -284,7 +207,7 @@ class _Walk:
             dense = dense.to_dense()
         content = dense.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         shape = str(tuple(value.shape))
-        return _joined(
+        return joined(
             "tensor",
             shape,
             str(value.dtype),
@@ -297,19 +220,19 @@ class _Walk:
     def inside(self, value: Any, parts: Callable[[], list[str]]) -> str:
         """The digest of a container; one that holds itself is named by its depth."""
         if id(value) in self.open:
-            return _joined("around", str(self.open[id(value)]))
+            return joined("around", str(self.open[id(value)]))
         self.open[id(value)] = len(self.open)
         try:
-            return _joined(*parts())
+            return joined(*parts())
         finally:
             del self.open[id(value)]
 
     def sequence(self, value: Any, path: str) -> str:
         kind = list if isinstance(value, list) else tuple
-        if _shape_of_torch(value):
-            return _joined("size", *self.all(tuple(value), path))
+        if shape_of_torch(value):
+            return joined("size", *self.all(tuple(value), path))
         if all(type(one) in PLAIN for one in kind.__iter__(value)):
-            return _joined(
+            return joined(
                 kind.__name__, self.extra(value, kind, path), repr(list(kind.__iter__(value)))
             )
         return self.inside(
@@ -322,7 +245,7 @@ class _Walk:
         )
 
     def set(self, value: Any, path: str) -> str:
-        return _joined("set", *sorted(_Walk().digest(one, f"{path}{{}}") for one in value))
+        return joined("set", *sorted(_Walk().digest(one, f"{path}{{}}") for one in value))
 
     def dict(self, value: Any, path: str) -> str:
         # the order of an OrderedDict is meant, that of a plain one may come from a set
@@ -348,7 +271,7 @@ class _Walk:
         """What a user's subclass of a plain type adds to it."""
         if type(value) in (kind, frozenset, OrderedDict):
             return ""
-        return _joined(self.digest(type(value), path), self.attributes(value, path))
+        return joined(self.digest(type(value), path), self.attributes(value, path))
 
     # code
 
@@ -356,19 +279,19 @@ class _Walk:
         known = self.once(value)
         if known:
             return known
-        if _from_library(value):
-            bound = [value.__defaults__, value.__kwdefaults__, _cells(value)]
-            return _joined("function", _library_digest(value), self.digest(bound, path))
-        file = _file_of(value)
-        own = _file_digest(value.__module__ or "", file) if file else ""
-        bound = [value.__defaults__, value.__kwdefaults__, _cells(value), value.__dict__]
+        if from_library(value):
+            bound = [value.__defaults__, value.__kwdefaults__, cells(value)]
+            return joined("function", library_digest(value), self.digest(bound, path))
+        file = file_of(value)
+        own = file_digest(value.__module__ or "", file) if file else ""
+        bound = [value.__defaults__, value.__kwdefaults__, cells(value), value.__dict__]
         code = self.code(value.__code__, path)
-        return _joined("function", own, code, self.digest(bound, path), self.reads(value, path))
+        return joined("function", own, code, self.digest(bound, path), self.reads(value, path))
 
     def code(self, value: types.CodeType, path: str) -> str:
         """Instructions with the constants and names that they mean, but no positions and no docstring."""
         steps = [
-            _joined(step.opname, self.argument(value, step, path))
+            joined(step.opname, self.argument(value, step, path))
             for step in dis.get_instructions(value)
         ]
         arguments = value.co_varnames[: value.co_argcount + value.co_kwonlyargcount]
@@ -378,7 +301,7 @@ class _Walk:
             value.co_kwonlyargcount,
             value.co_flags & 0x2C,
         )
-        return _joined("code", repr(arguments), repr(counts), *steps)
+        return joined("code", repr(arguments), repr(counts), *steps)
 
     def argument(self, code: types.CodeType, step: dis.Instruction, path: str) -> str:
         if isinstance(step.argval, types.CodeType):
@@ -391,79 +314,79 @@ class _Walk:
 
     def reads(self, value: types.FunctionType, path: str) -> str:
         """The module-level values that a function's code reads, and the attributes that it reads of a user's modules."""
-        where, names = value.__globals__, _all_names(value.__code__)
+        where, names = value.__globals__, all_names(value.__code__)
         found = [
             (name, self.digest(where[name], f"{path}<{name}>"))
-            for name in sorted(_globals_of(value.__code__))
+            for name in sorted(globals_of(value.__code__))
             if name in where
         ]
-        for name in sorted(_globals_of(value.__code__)):
+        for name in sorted(globals_of(value.__code__)):
             module = where.get(name)
-            if inspect.ismodule(module) and not _from_library(module):
+            if inspect.ismodule(module) and not from_library(module):
                 read = sorted(names & vars(module).keys())
                 found += [
                     (f"{name}.{one}", self.digest(vars(module)[one], f"{path}<{name}.{one}>"))
                     for one in read
                 ]
-        return _joined(*(part for pair in found for part in pair))
+        return joined(*(part for pair in found for part in pair))
 
     def method(self, value: types.MethodType, path: str) -> str:
-        return _joined(
+        return joined(
             "method", self.digest(value.__func__, path), self.digest(value.__self__, path)
         )
 
     def built_in(self, value: Any, path: str) -> str:
         owner = getattr(value, "__self__", None)
         bound = "" if owner is None or inspect.ismodule(owner) else self.digest(owner, path)
-        return _joined("built-in", getattr(value, "__qualname__", ""), value.__name__, bound)
+        return joined("built-in", getattr(value, "__qualname__", ""), value.__name__, bound)
 
     def partial(self, value: Any, path: str) -> str:
-        return _joined("partial", self.digest([value.func, value.args, value.keywords], path))
+        return joined("partial", self.digest([value.func, value.args, value.keywords], path))
 
     def cached(self, value: Any, path: str) -> str:
-        return _joined("cached", self.digest(value.__wrapped__, path))
+        return joined("cached", self.digest(value.__wrapped__, path))
 
     def property(self, value: Any, path: str) -> str:
-        return _joined("property", self.digest([value.fget, value.fset], path))
+        return joined("property", self.digest([value.fget, value.fset], path))
 
     def wrapped_method(self, value: Any, path: str) -> str:
-        return _joined(type(value).__name__, self.digest(value.__func__, path))
+        return joined(type(value).__name__, self.digest(value.__func__, path))
 
     def cached_property(self, value: Any, path: str) -> str:
-        return _joined("cached property", self.digest(value.func, path))
+        return joined("cached property", self.digest(value.func, path))
 
     def reference(self, value: Any, path: str) -> str:
-        return _joined("reference", self.digest(value(), path))
+        return joined("reference", self.digest(value(), path))
 
     def module(self, value: types.ModuleType, path: str) -> str:
-        if _from_library(value):
-            return _library_digest(value)
+        if from_library(value):
+            return library_digest(value)
         file = (
             Path(value.__file__).resolve()
             if value.__file__ and Path(value.__file__).is_file()
             else None
         )
-        return _joined("module", _file_digest(value.__name__, file) if file else value.__name__)
+        return joined("module", file_digest(value.__name__, file) if file else value.__name__)
 
     def hint(self, value: Any, path: str) -> str:
-        return _joined("hint", repr(value))
+        return joined("hint", repr(value))
 
     def type(self, value: type, path: str) -> str:
         known = self.once(value)
         if known:
             return known
-        if _from_library(value):
-            return _joined("class", _library_digest(value))
-        file = _file_of(value)
-        own = _file_digest(value.__module__, file) if file else ""
+        if from_library(value):
+            return joined("class", library_digest(value))
+        file = file_of(value)
+        own = file_digest(value.__module__, file) if file else ""
         bases = self.all(value.__bases__, path)
-        kept = {name: one for name, one in vars(value).items() if _counts(name, one)}
+        kept = {name: one for name, one in vars(value).items() if counts(name, one)}
         members = [
             part
             for name in sorted(kept)
             for part in (name, self.digest(kept[name], f"{path}.{name}"))
         ]
-        return _joined("class", value.__qualname__, own, *bases, *members)
+        return joined("class", value.__qualname__, own, *bases, *members)
 
     # objects
 
@@ -472,17 +395,17 @@ class _Walk:
         if known:
             return known
         if type(value) is object:
-            return _joined("sentinel")
+            return joined("sentinel")
         kind = self.digest(type(value), path)
-        walkable = hasattr(value, "__dict__") or bool(_slots(value))
+        walkable = hasattr(value, "__dict__") or bool(slots(value))
         own = self.attributes(value, path) if walkable else ""
-        hidden = self.reduced(value, path) if _holds_more(type(value)) or not walkable else ""
-        return _joined("object", kind, own, hidden)
+        hidden = self.reduced(value, path) if holds_more(type(value)) or not walkable else ""
+        return joined("object", kind, own, hidden)
 
     def attributes(self, value: Any, path: str) -> str:
         """``__dict__`` and ``__slots__``; of a torch module, submodules in their order and hooks without their numbers."""
-        torch_module = _is_torch_module(value)
-        found = {**_slots(value), **getattr(value, "__dict__", {})}
+        torch_module = is_torch_module(value)
+        found = {**slots(value), **getattr(value, "__dict__", {})}
         parts = []
         for name in sorted(found):
             inner = found[name]
@@ -501,7 +424,7 @@ class _Walk:
                 else f"{path}.{name}"
             )
             parts += [name, self.digest(inner, shown)]
-        return _joined(*parts)
+        return joined(*parts)
 
     def reduced(self, value: Any, path: str) -> str:
         """What ``pickle`` would keep of an object of an extension module."""
@@ -511,7 +434,7 @@ class _Walk:
         except Exception as error:
             raise _unhashable(path, value) from error
         if isinstance(kept, str):
-            return _joined("global", _plain_name(type(value)), kept)
+            return joined("global", plain_name(type(value)), kept)
         make, arguments, state, items, pairs = (*kept, None, None, None)[:5]
         held = [arguments, state, list(items or ()), list(pairs or ())]
         if (
@@ -522,7 +445,7 @@ class _Walk:
         ):
             raise _unhashable(path, value)  # pickle would keep nothing of it
         self.kept.append(held)
-        return _joined("reduced", self.digest(make, path), self.digest(held, path))
+        return joined("reduced", self.digest(make, path), self.digest(held, path))
 
 
 def _unhashable(path: str, value: Any) -> UnhashableError:
@@ -531,77 +454,6 @@ def _unhashable(path: str, value: Any) -> UnhashableError:
         f"{where} cannot be hashed; give what holds it a method `identity()` that returns a text, another one whenever its "
         "numbers are others"
     )
-
-
-def _cells(function: types.FunctionType) -> list[Any]:
-    """What a function's closure holds; a variable that is not set yet is left out."""
-    found = []
-    for cell in function.__closure__ or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:
-            found.append(None)
-    return found
-
-
-def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
-    yield code
-    for one in code.co_consts:
-        if isinstance(one, types.CodeType):
-            yield from _nested(one)
-
-
-def _globals_of(code: types.CodeType) -> set[str]:
-    steps = [step for one in _nested(code) for step in dis.get_instructions(one)]
-    return {str(step.argval) for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-
-
-def _all_names(code: types.CodeType) -> set[str]:
-    return {name for one in _nested(code) for name in one.co_names}
-
-
-def _counts(name: str, member: Any) -> bool:
-    """Whether a class's own attribute can change numbers: all but what Python writes there."""
-    if name in SKIPPED or isinstance(
-        member, (types.GetSetDescriptorType, types.MemberDescriptorType)
-    ):
-        return False
-    dunder = name.startswith("__") and name.endswith("__")
-    return not dunder or isinstance(member, (types.FunctionType, classmethod, staticmethod))
-
-
-def _slots(value: Any) -> dict[str, Any]:
-    found = {}
-    for kind in type(value).__mro__:
-        names = vars(kind).get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            mangled = (
-                f"_{kind.__name__.lstrip('_')}{name}"
-                if name.startswith("__") and not name.endswith("__")
-                else name
-            )
-            if name not in ("__dict__", "__weakref__") and hasattr(value, mangled):
-                found[mangled] = getattr(value, mangled)
-    return found
-
-
-def _holds_more(kind: type) -> bool:
-    """Whether objects of a class hold what no attribute shows, since an extension module made it or one of its bases."""
-    made_by_python = 1 << 9
-    bases = [base for base in kind.__mro__ if base is not object]
-    return type(kind).__name__ == "pybind11_type" or any(
-        not base.__flags__ & made_by_python for base in bases
-    )
-
-
-def _is_torch_module(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
-
-
-def _shape_of_torch(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Size)
 
 
 METHODS: tuple[tuple[Any, Callable[..., str]], ...] = (

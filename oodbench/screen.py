@@ -66,7 +66,7 @@ def _amount(job: Job) -> int:
     return job.images_here if isinstance(job, ShardTask) else 1
 
 
-SHOWN = 12
+SHOWN = 8
 """Lines of a part of the plan's page, unless all are asked for."""
 
 
@@ -74,7 +74,7 @@ def plan_page(plan: Plan, work: Work, whole: bool = False) -> Iterator[str]:
     """What a run would do: passes by model, trials by pair, skips by reason; each by itself where ``whole``."""
     yield f"{plan.suite.name}: {plan.suite.title}"
     yield _sum(plan, work)
-    parts = {"measure": _passes(plan, work, whole), "evaluate": _trials(plan, whole), "skip": _skips(plan)}
+    parts = {"measure": _passes(plan, work, whole), "evaluate": _trials(plan, whole), "skip": _skips(plan, whole)}
     for verb, lines in parts.items():
         yield from _part(verb, lines, whole)
     for remark in plan.remarks:
@@ -138,5 +138,13 @@ def _trials(plan: Plan, whole: bool) -> Iterator[str]:
         yield f"{pair}: {len(names)} trials of {', '.join(dict.fromkeys(names))}"
 
 
-def _skips(plan: Plan) -> list[str]:
-    return skip_lines((skip.in_dist, skip.ood, skip.reason) for skip in plan.skips)
+def _skips(plan: Plan, whole: bool) -> list[str]:
+    """By pair and reason; in brief by reason, with the models that it holds for."""
+    if whole:
+        return skip_lines((skip.in_dist, skip.ood, skip.reason) for skip in plan.skips)
+    found: dict[str, list[str]] = {}
+    for skip in plan.skips:
+        reason = skip.reason.removeprefix(f"{skip.model} ")
+        of_model = bool(skip.model) and reason != skip.reason
+        found.setdefault(reason, []).append(skip.model if of_model else f"{skip.in_dist} → {skip.ood}")
+    return [f"{reason}: {', '.join(dict.fromkeys(who))}" for reason, who in found.items()]

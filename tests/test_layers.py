@@ -12,7 +12,7 @@ from oodbench.paths import PACKAGE
 
 LAYERS = [
     {"errors", "types", "paths", "contract", "progress", "yaml_files", "names"},
-    {"syntax", "digests", "plugin_files"},
+    {"syntax", "digests", "origins", "anatomy", "plugin_files"},
     {"suite", "registry", "store"},
     {"models", "data", "scorers", "metrics"},
     {"statistics", "zoo"},
