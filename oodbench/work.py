@@ -62,7 +62,9 @@ def work_left(plan: Plan, results: ResultsFolder) -> Work:
     opened = {task.drawn for task in missing if task.drawn} | wanted
     undrawn = [draw for key, draw in draws.items() if key in opened and not draw.done]
     needed = len(wanted & shards.keys())
-    return Work([*undrawn, *missing, *new], shards, draws, needed - len(missing))
+    # rows that need nothing more come first; drawing, which only explanations wait for, comes last
+    real, of_samples = ([task for task in missing if bool(task.drawn) is drawn] for drawn in (False, True))
+    return Work([*new, *real, *undrawn, *of_samples], shards, draws, needed - len(missing))
 
 
 def _is_there(task: TrialTask | AnalysisTask, kept: dict[str, dict[str, Row]], folder: Path) -> bool:
