@@ -6,11 +6,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oodbench.errors import DamagedError
-from oodbench.paths import home
+from oodbench.paths import home, write_whole
 from oodbench.store import read_sealed
 
 KINDS = {"columns": ".npz", "images": ".npy", "samples": ".npy"}
 """Folder of the cache → the suffix of its sealed files."""
+
+
+VERSION = "3"
+"""Of the files' form; an earlier version's are misses."""
+
+
+def older_cache() -> str | None:
+    """A sentence where an earlier version left files in the cache; said once, since the cache then bears this version."""
+    mark = home() / "version"
+    if mark.exists() and mark.read_text("utf-8", errors="replace").strip() == VERSION:
+        return None
+    found = any((home() / "columns").rglob("*.npz"))
+    write_whole(mark, lambda file: file.write(f"{VERSION}\n".encode()))
+    if not found:
+        return None
+    return (
+        f"the cache {home()} holds files of an earlier version, which are measured again; `oodbench cache --remove` "
+        "removes them"
+    )
 
 
 def describe_cache() -> Iterator[str]:

@@ -17,7 +17,7 @@ from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, sh
 from oodbench.passes.work import DrawTask, open_images, samples_path
 from oodbench.registry import reads_reference, scorers, statistics
 from oodbench.store import key_of
-from oodbench.suite import Suite, named
+from oodbench.suite import Entry, Suite, named
 from oodbench.types import Of, Pass, Scorer, split_need
 from oodbench.zoo.cards import Card, training_log
 from oodbench.zoo.describe import describe, relatives, unknown_set
@@ -182,7 +182,7 @@ class Resolver:
             methods=frozenset(method for method in self._asked if known.gives(method)),
             here=known.local,
             folded=isinstance(known, Card),
-            sampler=known.sampler_version,
+            sampler=known.sampler_version or "",
             training_seed=known.training_seed,
             missing=missing,
             unhashable=known.unhashable,
@@ -287,7 +287,7 @@ class _Planner:
                 raise UnknownNameError("model, scorer or image set of this suite", name, known)
         return Only(*(frozenset(given) & set(kind) for kind in (names, self.suite.scorers, sets)))
 
-    def _set(self, entry: str | Mapping[str, str]) -> str:
+    def _set(self, entry: Entry) -> str:
         """What ``--only`` and ``trained_on`` call an entry's set: its given name, else the reference's bare name."""
         shown, reference = named(entry)
         return shown or set_name(reference)
@@ -311,14 +311,14 @@ class _Planner:
         return self.made
 
     def _skip(
-        self, in_dist: str | Mapping[str, str], ood: str | Mapping[str, str], reason: str,
+        self, in_dist: Entry, ood: Entry, reason: str,
         model: str = "", scorer: str = "",
     ) -> None:  # fmt: skip
         pair = [shown or reference for shown, reference in map(named, (in_dist, ood))]
         self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer))
 
     def _pair(
-        self, model: Model, in_dist: str | Mapping[str, str], ood: str | Mapping[str, str]
+        self, model: Model, in_dist: Entry, ood: Entry
     ) -> None:
         only = self.made.only
         admitted = only.admits_model(model.name) or only.admits_model(model.reference)
@@ -342,7 +342,7 @@ class _Planner:
 
     def _trials(
         self, model: Model, scorer: Scorer, test: Images, ood: Images, ref_ref: ImageRef,
-        pair: tuple[str | Mapping[str, str], str | Mapping[str, str]],
+        pair: tuple[Entry, Entry],
     ) -> None:  # fmt: skip
         fits = reads_reference(scorer.fit, scorer.needs)
         ref = self.resolver.images_or_none(ref_ref)
@@ -390,7 +390,7 @@ class _Planner:
         (own,) = self.resolver.passes_of(model, "log_prob", images)
         return own
 
-    def _ref(self, model: Model, entry: str | Mapping[str, str], split: str | None = None) -> ImageRef:
+    def _ref(self, model: Model, entry: Entry, split: str | None = None) -> ImageRef:
         """The reference of a suite's entry, in a split of its own where one is asked for, with the model's view.
 
         The model's own view is for sets of another shape that name none.
@@ -408,7 +408,7 @@ class _Planner:
             return plain
         return plain if fits else replace(plain, reference=str(parsed.seen_through(model.view)))
 
-    def _check_shown(self, model: Model, sets: Mapping[Images, str | Mapping[str, str]]) -> None:
+    def _check_shown(self, model: Model, sets: Mapping[Images, Entry]) -> None:
         """Two entries of a suite never meet in one cell of a page."""
         for images, entry in sets.items():
             reference = named(entry)[1]

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oodbench.errors import StoreError
+from pydantic import ValidationError
+
+from oodbench.cache import older_cache
+from oodbench.errors import StoreError, SuiteError
 from oodbench.passes.executors import Executor, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.work import forget
 from oodbench.plan import make_plan
+from oodbench.progress import console
 from oodbench.registry import load_plugin, registered_by
 from oodbench.report import foreign_files, write_report
 from oodbench.screen import Screen
@@ -76,7 +80,11 @@ def adapted(suite: Suite, limit: int | None, seed: int | None, plugins: Iterable
     new_models = [name for _, names in added for name in names if name not in suite.models]
     changes["scorers"] = [*suite.scorers, *dict.fromkeys(new_scorers)]
     changes["models"] = [*suite.models, *dict.fromkeys(new_models)]
-    return suite.model_validate(suite.model_dump() | changes)
+    try:
+        return suite.model_validate(suite.model_dump() | changes)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise SuiteError("; ".join(faults)) from error
 
 
 def run_suite(
@@ -87,6 +95,9 @@ def run_suite(
     folder = results_folder(suite, out)
     results = ResultsFolder(folder)
     results.check_suite(suite.name)
+    older = older_cache()
+    if older:
+        console.print(older, markup=False)
     plan = make_plan(suite, only, options.device)
     work = work_left(plan, results)
     book = Book(results, plan)

@@ -147,10 +147,10 @@ def probe_columns(scorer: Scorer, n: int = 60) -> tuple[Columns, Columns]:
         found = {}
         for need in scorer.all_needs:
             statistic, of = split_need(need)
-            names = [None] if statistics[statistic].model_free else relatives(model, of)
+            free = statistics[statistic].model_free
+            found_models = [None] if free else [load_model(name) for name in relatives(model, of)]
             own = [
-                measure(name and load_model(name), of_split(split), statistic, reference=of_split("ref"))[statistic]
-                for name in names
+                measure(one, of_split(split), statistic, reference=of_split("ref"))[statistic] for one in found_models
             ]
             column = np.stack(own, 1) if of == "ensemble" else own[0]
             column.flags.writeable = False

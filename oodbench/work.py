@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
 from oodbench.passes.values import SHARD, ImagePass, shard_starts
 from oodbench.passes.work import DrawTask, ShardTask
-from oodbench.paths import write_whole
+from oodbench.paths import write_if_changed, write_whole
 from oodbench.plan import Plan
 from oodbench.store import ColumnStore, Row
 from oodbench.trials.comparison import ComparisonTask
@@ -50,7 +50,7 @@ class Work:
 
 def work_left(plan: Plan, results: ResultsFolder) -> Work:
     """Rows that the folder lacks, and the shards that they need and the cache lacks."""
-    rows = [*trial_tasks(plan), *analysis_tasks(plan)]
+    rows: list[TrialTask | AnalysisTask] = [*trial_tasks(plan), *analysis_tasks(plan)]
     kept = {table: results.kept(table) for table in ("rows", "analysis", "curves")}
     new = [task for task in rows if not _is_there(task, kept, results.folder)]
     draws = {subject.draw.key: subject.draw for subject in plan.subjects if subject.draw}
@@ -135,7 +135,7 @@ class Book:
                 self.scores.add(result.row, result.scores)
         elif isinstance(result, Found):
             for path, content in result.files.items():
-                write_whole(self.folder / path, lambda file, content=content: file.write(content))
+                write_if_changed(self.folder / path, content)
             self._add(result.rows)
         elif isinstance(job, ComparisonTask):
             self._add(result)
@@ -178,7 +178,7 @@ class Book:
         of_model = not row["model"] or only.admits_model(row["model"])
         return of_scorer and of_model and only.admits_sets(row["in_dist"], row["ood"])
 
-    def _add(self, tables: dict[str, list[Row]]) -> None:
+    def _add(self, tables: Mapping[str, Sequence[Row]]) -> None:
         for table, rows in tables.items():
             self._new.setdefault(table, []).extend(rows)
 
@@ -189,7 +189,8 @@ class Book:
 def seconds_left(plan: Plan, work: Work) -> tuple[float, int]:
     """Seconds that the missing shards will take one after another, by what the same passes took; and how many images are
     of passes that were never timed."""
-    store, costs = ColumnStore(), {}
+    store = ColumnStore()
+    costs: dict[str, float] = {}
     for one in plan.passes:
         done = next((shard for key in one.keys if (shard := store.get(key)) is not None), None)
         if done is not None:

@@ -101,6 +101,8 @@ def measure(model: DensityModel | None, images: ImageSet, *names: str, reference
         entry = statistics[name]
         if entry.model_free:
             columns = entry.compute(images.images)
+        elif model is None:
+            raise ScorerError(f"{name!r} is measured with a model; give one in place of None")
         else:
             prepared = prepare(entry, model, None if reference is None else reference.images)
             columns = run_pass(entry, model, images.images, prepared)

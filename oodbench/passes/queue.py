@@ -37,7 +37,7 @@ class Queue:
 
     def __init__(self, executor: Executor, remake: Callable[[Iterable[str]], Iterable[Job]]):
         self.executor, self.remake = executor, remake
-        self._ready: deque[Job] = deque()
+        self._ready: deque[Any] = deque()
         self._missing: dict[Job, set[str]] = {}
         self._dependents: dict[str, list[Job]] = {}
         self._known: set[str] = set()
@@ -52,7 +52,8 @@ class Queue:
             self._add(job, job.after & self._known)
         self._feed()
         while self._in_flight:
-            for job, result in self.executor.results():
+            done: Iterator[tuple[Any, Any]] = self.executor.results()
+            for job, result in done:
                 self._in_flight -= 1
                 if not self._again(job, result):
                     yield job, result

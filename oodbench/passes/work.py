@@ -21,12 +21,12 @@ from oodbench import __version__
 from oodbench.contract import DensityModel
 from oodbench.data.images import ImageSet, content_hash, load_images
 from oodbench.data.views import apply_view
-from oodbench.errors import ModelError, OodbenchError
+from oodbench.errors import DamagedError, ModelError, OodbenchError
 from oodbench.passes.batches import as_column, batch_size_of, prepare, run_pass
 from oodbench.passes.values import SHARD, ImageRef
 from oodbench.paths import home
 from oodbench.registry import statistics
-from oodbench.store import ColumnStore, DamagedError, Shard, array_bytes, map_sealed, write_sealed
+from oodbench.store import ColumnStore, Shard, array_bytes, map_sealed, write_sealed
 from oodbench.types import Pass
 from oodbench.zoo.describe import describe
 
@@ -170,7 +170,7 @@ class ShardTask:
 
 
 @lru_cache(maxsize=4)
-def _prepared(statistic: str, model: DensityModel, ref: ImageRef | None) -> tuple[Any, ...]:
+def _prepared(statistic: str, model: Any, ref: ImageRef | None) -> tuple[Any, ...]:
     images = open_images(ref).images if ref else None
     return prepare(statistics[statistic], model, images)
 

@@ -150,7 +150,7 @@ def _loader(images: np.ndarray, batch_size: int, shuffle: bool = False) -> DataL
 
 def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
     """The first images of `ref`, mutated once and for all where the training images are mutated afresh."""
-    images = np.array(ref.images[:REF_IMAGES])
+    images = np.array(ref.drawn(REF_IMAGES).images)
     if not recipe.mutation:
         return images
     return mutate(
@@ -161,10 +161,10 @@ def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
 def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
     sets = {name: load_images(name, shape=ref.shape) for name in recipe.watch}
     tensors = {
-        name: torch.from_numpy(np.array(found.images[:WATCHED_IMAGES]))
+        name: torch.from_numpy(np.array(found.drawn(WATCHED_IMAGES).images))
         for name, found in sets.items()
     }
-    return [Watch(torch.from_numpy(np.array(ref.images[:WATCHED_IMAGES])), tensors)] if sets else []
+    return [Watch(torch.from_numpy(np.array(ref.drawn(WATCHED_IMAGES).images)), tensors)] if sets else []
 
 
 def _joined_logs(folder: Path) -> str:
@@ -178,7 +178,7 @@ def _stored(
     model: Any, weights: dict[str, Tensor], ref: ImageSet
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The large weights in half precision, unless that moves the log-probability of some image by more than the limit."""
-    images = torch.from_numpy(np.array(ref.images[:HALF_CHECK_IMAGES]))
+    images = torch.from_numpy(np.array(ref.drawn(HALF_CHECK_IMAGES).images))
     half = {
         key: value.half() if value.numel() >= HALF_FROM else value for key, value in weights.items()
     }
@@ -267,7 +267,7 @@ def train(
         "ref_bits_per_dim": round(float(found["callbacks"][best.state_key]["current_score"]), 4),
         "steps": trainer.global_step,
         "train": {"set": images.identifier, "sha256": images.sha256},
-        "ref": {"set": ref.first(REF_IMAGES).identifier, "sha256": ref.first(REF_IMAGES).sha256},
+        "ref": {"set": ref.drawn(REF_IMAGES).identifier, "sha256": ref.drawn(REF_IMAGES).sha256},
         "recipe": recipe.model_dump(),
         "command": command,
         "torch": torch.__version__,
