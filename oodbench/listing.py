@@ -94,7 +94,9 @@ def statistics() -> Listing:
 def suites() -> Listing:
     """The suites that come with oodbench."""
     loaded = [load_suite(name) for name in suite_names()]
-    return ["suite", "title", "models"], [[s.name, s.title, ", ".join(shown or reference for shown, reference in map(named, s.models))] for s in loaded]
+    models = [[shown or reference for shown, reference in map(named, one.models)] for one in loaded]
+    lines = [[one.name, one.title, ", ".join(names)] for one, names in zip(loaded, models, strict=True)]
+    return ["suite", "title", "models"], lines
 
 
 def show(name: str) -> str:

@@ -145,7 +145,8 @@ class ShardTask:
         return load_verified(self.model, self.model_identity, self.seed, self.device, folded)
 
     def _prepared(self) -> tuple[Any, ...]:
-        return _prepared(self.statistic, self._model(), self.prepared_on)
+        model: Any = self._model()
+        return _prepared(self.statistic, model, self.prepared_on)
 
     def _about(self, images: int) -> dict[str, Any]:
         """What made the shard, in words."""
