@@ -128,6 +128,8 @@ def read_results(folder: Path) -> Results:
         )
     if not (folder / "comparisons.jsonl").exists():
         found["comparisons.jsonl"] = read_rows(folder / COMPARISONS)
+    for name in ("comparisons.jsonl", "curves.jsonl"):  # those that failed have nothing to show
+        found[name] = [row for row in found[name] if row.get("status", "ok") == "ok"]
     for row in found[ROWS]:
         _demand_fields(folder / ROWS, row)
     for name, rows in found.items():
