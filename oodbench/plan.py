@@ -87,6 +87,8 @@ class Skip:
     reason: str
     model: str = ""
     scorer: str = ""
+    group_size: int | None = None
+    """Of the groups that cannot be; None where all sizes are meant."""
 
 
 @dataclass
@@ -180,7 +182,7 @@ class Resolver:
             shape=known.shape,
             trained_on=known.trained_on,
             methods=frozenset(method for method in self._asked if known.gives(method)),
-            here=known.local,
+            here=known.local or bool(known.unhashable),  # another process would make another identity
             folded=isinstance(known, Card),
             sampler=known.sampler_version or "",
             training_seed=known.training_seed,
@@ -312,10 +314,10 @@ class _Planner:
 
     def _skip(
         self, in_dist: Entry, ood: Entry, reason: str,
-        model: str = "", scorer: str = "",
+        model: str = "", scorer: str = "", group_size: int | None = None,
     ) -> None:  # fmt: skip
         pair = [shown or reference for shown, reference in map(named, (in_dist, ood))]
-        self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer))
+        self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer, group_size))
 
     def _pair(
         self, model: Model, in_dist: Entry, ood: Entry
@@ -355,7 +357,7 @@ class _Planner:
         for size in [1, *self.suite.group_sizes.get(scorer.name, [])]:
             if min(test.n, ood.n) // size < 2:
                 reason = f"{min(test.n, ood.n)} images make fewer than two groups of {size}"
-                self._skip(*pair, reason, model.name, scorer.name)
+                self._skip(*pair, reason, model.name, scorer.name, size)
                 continue
             self.made.trials.append(
                 self._trial(model, scorer, size, (test, ood, ref if fits else None))

@@ -145,9 +145,9 @@ def sealed_row(row: Row) -> Row:
 def faults(row: Row) -> str | None:
     """What is wrong with a row that was read, or None: its hashes must be those of its values.
 
-    Rows of schemas before 3 have none.
+    Rows of schemas before 3 have none; one that has is of schema 3, whatever a flipped bit has made of its number.
     """
-    if row.get("schema", 0) < SCHEMA:
+    if row.get("schema", 0) < SCHEMA and not any(name in row for name in SEALS):
         return None
     changed = [name for name, found in row_hashes(row).items() if row.get(name) != found]
     if not changed:
@@ -205,10 +205,15 @@ def _parsed(path: Path, number: int, line: str) -> tuple[Row | None, str]:
         return None, f"is not a row ({error})"
     if not isinstance(row, dict) or not isinstance(row.get("schema"), int):
         return None, "is not a row (it is no object with a schema)"
-    if row["schema"] > SCHEMA:
+    fault = faults(row)
+    if row["schema"] > SCHEMA and not _was_ours(row):
         raise StoreError(
             f"{path}:{number} has schema {row['schema']}, this oodbench knows up to {SCHEMA}: it was written by a newer "
             "version; upgrade oodbench, or use another --out"
         )
-    fault = faults(row)
     return (None, f"is not what was written: {fault}") if fault else (row, "")
+
+
+def _was_ours(row: Row) -> bool:
+    """Whether a row of a newer schema is one of today's whose number alone is damaged."""
+    return faults(row | {"schema": SCHEMA}) is None

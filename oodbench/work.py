@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from oodbench.store import ColumnStore, Row
 from oodbench.trials.comparison import ComparisonTask
 from oodbench.trials.results import ResultsFolder
 from oodbench.trials.rows import Judged, TrialTask, trial_tasks
-from oodbench.trials.scores import RECORD, ScoreFiles, scores_file
+from oodbench.trials.scores import RECORD, ScoreFiles, has_scores, scores_file
 
 logger = logging.getLogger("oodbench")
 EVERY = 2.0
@@ -72,13 +73,17 @@ def _is_there(task: TrialTask | AnalysisTask, kept: dict[str, dict[str, Row]], f
     if row is None:
         return False
     if isinstance(task, TrialTask):
-        return (folder / RECORD).exists() or scores_file(folder, row).exists()
-    return all(_is_picture(folder / path, row) for path in task.files)
+        drawn = task.key in kept["curves"] or not task.has_curve
+        return drawn and (_travel_apart(folder, row) or has_scores(folder, row))
+    return all(_holds(folder / path, row["sha256"]) for path in task.files)
 
 
-def _is_picture(path: Path, row: Row) -> bool:
-    """Whether a small file beside the rows is the one that its row names."""
-    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+def _travel_apart(folder: Path, row: Row) -> bool:
+    return (folder / RECORD).exists() and not scores_file(folder, row).exists()
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def shard_tasks(one: ImagePass) -> list[ShardTask]:
@@ -119,7 +124,7 @@ class Book:
         self._new: dict[str, list[Row]] = {}
         self._written = time.monotonic()
         self._failures: list[str] = []
-        self.results.commit({})  # a folder that cannot be written is found before the first pass
+        self._write()  # a folder that cannot be written is found before the first pass
 
     def enter(self, job: Job, result: Any) -> None:
         """Take one job's result: the driver alone writes rows, scores and small files."""
@@ -130,15 +135,14 @@ class Book:
             if isinstance(job, TrialTask | AnalysisTask | ComparisonTask):
                 self._add(job.failed(result.sentence))
         elif isinstance(result, Judged):
-            self._add(result.rows)
-            if result.scores is not None:
+            if self._add_sound(job, result.rows) and result.scores is not None:
                 self.scores.add(result.row, result.scores)
         elif isinstance(result, Found):
             for path, content in result.files.items():
                 write_if_changed(self.folder / path, content)
-            self._add(result.rows)
+            self._add_sound(job, result.rows)
         elif isinstance(job, ComparisonTask):
-            self._add(result)
+            self._add_sound(job, result)
         if time.monotonic() - self._written > EVERY:
             self.flush()
 
@@ -149,26 +153,31 @@ class Book:
 
     def flush(self) -> None:
         """Write the rows that came since."""
-        refused = self.results.commit(self._new)
-        for row in refused:
+        for row in self._write():
             logger.warning(
                 "%s failed this time (%s); the row measured before stands",
                 row.get("scorer") or row.get("kind"),
                 row.get("reason"),
             )
-        self._new = {}
         self._written = time.monotonic()
 
     def close(self, skips: list[Row]) -> None:
         """Write what is left, with the skips as planned now, and drop scores and pictures that no row names."""
-        self._new.setdefault("rows", []).extend(skips)
-        for table, rows in self._new.items():
-            self.results.commit({table: rows}, gone=self._planned_anew)
-        self._new = {}
+        self.flush()
+        with self.results.held():
+            self.results.merge({"rows": skips}, gone=self._planned_anew)
+            self.scores.keep_only(self.results.rows("rows"))
         if self._failures:
             log = "\n\n".join(self._failures) + "\n"
             write_whole(self.folder / "failures.log", lambda file: file.write(log.encode()))
-        self.scores.keep_only(self.results.rows("rows"))
+
+    def _write(self) -> list[Row]:
+        """Rows and scores in one go, so that no other run finds one without the other; returns rows that were refused."""
+        with self.results.held():
+            refused = self.results.merge(self._new)
+            self.scores.write()
+        self._new = {}
+        return refused
 
     def _planned_anew(self, row: Row) -> bool:
         only = self.plan.only
@@ -182,8 +191,22 @@ class Book:
         for table, rows in tables.items():
             self._new.setdefault(table, []).extend(rows)
 
+    def _add_sound(self, job: TrialTask | AnalysisTask | ComparisonTask, tables: Mapping[str, list[Row]]) -> bool:
+        """Enter what a job gave, or its failure where a number is not finite, which JSON and figures cannot hold."""
+        bad = next((field for rows in tables.values() for row in rows for field in _not_finite(row)), None)
+        self._add(job.failed(f"its {bad} is NaN or infinite") if bad else tables)
+        return bad is None
+
     def _note(self, job: Job, failure: Failure) -> None:
         self._failures.append(f"{job.label}\n{failure.traceback or failure.sentence}")
+
+
+def _not_finite(row: Row) -> Iterator[str]:
+    for field, value in row.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            yield field
 
 
 def seconds_left(plan: Plan, work: Work) -> tuple[float, int]:

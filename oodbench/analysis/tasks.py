@@ -23,6 +23,7 @@ from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
 from oodbench.passes.columns import LostError
 from oodbench.passes.values import Images, Model
+from oodbench.passes.work import ChangedError
 from oodbench.plan import Plan, Subject, Trial
 from oodbench.store import SCHEMA, Row, key_of
 
@@ -84,7 +85,7 @@ class AnalysisTask:
         """Compute the row; what fails gives a FAILED row with its reason."""
         try:
             row, files = RULES[self.kind](self.material)
-        except LostError:
+        except (LostError, ChangedError):
             raise
         except OodbenchError as error:
             return Found(self.failed(str(error)))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
 from oodbench.passes.executors import Executor, Failure
+
+
+logger = logging.getLogger("oodbench")
 
 
 class Job(Protocol):
@@ -42,6 +46,7 @@ class Queue:
         self._dependents: dict[str, list[Job]] = {}
         self._known: set[str] = set()
         self._tried: set[tuple[str, str]] = set()
+        self._told: set[str] = set()
         self._in_flight = 0
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
@@ -102,7 +107,13 @@ class Queue:
             return True
         if job.here:
             return False
+        self._tell(f"{result.message}; it is measured in this process")
         moved = replace(job, here=True)  # type: ignore[type-var]
         self._missing[moved] = set()
         self._ready.append(moved)
         return True
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            logger.warning(sentence)

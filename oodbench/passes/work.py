@@ -58,8 +58,8 @@ def load_verified(reference: str, identity: str, seed: int, device: str, folded:
     found = describe(reference).identity()
     if found != identity:
         raise ChangedError(
-            f"the model {reference} is another here ({found[:12]}…) than in the plan ({identity[:12]}…): it changed on "
-            "disk since, or comes out differently each time that it is made"
+            f"the model {reference} is another one in a worker process than in the plan: its files changed since, or it "
+            "comes out differently each time that it is made"
         )
     model = load_model(reference, seed, device)
     return scoring_form(model) if folded else model

@@ -184,6 +184,8 @@ def read_results(folder: Path) -> Results:
             f"{folder / ROWS} has no rows; run the suite first: `oodbench run --suite paper`"
         )
     found["comparisons.jsonl"] = read_comparisons(folder)
+    for name in ("comparisons.jsonl", "curves.jsonl"):  # those that failed have nothing to show
+        found[name] = [row for row in found[name] if row.get("status", "ok") == "ok"]
     for row in found[ROWS]:
         _demand_fields(folder / ROWS, row)
     for name, rows in found.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.digests import code_digest
+from oodbench.errors import StoreError
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
 from oodbench.store import SCHEMA, Row, key_of
@@ -54,7 +55,10 @@ class ComparisonTask:
 
     def perform(self) -> dict[str, list[Row]]:
         """AUROCs of all scorers, their DeLong covariance, and each scorer's rank correlation with the baselines."""
-        found = {row["scorer"]: read_scores(self.folder, row) for row in self.rows}
+        try:
+            found = {row["scorer"]: read_scores(self.folder, row) for row in self.rows}
+        except StoreError as error:  # scores that travel apart; the other comparisons can be made
+            return self.failed(str(error))
         baselines = [row["scorer"] for row in self.rows if row["baseline"]]
         return {"comparisons": [self.head | compared(found, baselines)]}
 

@@ -65,20 +65,27 @@ class ResultsFolder:
         """The rows that are on disk now."""
         return self._read(table)
 
-    def commit(self, new: Tables, gone: Callable[[Row], bool] = lambda row: False) -> list[Row]:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against other runs; :class:`StoreError` where it cannot be written."""
+        with locked(self.folder):
+            yield
+
+    def merge(self, new: Tables, gone: Callable[[Row], bool] = lambda row: False) -> list[Row]:
         """Merge new rows into those on disk; returns new ones that did not take the place of a measured row.
 
-        ``gone`` tells which skips of earlier runs this one has planned anew.
+        To be called while the folder is held. ``gone`` tells which skips of earlier runs this one has planned anew.
+        Tables with damaged lines are written without them.
         """
         refused: list[Row] = []
-        with locked(self.folder):
-            for table, rows in new.items():
-                before = {name_of(table, row): row for row in self._read(table) if not gone(row)}
-                for row in rows:
-                    refused += _merge(before, name_of(table, row), row)
-                if before or self.path(table).exists():
-                    write_rows(self.path(table), before.values())
+        for table in NAMES:
+            rows, found = new.get(table, ()), self._read(table)
+            before = {name_of(table, row): row for row in found if not gone(row)}
+            for row in rows:
+                refused += _merge(before, name_of(table, row), row)
+            if rows or len(before) < len(found) or self._damaged[table]:
                 self._set_aside(table)
+                write_rows(self.path(table), before.values())
         return refused
 
     def _read(self, table: str) -> list[Row]:
@@ -106,8 +113,9 @@ def _merge(before: dict[tuple[object, ...], Row], name: tuple[object, ...], row:
     old = before.get(name)
     if old is not None and old.get("status") == "ok" and row["status"] != "ok":
         return [row]
-    if old is not None and "replaces" in row and old["key"] != row["key"]:
-        row = row | {"replaces": old["key"]}
+    if old is not None and "replaces" in row:
+        same = old["key"] == row["key"]
+        row = row | {"replaces": old.get("replaces") if same else old["key"]}
     before[name] = row
     return []
 

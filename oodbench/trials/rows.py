@@ -15,6 +15,7 @@ from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
 from oodbench.metrics import Estimate, area_under_roc, detection_metrics, proportion
 from oodbench.passes.columns import LostError, Measured, cost_of, made_with, read_columns
+from oodbench.passes.failures import Failure
 from oodbench.passes.values import ImagePass, ImageRef
 from oodbench.passes.work import ChangedError, open_images
 from oodbench.plan import Plan, Skip, Trial
@@ -77,6 +78,11 @@ class TrialTask:
     def __str__(self) -> str:
         return self.label
 
+    @property
+    def has_curve(self) -> bool:
+        """Whether the ROC figure draws it; groups and generated images are not drawn."""
+        return self.head["group_size"] == 1 and not self.head["synthetic"]
+
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a trial that could not be evaluated."""
         return {"rows": [self.head | {"status": "failed", "reason": reason}]}
@@ -97,9 +103,11 @@ class TrialTask:
             return self._judged(row, scorer, columns)
         except LostError:
             raise
-        except Exception as error:  # a plugin may raise anything; the other trials stand
-            what = str(error) if isinstance(error, OodbenchError) else f"{type(error).__name__}: {error}"
-            return Judged(row | {"status": "failed", "reason": f"{name} failed: {what}"})
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, or call sys.exit; the other trials stand
+            reason = f"{name} failed: {Failure.of(error).sentence}"
+            return Judged(row | {"status": "failed", "reason": reason})
 
     def _judged(self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]) -> Judged:
         score = scorer.fitted(columns.get("ref", {}))
@@ -122,13 +130,13 @@ class TrialTask:
         return Judged(row, scores, self._curve(row, scores))
 
     def _curve(self, row: Row, scores: Mapping[str, np.ndarray]) -> Row | None:
-        """What the ROC figure draws of it; groups and generated images are not drawn."""
-        if row["group_size"] > 1 or row["synthetic"]:
+        """What the ROC figure draws of it."""
+        if not self.has_curve:
             return None
         shared = ("schema", "key", "model", "in_dist", "ood", "seed", "scorer", "baseline")
         about = {name: row[name] for name in shared}
         auroc = area_under_roc(scores["in"], scores["ood"])
-        return about | {"kind": "roc", "auroc": auroc} | roc(scores["in"], scores["ood"])
+        return about | {"kind": "roc", "status": "ok", "auroc": auroc} | roc(scores["in"], scores["ood"])
 
     def _scores(self, score: Score, columns: dict[str, np.ndarray]) -> np.ndarray:
         grouped = group_means(columns, self.head["group_size"], self.head["seed"])
@@ -355,7 +363,7 @@ def skip_rows(suite: str, skips: Iterable[Skip]) -> list[Row]:
     return [
         {
             "schema": SCHEMA,
-            "key": key_of(SCHEMA, suite, skip.in_dist, skip.ood, skip.model, skip.scorer),
+            "key": key_of(SCHEMA, suite, skip.in_dist, skip.ood, skip.model, skip.scorer, skip.group_size),
             "suite": suite,
             "status": "skipped",
             "reason": skip.reason,
@@ -364,6 +372,7 @@ def skip_rows(suite: str, skips: Iterable[Skip]) -> list[Row]:
             "ood": skip.ood,
             "model": skip.model,
             "scorer": skip.scorer,
+            "group_size": skip.group_size,
         }
         for skip in dict.fromkeys(skips)
     ]

@@ -10,8 +10,8 @@ import hashlib
 import io
 import json
 import tarfile
-import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +61,20 @@ def read_scores(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 scores = archive[name]
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise StoreError(f"{path} does not hold the scores of {name}: {error}") from error
+        except Exception as error:  # a damaged archive raises whatever its reader stumbles over
+            raise StoreError(_absent(folder, path, name, error)) from error
         if digest(scores) != expected:
             raise StoreError(f"{path}: the scores of {name} are not those that the row was computed from")
         found.append(scores)
     if len(found) != 2:
         raise StoreError(f"the row {row['key'][:12]}… holds no digests of scores: it is of an older schema or has failed")
     return found[0], found[1]
+
+
+def _absent(folder: Path, path: Path, name: str, error: Exception) -> str:
+    if path.exists() or not (folder / RECORD).exists():
+        return f"{path} does not hold the scores of {name} ({type(error).__name__}: {error}); run the suite again"
+    return f"the scores of {name} travel apart from {folder}, which holds {RECORD}: unpack the archive there"
 
 
 def has_scores(folder: Path, row: Row) -> bool:
@@ -81,47 +87,48 @@ def has_scores(folder: Path, row: Row) -> bool:
 
 
 class ScoreFiles:
-    """Writes scores into a results folder, a file a model and scorer, as rows come."""
+    """Takes scores as rows come, and writes them into a results folder, a file a model and scorer."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._files: dict[Path, dict[str, np.ndarray]] = {}
+        self._new: dict[Path, dict[str, np.ndarray]] = {}
 
     def add(self, row: Row, scores: Mapping[str, np.ndarray]) -> None:
-        """Store the scores of one sound row."""
-        path = scores_file(self.folder, row)
-        columns = self._columns(path)
+        """Take the scores of one sound row; they are written with the next :meth:`write`."""
+        columns = self._new.setdefault(scores_file(self.folder, row), {})
         for side, (name, _) in columns_of(row).items():
             columns[name] = np.asarray(scores[side], np.float64)
-        _write(path, columns)
+
+    def write(self) -> None:
+        """Add what came since to the files as they are now; to be called while the folder is locked."""
+        for path, columns in self._new.items():
+            _write(path, _read_all(path) | columns)
+        self._new = {}
 
     def keep_only(self, rows: Iterable[Row]) -> None:
-        """Drop columns that no row names any more, and files without columns."""
+        """Drop columns that no row names any more, and files without columns; while the folder is locked."""
         named: dict[Path, set[str]] = {}
         for row in rows:
             if row.get("scores"):
                 names = {name for name, _ in columns_of(row).values()}
                 named.setdefault(scores_file(self.folder, row), set()).update(names)
         for path in (self.folder / "scores").rglob("*.npz"):
-            columns = self._columns(path)
+            columns = _read_all(path)
             kept = {name: column for name, column in columns.items() if name in named.get(path, ())}
             if not kept:
                 path.unlink()
             elif len(kept) < len(columns):
                 _write(path, kept)
 
-    def _columns(self, path: Path) -> dict[str, np.ndarray]:
-        if path not in self._files:
-            self._files[path] = _read_all(path)
-        return self._files[path]
-
 
 def _read_all(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
-        return {}  # not there, or damaged: the rows that lack it are judged again
+    """The columns of a file that can be read; rows whose column is damaged, in whatever way, are judged again."""
+    found: dict[str, np.ndarray] = {}
+    with suppress(Exception), np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            with suppress(Exception):
+                found[name] = archive[name]
+    return found
 
 
 def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
