@@ -1,13 +1,18 @@
-"""Every Python block of the docs runs, and so does every docstring's example; docs/rows.md names what is stored."""
+"""The docs' code, recipes and commands work; docs/rows.md names what is stored."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import oodbench as ob
@@ -33,7 +38,14 @@ def blocks(page, language):
     return [code for found, code in BLOCK.findall(page.read_text("utf-8")) if found == language]
 
 
-CASES = [(page, number, code) for page in PAGES for number, code in enumerate(blocks(page, "python"))]
+RECIPE = "# oodbench/"
+"""First words of a block that is a file of the package: see the recipes below."""
+CASES = [
+    (page, number, code)
+    for page in PAGES
+    for number, code in enumerate(blocks(page, "python"))
+    if not code.startswith(RECIPE)
+]
 
 
 @pytest.mark.parametrize(
@@ -107,14 +119,14 @@ def test_loading_a_plugin_twice_is_loading_it_once(tmp_path):
 # --- cards and suites in the docs
 
 
-def yaml_blocks(of, test):
-    return [code for page in PAGES for code in blocks(page, "yaml") if of in code and test(code)]
+def yaml_blocks(of):
+    return [code for page in PAGES for code in blocks(page, "yaml") if of in code]
 
 
 def test_cards_in_the_docs_can_be_built(tmp_path):
     import yaml
 
-    cards = yaml_blocks("family:", lambda code: "recipe:" in code)
+    cards = [code for code in yaml_blocks("family:") if not code.startswith(RECIPE)]
     assert cards
     for code in cards:
         card = Card(**yaml.safe_load(code), folder=tmp_path)
@@ -122,7 +134,7 @@ def test_cards_in_the_docs_can_be_built(tmp_path):
 
 
 def test_suites_in_the_docs_can_be_read(tmp_path):
-    suites = yaml_blocks("scorers:", lambda code: True)
+    suites = yaml_blocks("scorers:")
     assert suites
     for number, code in enumerate(suites):
         path = tmp_path / f"suite{number}.yaml"
@@ -137,6 +149,99 @@ def test_families_in_the_docs_are_all_there_are():
     assert named == set(FAMILIES)
 
 
+# --- docs/extending.md
+
+FOLLOWED = """
+import sys
+from pathlib import Path
+
+import torch
+
+import oodbench as ob
+from oodbench.passes.threads import Threads
+from oodbench.report import check_report
+from oodbench.runner import Options, run_suite
+from oodbench.store import read_rows
+from oodbench.suite import Suite
+from oodbench.zoo.cards import load_card
+from oodbench.zoo.load import build
+
+out = Path(sys.argv[1])
+assert ob.scorer("pixel-maximum").baseline
+model = build(load_card("independent-fashionmnist"))
+assert model.log_prob(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)).item() < -4000
+assert model.sample(2).shape == (2, 1, 28, 28)
+assert ob.load_images("stripes").identifier == "stripes/test"
+
+
+class Seven:
+    here = False
+
+    def perform(self):
+        return 7
+
+
+with Threads(2) as engine:
+    tasks = [Seven(), Seven()]
+    for task in tasks:
+        engine.submit(task)
+    assert sorted(result for _, result in engine.results()) == [7, 7]
+
+suite = Suite(
+    name="followed", title="The recipes", models=["glow-small-fashionmnist-1"],
+    pairs=[{"in_dist": "fashionmnist", "ood": ["mnist", "stripes"]}],
+    scorers=["likelihood", "pixel-maximum"], limit=10, bootstrap=0,
+    analysis={"images": 2, "samples": 0, "probes": 2, "gray": (0,)},
+)
+run_suite(suite, Options(), out)
+assert check_report(out) == []
+rows = read_rows(out / "rows.jsonl")
+assert all(0 <= row["fpr99_in"] <= 1 for row in rows)
+assert "FPR@99, OOD positive" in (out / "fashionmnist.md").read_text()
+assert "Shared images" in (out / "report.md").read_text()
+assert "-fit.png" in (out / "report.md").read_text()
+assert "# Sizes" in (out / "sizes.md").read_text()
+"""
+
+
+def follow_recipes(folder):
+    """Write the files and add the lines of docs/extending.md, as they stand there."""
+    page = (REPOSITORY / "docs" / "extending.md").read_text("utf-8")
+    for language, code in BLOCK.findall(page):
+        head, _, body = code.partition("\n")
+        path = folder / head.removeprefix("# ")
+        if language == "diff":
+            before = "".join(f"{line[1:]}\n" for line in body.splitlines() if line[:1] != "+")
+            after = "".join(f"{line[1:]}\n" for line in body.splitlines() if line[:1] != "-")
+            content = path.read_text("utf-8")
+            assert content.count(before) == 1, f"{head}: {before}"
+            path.write_text(content.replace(before, after))
+        elif head.startswith(RECIPE):
+            assert not path.exists()
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(body)
+
+
+def test_the_recipes_work_as_written(tmp_path):
+    copy = tmp_path / "copy"
+    for name in ("oodbench", "tests"):
+        shutil.copytree(
+            REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    follow_recipes(copy)
+    data = tmp_path / "data"
+    data.mkdir()
+    stripes = np.tile(np.uint8([0, 255]), (10, 28, 14))
+    stripes[np.arange(10), np.arange(10)] = 7  # no two alike
+    np.savez(data / "stripes_test.npz", images=stripes)
+    environment = os.environ | {"PYTHONPATH": str(copy), "OODBENCH_DATA": str(data)}
+    script = [sys.executable, "-c", FOLLOWED, str(tmp_path / "out")]
+    done = subprocess.run(
+        script, cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # --- commands
 
 
@@ -144,7 +249,9 @@ def test_commands_in_the_docs_exist():
     from oodbench.cli import main
 
     for page in [*PAGES, REPOSITORY / "CONTRIBUTING.md"]:
-        for line in re.findall(r"`oodbench ([^`]+)`|^\$ oodbench (.+)$", page.read_text("utf-8"), re.M):
+        for line in re.findall(
+            r"`oodbench ([^`]+)`|^\$ oodbench (.+)$", page.read_text("utf-8"), re.M
+        ):
             words = (line[0] or line[1]).replace("\\|", "|").split()
             command = main.commands.get(words[0])
             assert command is not None, f"{page.name}: oodbench {' '.join(words)}"
@@ -248,7 +355,9 @@ def test_rows_md_names_every_stored_field(stored):
 
 def test_rows_md_names_no_field_that_is_not_stored(stored):
     page, found = documented(), written(stored)
-    of_kinds = {f"analysis.jsonl/{kind}" for kind in RULES} | {f"curves.jsonl/{kind}" for kind in RULES}
+    of_kinds = {f"analysis.jsonl/{kind}" for kind in RULES} | {
+        f"curves.jsonl/{kind}" for kind in RULES
+    }
     assert {heading for heading in found if "/" in heading} - {"curves.jsonl/roc"} <= of_kinds
     assert {heading for heading in page if "/" in heading and "jsonl" in heading} == {
         heading for heading in found if "/" in heading
@@ -258,7 +367,11 @@ def test_rows_md_names_no_field_that_is_not_stored(stored):
         if ".jsonl" not in heading:
             continue
         stored_there = set().union(
-            *(own for other, own in found.items() if other == heading or other.startswith(f"{heading}/"))
+            *(
+                own
+                for other, own in found.items()
+                if other == heading or other.startswith(f"{heading}/")
+            )
         )
         # a VAE's terms, which the flow of this suite has not
         others = set(TERMS) if heading == "analysis.jsonl/likelihood" else set()
@@ -266,7 +379,9 @@ def test_rows_md_names_no_field_that_is_not_stored(stored):
 
 
 def test_rows_md_names_the_record_of_an_archive(stored):
-    assert documented()["scores/ and scores.json"] == set(json.loads((stored / "scores.json").read_text()))
+    assert documented()["scores/ and scores.json"] == set(
+        json.loads((stored / "scores.json").read_text())
+    )
 
 
 # --- the public names
@@ -279,5 +394,7 @@ def test_public_names_are_shown_and_typed():
     source = (PACKAGE / "__init__.py").read_text("utf-8")
     typed = source.split("if TYPE_CHECKING:")[1].split("\n\n")[0]
     lines = re.findall(r"from (\S+) import (\w+) as (\w+)", typed)
-    assert {(name, module) for module, name, same in lines if name == same} == set(ob._PUBLIC.items())
+    assert {(name, module) for module, name, same in lines if name == same} == set(
+        ob._PUBLIC.items()
+    )
     assert (PACKAGE / "py.typed").exists()
