@@ -6,7 +6,20 @@ Every public name below is imported when it is first used, so that ``import oodb
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oodbench.contract import bits_per_dim as bits_per_dim
+    from oodbench.data.images import load_images as load_images
+    from oodbench.metrics import auroc as auroc
+    from oodbench.metrics import detection_metrics as detection_metrics
+    from oodbench.passes.batches import measure as measure
+    from oodbench.registry import register_model as register_model
+    from oodbench.registry import register_scorer as register_scorer
+    from oodbench.registry import register_statistics as register_statistics
+    from oodbench.registry import scorer as scorer
+    from oodbench.runner import run as run
+    from oodbench.zoo.load import load_model as load_model
 
 __version__ = "0.1.0"
 
@@ -24,10 +37,27 @@ _PUBLIC = {
     "bits_per_dim": "oodbench.contract",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "__version__",
+    "auroc",
+    "bits_per_dim",
+    "detection_metrics",
+    "load_images",
+    "load_model",
+    "measure",
+    "register_model",
+    "register_scorer",
+    "register_statistics",
+    "run",
+    "scorer",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'oodbench' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -17,6 +17,7 @@ from oodbench.suite import load_suite, named, suite_names
 from oodbench.types import Scorer, split_need
 from oodbench.zoo.cards import Card, training_log, zoo
 from oodbench.zoo.describe import describe
+from oodbench.zoo.families import SCORING, family
 
 Listing = tuple[list[str], list[list[str]]]
 
@@ -32,7 +33,16 @@ def models() -> Listing:
         except ModelError:
             record, state = {}, "not trained"
         parameters = f"{record['parameters']:,}" if record else "–"
-        lines.append([name, model.trained_on, "×".join(map(str, model.shape)), parameters, state, model.likelihood])
+        lines.append(
+            [
+                name,
+                model.trained_on,
+                "×".join(map(str, model.shape)),
+                parameters,
+                state,
+                model.likelihood,
+            ]
+        )
     return ["model", "trained on", "shape", "parameters", "ref bits/dim", "likelihood"], lines
 
 
@@ -59,9 +69,13 @@ def _here(card: DataCard) -> str:
             found.append(f"{split}: {error}")
             continue
         if source:
-            found.append(f"{split} {source.n:,} of {card.counts.get(split, source.n):,} ({source.where})")
+            found.append(
+                f"{split} {source.n:,} of {card.counts.get(split, source.n):,} ({source.where})"
+            )
         elif split == "train" and (ref := sources.find(card, "ref")):
-            found.append(f"ref {ref.n:,} of {len(split_indices(card.counts['train'])['ref']):,} ({ref.where})")
+            found.append(
+                f"ref {ref.n:,} of {len(split_indices(card.counts['train'])['ref']):,} ({ref.where})"
+            )
     return "; ".join(found) or "nothing"
 
 
@@ -70,7 +84,9 @@ def _whole(card: DataCard) -> bool:
         found = {split: sources.find(card, split) for split in card.counts}
     except DataError:
         return False
-    return bool(found) and all(source and source.n >= card.counts[split] for split, source in found.items())
+    return bool(found) and all(
+        source and source.n >= card.counts[split] for split, source in found.items()
+    )
 
 
 def scorers() -> Listing:
@@ -83,11 +99,12 @@ def scorers() -> Listing:
 
 
 def statistics() -> Listing:
-    """Unit, pass and version of each statistic."""
-    lines = [
-        [name, entry.statistics[name], entry.name, entry.version, "image" if entry.model_free else "model and image"]
-        for name, entry in all_statistics.items()
-    ]
+    """Unit, pass and version of each statistic, with the libraries that its numbers depend on."""
+    lines = []
+    for name, entry in all_statistics.items():
+        made = " ".join(filter(None, (entry.version, entry.built_with)))
+        depends_on = "image" if entry.model_free else "model and image"
+        lines.append([name, entry.statistics[name], entry.name, made, depends_on])
     return ["statistic", "unit", "pass", "version", "depends on"], lines
 
 
@@ -105,12 +122,13 @@ def show(name: str) -> str:
     if name in user_models or name in zoo():
         model = describe(name)
         if not isinstance(model, Card):
-            return (
-                f"model {name}: shape {model.shape}, trained on {model.trained_on or 'not stated'}, {model.likelihood}"
-            )
+            return f"model {name}: shape {model.shape}, trained on {model.trained_on or 'not stated'}, {model.likelihood}"
         fields = model.model_dump(exclude={"folder"})
-        trained = {"trained": model.trained(), "during training": _trajectory(model)} if model.weights.exists() else {}
-        return _yaml(fields | (trained or {"trained": "not trained"}))
+        fields["versions"] = _versions(model)
+        trained: dict[str, object] = {"trained": "not trained"}
+        if model.weights.exists():
+            trained = {"trained": model.trained(), "during training": _trajectory(model)}
+        return _yaml(fields | trained)
     if name in catalog():
         card = catalog()[name]
         return _yaml({"name": name, "title": card.title, "licence": card.licence, "citation": card.citation,
@@ -125,8 +143,21 @@ def show(name: str) -> str:
     if name in all_statistics:
         found = all_statistics[name]
         unit = found.statistics[name]
-        return _yaml({"statistic": name, "unit": unit, "pass": found.identity, "model-free": found.model_free})
+        return _yaml(
+            {
+                "statistic": name,
+                "unit": unit,
+                "pass": found.identity,
+                "model-free": found.model_free,
+            }
+        )
     raise UnknownNameError("model, image set, scorer, statistic or suite", name, known)
+
+
+def _versions(card: Card) -> dict[str, str | None]:
+    """Versions of the code that a card's numbers come from."""
+    own = family(card.family)
+    return {card.family: own.version, "sampler": own.sampler_version, "scoring": SCORING}
 
 
 def _asked(scorer: Scorer) -> list[str]:
@@ -139,7 +170,11 @@ def _trajectory(card: Card) -> list[str]:
     """A line for each validation: bits/dim of `ref`, and the AUROC of raw likelihood where sets were watched."""
     return [
         f"step {line['step'] + 1:.0f}: {line['ref_bits_per_dim']:.3f} bits/dim"
-        + "".join(f", AUROC {k.removeprefix('auroc_')} {v:.3f}" for k, v in line.items() if k.startswith("auroc_"))
+        + "".join(
+            f", AUROC {k.removeprefix('auroc_')} {v:.3f}"
+            for k, v in line.items()
+            if k.startswith("auroc_")
+        )
         for line in training_log(card)
     ]
 
