@@ -125,7 +125,8 @@ class TrialTask:
         """What the ROC figure draws of it; groups and generated images are not drawn."""
         if row["group_size"] > 1 or row["synthetic"]:
             return None
-        shared = ("schema", "key", "model", "in_dist", "ood", "seed", "scorer", "baseline")
+        pair = ("suite", "model", "in_dist", "ood", "seed")
+        shared = ("schema", "key", "status", *pair, "scorer", "baseline")
         about = {name: row[name] for name in shared}
         auroc = area_under_roc(scores["in"], scores["ood"])
         return about | {"kind": "roc", "auroc": auroc} | roc(scores["in"], scores["ood"])
