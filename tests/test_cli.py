@@ -33,16 +33,22 @@ def test_run_report_and_check(here):
     assert "▼" in printed
     assert "runs/quick/README.md" in printed
     assert "every page is what its rows give" in oodbench("report", "runs/quick", "--check")
-    (here / "runs/quick/README.md").write_text("edited")
+    page = here / "runs/quick/README.md"
+    page.write_text(page.read_text() + "edited")
     assert "differs from what its rows give" in oodbench("report", "runs/quick", "--check", code=1)
     oodbench("report", "runs/quick")
     oodbench("report", "runs/quick", "--check")
+    page.write_text("by hand")
+    assert "differs from what its rows give" in oodbench("report", "runs/quick", "--check", code=1)
+    assert "README.md was not written by oodbench" in oodbench("report", "runs/quick", code=1)
+    assert page.read_text() == "by hand"
 
 
 def test_plan_prints_passes_trials_and_skips(here):
-    printed = oodbench("plan", "--limit", "20")
-    assert "measure density of glow-cifar10 on svhn/test[:20] (20 images)" in printed
-    assert "evaluate typicality, groups of 10 with glow-cifar10: cifar10/test[:20] → svhn/test[:20]" in printed
+    printed = oodbench("plan", "--limit", "20", "--all")
+    cifar10, svhn = (f"{name}/test[first 2000][20 drawn]" for name in ("cifar10", "svhn"))
+    assert f"measure density of glow-cifar10 on {svhn} (20 images, 1 of 1 shards left)" in printed
+    assert f"evaluate typicality, groups of 10 with glow-cifar10: {cifar10} → {svhn}" in printed
     assert "skip cifar100 → imagenet7k: no model of the suite 'paper' is trained on cifar100" in printed
     assert "celeba5k → cifar10: celeba/train is not on this machine; to get it: download" in printed
 
@@ -100,7 +106,7 @@ def test_interruption_is_a_sentence(here, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("oodbench.runner.measure_missing", interrupted)
+    monkeypatch.setattr("oodbench.runner.carry_out", interrupted)
     assert "What is finished is kept: the same command goes on from here" in oodbench(
         "run", "--suite", "quick", code=130
     )
@@ -126,12 +132,14 @@ def test_fetch_draws_bars_for_files_of_known_and_unknown_size(here, monkeypatch)
         return [load_images("mnist/test[:3]")]
 
     monkeypatch.setattr("oodbench.data.fetch.fetch", fetching)
-    assert "mnist/test[:3]: 3 images, sha256" in oodbench("data", "fetch", "mnist")
+    assert "mnist/test[first 2000][3 drawn]: 3 images, sha256" in oodbench("data", "fetch", "mnist")
 
 
 def test_data_list_and_verify(here, monkeypatch):
     assert "test 2,000 of 10,000" in oodbench("show", "cifar10")
-    assert "svhn/test: 2,000 images of (3, 32, 32) from svhn_test.npz" in oodbench("data", "verify", "svhn")
+    verified = oodbench("data", "verify", "svhn")
+    sample = "bundled sample, the first in the official order"
+    assert f"svhn/test: 2,000 images of (3, 32, 32) from {sample}" in verified
     monkeypatch.setenv("OODBENCH_DATA", str(here))
     np.savez(here / "svhn_test.npz", images=np.zeros((3000, 32, 32, 3), np.uint8))
     content = (here / "svhn_test.npz").read_bytes()

@@ -9,16 +9,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from oodbench.analysis.samples import draw_samples, samples_path
-from oodbench.passes.shards import ImageRef, open_images
 
 import oodbench as ob
-from oodbench.analysis.tasks import grayed
+from oodbench.analysis.tasks import AnalysisTask
 from oodbench.contract import bits_per_dim
 from oodbench.data.views import apply_view
 from oodbench.errors import DataError
 from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_uniform
+from oodbench.passes.work import DrawTask, ShardTask, open_images, samples_path
+from oodbench.plan import make_plan
 from oodbench.registry import statistics
 from oodbench.report import read_results
 from oodbench.report.gallery import gallery
@@ -28,9 +28,12 @@ from oodbench.report.sections import decomposition
 from oodbench.runner import Options, run_suite
 from oodbench.store import read_rows
 from oodbench.suite import Analysis, Pair, Suite
-from oodbench.zoo.cards import CAPABILITIES
+from oodbench.trials.comparison import ComparisonTask
+from oodbench.trials.results import ResultsFolder
+from oodbench.trials.rows import TrialTask
+from oodbench.work import shard_tasks, work_left
 from oodbench.zoo.describe import describe
-from oodbench.zoo.load import FAMILIES
+from oodbench.zoo.families import FAMILIES
 
 FLASH = Analysis(images=20, gray=(0, 50), samples=4, probes=4)
 
@@ -64,10 +67,20 @@ def test_contracting_by_one_changes_nothing_and_by_zero_leaves_grey(random):
 
 
 def test_grayed_sets_are_the_model_s_view_contracted():
-    plain = ImageRef("mnist/test", (3, 32, 32), 10)
-    gray = open_images(grayed(plain, 5, 25))
-    assert gray.identifier == "mnist/test[:5]@pad32,rgb,contract25"
-    assert np.array_equal(gray.images, apply_view(open_images(plain).images[:5], "contract25"))
+    settings = Analysis(images=5, gray=(25,), samples=0, probes=4)
+    pairs = [Pair(in_dist="cifar10", ood=["mnist"])]
+    plan = make_plan(suite(models=["glow-cifar10"], pairs=pairs, limit=10, analysis=settings))
+    (subject,) = plan.subjects
+    (ood,) = subject.oods
+    assert ood.identifier == "mnist/test[first 2000][10 drawn]@pad32,rgb"
+    gray = open_images(subject.grayed[ood][25].ref)
+    assert gray.identifier == "mnist/test[first 2000][5 drawn]@pad32,rgb,contract25"
+    assert np.array_equal(gray.images, apply_view(open_images(ood.ref).images[:5], "contract25"))
+    plain, contracted = (subject.density[one] for one in (ood, subject.grayed[ood][25]))
+    shown = "density of glow-cifar10 on mnist/test[first 2000]"
+    assert plain.label == f"{shown}[10 drawn]@pad32,rgb"
+    assert contracted.label == f"{shown}[5 drawn]@pad32,rgb, contracted"
+    assert [task.perform() for task in shard_tasks(contracted)] == [5]
 
 
 # the terms that a likelihood is made of
@@ -134,24 +147,52 @@ SMALL = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_plan_knows_what_each_family_can_give(family):
-    model = FAMILIES[family](shape=(1, 32, 32), **SMALL.get(family, {}))
+    model = FAMILIES[family].build(shape=(1, 32, 32), **SMALL.get(family, {}))
     named = [entry.capability for entry in statistics.values()]
     asked = {
         name for one in named for name in ([one] if isinstance(one, str) else one.values())
     } - {""} | {"sample"}
-    assert {name for name in asked if hasattr(model, name)} == CAPABILITIES[family] & asked
+    assert {name for name in asked if hasattr(model, name)} == FAMILIES[family].capabilities & asked
 
 
 # samples
 
 
-def test_samples_are_drawn_once_and_again_the_same(home):
-    path = draw_samples("glow-fashionmnist", 3, seed=1)
-    first, when = path.read_bytes(), path.stat().st_mtime_ns
-    assert draw_samples("glow-fashionmnist", 3, seed=1).stat().st_mtime_ns == when
+def plan_of_drawing(model, n, seed):
+    pairs = [
+        Pair(in_dist="fashionmnist", ood=["mnist"]),
+        Pair(in_dist="mnist", ood=["fashionmnist"]),
+    ]
+    settings = Analysis(images=20, gray=(0,), samples=n, probes=4)
+    return make_plan(suite(models=[model], pairs=pairs, seed=seed, analysis=settings))
+
+
+def drawing(*arguments):
+    (subject,) = plan_of_drawing(*arguments).subjects
+    return subject.draw
+
+
+def drawings_left(folder, *arguments):
+    work = work_left(plan_of_drawing(*arguments), ResultsFolder(folder))
+    return [job for job in work.jobs if isinstance(job, DrawTask)]
+
+
+def test_samples_are_drawn_once_and_again_the_same(home, tmp_path):
+    first = ("glow-fashionmnist", 3, 1)
+    draw = drawing(*first)
+    path = samples_path(draw.key)
+    assert [job.key for job in drawings_left(tmp_path, *first)] == [draw.key]
+    assert draw.perform() == 3
+    content = path.read_bytes()
+    assert drawings_left(tmp_path, *first) == []
     path.unlink()
-    assert draw_samples("glow-fashionmnist", 3, seed=1).read_bytes() == first
-    assert samples_path("glow-fashionmnist", 3, 2) != path != samples_path("glow-mnist", 3, 1)
+    assert [job.key for job in drawings_left(tmp_path, *first)] == [draw.key]
+    draw.perform()
+    assert path.read_bytes() == content
+    others = [("glow-fashionmnist", 3, 2), ("glow-fashionmnist", 4, 1), ("glow-mnist", 3, 1)]
+    keys = {drawing(*one).key for one in (first, *others)}
+    assert len(keys) == 4
+    assert drawing(*first).key == draw.key
 
 
 # the run
@@ -171,10 +212,16 @@ def test_analysis_rows_are_the_columns_means(published):
     assert {row["status"] for row in rows} == {"ok"}
     glow = ob.load_model("glow-fashionmnist")
     columns = ob.measure(
-        glow, ob.load_images("mnist/test[:30]"), "log_prob", "log_prob_z", "log_det"
+        glow,
+        ob.load_images("mnist/test[first 2000][30 drawn]"),
+        "log_prob",
+        "log_prob_z",
+        "log_det",
     )
     found = next(
-        row for row in rows if row["kind"] == "likelihood" and row["images"] == "mnist/test[:30]"
+        row
+        for row in rows
+        if row["kind"] == "likelihood" and row["images"] == "mnist/test[first 2000][30 drawn]"
     )
     assert found["log_prob"][0] == pytest.approx(columns["log_prob"].mean(), rel=1e-6)
     assert found["log_prob_z"][0] + found["log_det"][0] == pytest.approx(
@@ -189,16 +236,14 @@ def test_analysis_rows_are_the_columns_means(published):
 
 
 def test_the_second_run_draws_all_figures_without_a_pass(published, monkeypatch):
-    from oodbench import runner
-
     before = {path.name: path.read_bytes() for path in (published / "figures").iterdir()}
     for path in (published / "figures").iterdir():
         path.unlink()
-    for name in ("measure_shard", "draw", "study_row", "evaluate"):
-        monkeypatch.setattr(
-            runner, name, lambda task: pytest.fail("nothing is to be measured again")
-        )
+    performed = []
+    for kind in (ShardTask, DrawTask, AnalysisTask, TrialTask, ComparisonTask):
+        monkeypatch.setattr(kind, "perform", performed.append)
     run_suite(suite(), Options(), published)
+    assert performed == []
     assert {path.name: path.read_bytes() for path in (published / "figures").iterdir()} == before
 
 
@@ -219,7 +264,7 @@ def test_every_figure_is_there_in_both_forms_with_a_caption(published):
         assert (published / f"{one.stem}.svg").read_text().count("<svg") == 1
         assert (published / f"{one.stem}.png").read_bytes()[:4] == b"\x89PNG"
     assert all(
-        "seed 0" in one.caption and "[:30]" in one.caption
+        "seed 0" in one.caption and "[30 drawn]" in one.caption
         for one in found
         if one.kind in ("likelihoods", "roc")
     )
@@ -244,12 +289,10 @@ def test_the_shares_of_the_gap_add_up(published):
 
 
 def test_a_failed_pass_is_a_failed_row(home, tmp_path, monkeypatch):
-    from oodbench import runner
-
     def broken(task):
         raise ValueError("the disk is on fire")
 
-    monkeypatch.setattr(runner, "measure_shard", broken)
+    monkeypatch.setattr(ShardTask, "perform", broken)
     run_suite(suite(), Options(), tmp_path)
     rows = [row for row in read_rows(tmp_path / "analysis.jsonl") if row["kind"] != "training"]
     assert all(row["status"] == "failed" and "on fire" in row["reason"] for row in rows)
@@ -280,10 +323,8 @@ def test_a_model_that_cannot_be_drawn_from_is_a_failed_row_alone(home, tmp_path,
     failed = [row for row in rows if row["status"] == "failed"]
     assert [row["role"] for row in failed] == ["samples"]
     assert reason in failed[0]["reason"]
-    assert (
-        f"FAILED: likelihood of odd on samples: {failed[0]['reason']}"
-        in (tmp_path / "report.md").read_text()
-    )
+    told = f"FAILED: likelihood of odd on samples: {failed[0]['reason']}"
+    assert told.replace("<", r"\<") in (tmp_path / "report.md").read_text()
     assert len(rows) > 4
 
 

@@ -8,7 +8,6 @@ of what it reads, and fails on one that it does not name.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import math
@@ -18,6 +17,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import PIL
 import pytest
 import torch
 import yaml
@@ -29,28 +29,32 @@ import oodbench as ob
 from oodbench.models.glow import Glow
 from oodbench.registry import models as user_models
 from oodbench.registry import scorers as all_scorers
+from oodbench.zoo.families import FAMILIES, SCORING
 
 # --- what depends on the layout of files and rows ------------------------------------------------
 
-ROWS, COMPARISONS, ANALYSIS, COSTS = "rows.jsonl", "contests.jsonl", "analysis.jsonl", "costs.jsonl"
-SCHEMA = 2
-HASHES = {"key"}
-"""Fields of any row that are hexadecimal hashes."""
-IN_DIST_BITS, OOD_BITS = "id_bits_per_dim", "ood_bits_per_dim"
-ROUNDING = 1e-6
-"""Numbers in rows have six decimals, correlations four, nats of the expansion three."""
-ROUNDED_CORRELATION, ROUNDED_NATS = 1e-4, 1e-3
+ROWS, COMPARISONS, ANALYSIS, CURVES = (
+    f"{table}.jsonl" for table in ("rows", "comparisons", "analysis", "curves")
+)
+SCHEMA = 3
+EXACT = {"rel": 1e-12, "abs": 1e-12}
+"""Of the stub, whose numbers are doubles."""
+FLOAT32 = {"rel": 2e-6, "abs": 1e-9}
+"""Of the Glow, whose network is of single precision."""
+NATS = 1e-3
+"""What a difference of two of the Glow's log p may be off by: some 400 nats, in single precision."""
 
 
 def read(folder, name):
     return [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()]
 
 
-def costs(folder):
-    """Milliseconds an image of each pass, with the device that they were measured on."""
-    rows = read(folder, COSTS)
-    assert all(row.keys() == {"schema", "pass", "ms_per_image", "device"} for row in rows)
-    return {row["pass"]: (row["ms_per_image"], row["device"]) for row in rows}
+def hash_of(*parts):
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def is_hash(text):
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 # --- the world -----------------------------------------------------------------------------------
@@ -58,8 +62,9 @@ def costs(folder):
 SEED, BOOTSTRAP, D = 3, 40, 64
 WEIGHT = 1 + np.arange(D) % 7
 """Of the stub, whose log p is ``−(40 + Σ w·x/64)``: exact in binary, so that ties are ties."""
-SECONDS = 0.01
-"""That the stub takes for each grey level of an image's first pixel."""
+SECONDS, CPU_SHARE = 0.01, 0.25
+"""That the stub takes for each grey level of an image's first pixel; how much of it is the CPU's."""
+TRAINING_SEED = 11
 SCALES, MEANS, SPREADS = [0.1, 0.2, 0.4, 0.5], [0.05, -0.1, 0.2, 0.0], [-0.3, 0.1, -0.5, 0.2]
 """Of the four channels after squeezing: log-scales of ActNorm, means and log-stds of the prior."""
 SHIFTS = {"net-glow": 0.0, "net-glow-b": 0.3, "net-background": -0.5}
@@ -87,6 +92,11 @@ class Stub:
         return -(40 + pixels @ weight / 64)
 
 
+"""
+BOOM = """
+import oodbench as ob
+
+
 @ob.register_scorer("net-boom", cite="nobody")
 def boom(log_prob):
     raise ValueError("boom")
@@ -94,16 +104,20 @@ def boom(log_prob):
 
 
 class Clock:
-    """A clock that stands still unless it is told to go on."""
+    """A clock that stands still unless it is told to go on, and one of CPU time beside it."""
 
     def __init__(self):
-        self.now = 100.0
+        self.now, self.of_cpu = 100.0, 30.0
 
     def __call__(self):
         return self.now
 
+    def cpu(self):
+        return self.of_cpu
+
     def wait(self, seconds):
         self.now += seconds
+        self.of_cpu += CPU_SHARE * seconds
 
 
 def make_images():
@@ -145,6 +159,7 @@ def write_card(folder, name, **fields):
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "parameters": 1,
         "ref_bits_per_dim": 8.0,
+        "recipe": {"seed": TRAINING_SEED},
     }
     (folder / name / "trained.json").write_text(json.dumps(record))
     log = "step,epoch,ref_bits_per_dim,auroc_far\n9,0,,\n19,0,7.5,0.25\n39,0,7.25,\n"
@@ -196,11 +211,13 @@ def world(tmp_path_factory):
         folder, "net-glow", background="net-background", ensemble=["net-glow", "net-glow-b"]
     )
     (folder / "stub.py").write_text(PLUGIN)
+    (folder / "boom.py").write_text(BOOM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OODBENCH_HOME", str(folder / "home"))
         patch.setenv("OODBENCH_DATA", str(folder / "data"))
         clock = Clock()
         patch.setattr(time, "perf_counter", clock)
+        patch.setattr(time, "process_time", clock.cpu)
         patch.setenv("COLUMNS", "160")
 
         figures = []
@@ -216,7 +233,8 @@ def world(tmp_path_factory):
 
         def run(out, changes=None, **options):
             (folder / "net.yaml").write_text(yaml.safe_dump(suite(glow) | (changes or {})))
-            given = {"plugins": [folder / "stub.py"], "workers": 1, **options}
+            plugins = [folder / "stub.py", folder / "boom.py"]
+            given = {"plugins": plugins, "workers": 1, **options}
             ob.run(str(folder / "net.yaml"), folder / out, **given)
             return folder / out
 
@@ -238,6 +256,7 @@ def world(tmp_path_factory):
             images=images,
             run=run,
             clock=clock,
+            glow=glow,
             alone=alone,
             figures=figures,
         )
@@ -303,7 +322,7 @@ def png_nats(images):
 def statistics_of(model, images):
     found = {
         "likelihood": -log_prob(model, images),
-        "pixel-mean": images.reshape(len(images), D).mean(1) / 255,
+        "pixel-mean": (images.reshape(len(images), D) / 255).mean(1),
     }
     found["code-length-png"] = png_nats(images)
     found["input-complexity-png"] = found["likelihood"] - found["code-length-png"]
@@ -426,8 +445,8 @@ def bits(nats):
     return -nats / (D * math.log(2))
 
 
-def agree(found, expected, tolerance=2 * ROUNDING):
-    """Compare nested lists and dictionaries, numbers up to the precision of a float32 network."""
+def agree(found, expected, tolerance):
+    """Compare nested lists and dictionaries, numbers up to the tolerance of their model."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
@@ -437,7 +456,8 @@ def agree(found, expected, tolerance=2 * ROUNDING):
         for one, other in zip(found, expected, strict=True):
             agree(one, other, tolerance)
     elif isinstance(expected, (float, np.floating)):
-        assert found == pytest.approx(expected, rel=2e-6, abs=tolerance)
+        assert isinstance(found, float)
+        assert found == pytest.approx(expected, **tolerance)
     else:
         assert found == expected
 
@@ -449,17 +469,24 @@ def agree_named(name, found, expected, tolerance):
         raise AssertionError(f"{name}: {found} instead of {expected}") from error
 
 
-def check_fields(row, expected, tolerance=2 * ROUNDING):
+def precision(model, **coarser):
+    return EXACT if model == "net-stub" else FLOAT32 | coarser
+
+
+def check_fields(row, expected, tolerance=EXACT):
     """A row has its hashes and just the fields expected, with their values."""
-    assert row["schema"] == SCHEMA
-    for name in HASHES:
-        assert len(row[name]) == 64
-        assert int(row[name], 16) >= 0
-    agree(
-        {name: value for name, value in row.items() if name not in {*HASHES, "schema"}},
-        expected,
-        tolerance,
+    row = dict(row)
+    assert row.pop("schema") == SCHEMA
+    measured = {name: row.get(name) for name in ("cost", "provenance")}
+    assert row.pop("measured_sha256") == hash_of(measured)
+    values = {name: value for name, value in row.items() if name not in measured}
+    assert values.pop("values_sha256") == hash_of(
+        {name: value for name, value in values.items() if name != "values_sha256"}
+        | {"schema": SCHEMA}
     )
+    del row["values_sha256"]
+    assert is_hash(row.pop("key"))
+    agree(row, expected, tolerance)
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -518,10 +545,7 @@ def test_a_run_has_a_row_for_each_trial_and_skip(world):
     lacking = {
         ("net-stub", ood, scorer) for ood in ("far", "constant") for scorer in (*OTHERS, "lid")
     }
-    assert skipped == lacking | {("", "celeba", "")} or skipped == lacking | {
-        (str(world.folder / "net-glow"), "celeba", ""),
-        ("net-stub", "celeba", ""),
-    }
+    assert skipped == lacking | {("net-glow", "celeba", ""), ("net-stub", "celeba", "")}
 
 
 def pass_name(name, model):
@@ -529,27 +553,44 @@ def pass_name(name, model):
 
 
 def heading(world, row):
-    """What a row says of its trial."""
+    """What a row says of its trial, and of what it was measured with."""
     model, ood, scorer, size = name_of(row)
-    images = world.images
+    images, reads_ref = world.images, scorer in READS_REFERENCE
+    passes = sorted(pass_name(name, model) for name in PASSES[scorer])
     return {
         "suite": "net",
         "model": model,
         "likelihood": LIKELIHOOD[model],
+        "log_prob_of": "the discrete image",
         "in_dist": "near/test",
         "ood": IDENTIFIER[ood],
+        "ref": "near/ref" if reads_ref else None,
         "in_dist_name": "near",
+        "ood_name": ood,
         "synthetic": ood == "constant",
         "scorer": scorer,
         "baseline": scorer in BASELINES,
-        "tunes_on": "in-dist ref" if scorer in READS_REFERENCE else "none",
+        "tunes_on": "in-dist ref" if reads_ref else "none",
         "group_size": size,
         "seed": SEED,
-        IN_DIST_BITS: bits(log_prob(model, images["near"])).mean(),
-        OOD_BITS: bits(log_prob(model, images[ood])).mean(),
+        "bootstrap": BOOTSTRAP,
+        "dimensions": D,
+        "in_dist_bits_per_dim": bits(log_prob(model, images["near"])).mean(),
+        "ood_bits_per_dim": bits(log_prob(model, images[ood])).mean(),
         "shared_images": 1 if ood == "far" else 0,
-        "passes": sorted(pass_name(name, model) for name in PASSES[scorer]),
+        "passes": passes,
+        "training_seed": TRAINING_SEED if model == "net-glow" else None,
+        "ref_division": "all of ref fits" if reads_ref else None,
+        **dict.fromkeys(("solver", "solver_steps", "trace_probes", "withdrawn", "replaces")),
+        "cost": {name: cost(world, name) for name in passes},
     }
+
+
+def cost(world, name, device="cpu"):
+    """Of a pass over the in-dist test images, by the clocks that the test sets."""
+    wall = 1000 * SECONDS * world.images["near"][:, 0, 0, 0].mean()
+    wall = float(wall) if name == "density of net-stub" else 0.0
+    return {"device": device, "ms_per_image": wall, "cpu_ms_per_image": CPU_SHARE * wall}
 
 
 def test_every_field_of_a_measured_row(world):
@@ -564,25 +605,79 @@ def test_every_field_of_a_measured_row(world):
         counts = {"n_in": 14 // size, "n_ood": len(world.images[ood]) // size}
         counts["base_rate"] = counts["n_ood"] / (counts["n_in"] + counts["n_ood"])
         expected = {**heading(world, row), "status": "ok", **counts, **flat(metrics)}
-        provenance = row.pop("provenance")
-        check_fields(row, expected)
-        check_provenance(world, provenance, model, ood, scorer)
+        own = {"in": digest(of_in), "ood": digest(of_ood)}
+        if model != "net-stub":  # of single precision: see the scores' own test
+            own = row["scores"]
+        expected |= {"scores": own, "inputs": row["inputs"], "provenance": row["provenance"]}
+        check_fields(row, expected, precision(model))
+        check_inputs(world, row["inputs"], model, ood, scorer)
+        check_provenance(row["provenance"])
 
 
-def check_provenance(world, found, model, ood, scorer):
-    assert found.keys() == {"images", "models", "statistics", "versions", "device", "machine"}
+def digest(values):
+    return hashlib.sha256(np.asarray(values, "<f8").tobytes()).hexdigest()
+
+
+def check_inputs(world, found, model, ood, scorer):
+    assert found.keys() == {"images", "models", "statistics", "scorer"}
     used = {"in_dist": "near", "ood": ood} | ({"ref": "ref"} if scorer in READS_REFERENCE else {})
-    assert found["images"] == {
-        role: [IDENTIFIER[name], sha256(world.images[name])] for role, name in used.items()
-    }
+    assert found["images"] == {role: sha256(world.images[name]) for role, name in used.items()}
     assert found["models"].keys() == {model} | OTHERS.get(scorer, set())
-    assert len(set(found["models"].values())) == len(found["models"])
-    assert all(len(identity) == 64 for identity in found["models"].values())
+    for name, identity in found["models"].items():
+        assert is_hash(identity) if name == "net-stub" else identity == card_identity(world, name)
     names = {name.split(" of ")[0] for name in PASSES[scorer]} | {"density"}
     assert [one.split(":")[0] for one in found["statistics"]] == sorted(names)
-    versions = {name: importlib.metadata.version(name) for name in ("numpy", "torch")}
-    assert found["versions"] == versions | {"oodbench": ob.__version__}
-    assert (found["device"], found["machine"]) == ("cpu", platform.machine())
+    png = f"code_length_png:level 9, container 57 bytes:pillow {PIL.__version__}, zlib"
+    assert all(one.startswith(png) or re.fullmatch(r"\w+:\d+", one) for one in found["statistics"])
+    name, code = found["scorer"].split(":")
+    assert name == scorer
+    assert is_hash(code)
+
+
+def card_identity(world, name):
+    """Of the code's versions, the configuration and the weights."""
+    config = yaml.safe_load((world.folder / name / "card.yaml").read_text())["config"]
+    weights = (world.folder / name / "weights.safetensors").read_bytes()
+    code = ["glow", FAMILIES["glow"].version, SCORING]
+    content = [code, config, hashlib.sha256(weights).hexdigest()]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_provenance(found, device="cpu"):
+    """Each row rests on the model's density pass, so that all name torch, its threads and batches."""
+    assert found == {
+        "oodbench": ob.__version__,
+        "machine": platform.machine(),
+        "device": device,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "batch_size": "64",
+    }
+
+
+def file_of_scores(folder, row):
+    groups = "" if row["group_size"] == 1 else f", groups of {row['group_size']}"
+    return folder / "scores" / row["model"] / f"{row['scorer']}{groups}.npz"
+
+
+def test_the_scores_beside_the_rows_are_those_of_each_image_in_the_order_of_its_set(world):
+    named = {}
+    for row in (row for row in read(world.out, ROWS) if row["status"] == "ok"):
+        model, ood, scorer, size = name_of(row)
+        file = file_of_scores(world.out, row)
+        with np.load(file, allow_pickle=False) as columns:
+            for side, name in (("in", "near"), ("ood", ood)):
+                column = f"{IDENTIFIER[name]} {row['scores'][side][:16]}"
+                named.setdefault(file, set()).add(column)
+                assert columns[column].dtype == np.float64
+                assert digest(columns[column]) == row["scores"][side]
+                expected = scores(world, model, scorer, size, name)
+                assert columns[column] == pytest.approx(expected, **precision(model, abs=NATS))
+    assert set((world.out / "scores").rglob("*.*")) == set(named)
+    for file, columns in named.items():
+        assert set(np.load(file).files) == columns
 
 
 def sha256(images):
@@ -593,21 +688,23 @@ def test_every_field_of_a_failed_row(world):
     failed = [row for row in read(world.out, ROWS) if row["status"] == "failed"]
     assert {row["scorer"] for row in failed} == {"net-boom"}
     for row in failed:
-        provenance = row.pop("provenance")
-        check_fields(
-            row,
-            heading(world, row)
-            | {"status": "failed", "reason": "net-boom failed: ValueError: boom"},
-        )
         model, ood, scorer, _ = name_of(row)
-        check_provenance(world, provenance, model, ood, scorer)
+        expected = heading(world, row) | {
+            "status": "failed",
+            "reason": "net-boom failed: ValueError: boom",
+            "inputs": row["inputs"],
+            "provenance": row["provenance"],
+        }
+        check_fields(row, expected, precision(model))
+        check_inputs(world, row["inputs"], model, ood, scorer)
+        check_provenance(row["provenance"])
 
 
 def test_every_field_of_a_skip(world):
     for row in (row for row in read(world.out, ROWS) if row["status"] == "skipped"):
         assert row["ood"] in ("celeba", "far", "constant")
-        reason = row.pop("reason")
-        what = {name: row[name] for name in ("model", "ood", "scorer")}
+        reason = row["reason"]
+        what = {name: row[name] for name in ("model", "ood", "scorer", "reason")}
         check_fields(
             row,
             {
@@ -649,6 +746,18 @@ def covariance(tables):
     return of_ood @ of_ood.T / (n_ood - 1) / n_ood + of_in @ of_in.T / (n_in - 1) / n_in
 
 
+def single_scores(world, model):
+    """Scorer → its scores of the single images of ``near`` and ``far``."""
+    names = sorted(
+        name
+        for m, ood, name, size in trials()
+        if (m, ood, size) == (model, "far", 1) and name != "net-boom"
+    )
+    return {
+        name: [scores(world, model, name, 1, which) for which in ("near", "far")] for name in names
+    }
+
+
 def test_every_field_of_a_comparison(world):
     rows = read(world.out, COMPARISONS)
     assert {(row["model"], row["ood"]) for row in rows} == {
@@ -656,32 +765,26 @@ def test_every_field_of_a_comparison(world):
     }
     assert len(rows) == 2  # none of generated sets
     for row in rows:
-        model = row["model"]
-        names = sorted(
-            name
-            for m, ood, name, size in trials()
-            if (m, ood, size) == (model, "far", 1) and name != "net-boom"
-        )
-        own = {
-            name: [scores(world, model, name, 1, which) for which in ("near", "far")]
-            for name in names
-        }
+        own = single_scores(world, row["model"])
         correlation = {
             name: [spearman(one, own[name]) for one in own.values()] for name in sorted(BASELINES)
         }
         expected = {
-            "model": model,
+            "suite": "net",
+            "status": "ok",
+            "model": row["model"],
             "in_dist": "near/test",
             "ood": "far/test",
-            "scorers": names,
+            "seed": SEED,
+            "scorers": list(own),
             "baselines": sorted(BASELINES),
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
+            "correlation": correlation,
             "oracle_dual_threshold": envelope(own["likelihood"], own["lid"])
             if "lid" in own
             else None,
         }
-        agree(row.pop("correlation"), correlation, ROUNDED_CORRELATION)
         check_fields(row, expected)
 
 
@@ -799,7 +902,7 @@ OF_GLOW = {
 
 def test_every_field_of_the_analysis(world):
     shown = {"train": "near/train", "samples": "samples", **IDENTIFIER}
-    names = {identifier: name for name, identifier in shown.items()} | {"near/train[:135]": "train"}
+    names = {identifier: name for name, identifier in shown.items()}
     rows = {
         (row["model"], row["kind"], row["role"], names[row["images"]]): row
         for row in read(world.out, ANALYSIS)
@@ -809,22 +912,220 @@ def test_every_field_of_the_analysis(world):
     }
     assert rows.keys() == wanted | {("net-glow-b", "training", "member", "near")}
     assert len(rows) == len(read(world.out, ANALYSIS))
+    stub = world_identities(world)["net-stub"]
     for (model, kind, role, name), row in rows.items():
+        identity = stub if model == "net-stub" else card_identity(world, model)
         head = {
             "status": "ok",
             "kind": kind,
+            "suite": "net",
             "model": model,
             "likelihood": LIKELIHOOD.get(model, "one draw"),
             "role": role,
             "in_dist": "near/test",
-            "images": row["images"],
+            "images": shown[name],
             "synthetic": name == "constant",
             "n": len(world.images[name]),
             "dimensions": D,
             "seed": SEED,
+            "inputs": {
+                "model": identity,
+                "in_dist": sha256(world.images["near"]),
+                "images": drawing(world) if name == "samples" else sha256(world.images[name]),
+            },
         }
-        tolerance = ROUNDED_NATS if kind == "second-order" else 2e-5
+        tolerance = precision(model, abs=NATS if kind == "second-order" else 2e-5)
         check_fields(row, head | RULES[kind](world, model, role, name), tolerance)
+
+
+def world_identities(world):
+    found = [row["inputs"]["models"] for row in read(world.out, ROWS) if row["status"] == "ok"]
+    names = {name for one in found for name in one}
+    identities = {name: {one[name] for one in found if name in one} for name in names}
+    assert all(len(own) == 1 for own in identities.values())
+    assert len(set.union(*identities.values())) == len(names)
+    return {name: own.pop() for name, own in identities.items()}
+
+
+def drawing(world):
+    """The identity of the images that the Glow draws."""
+    version = FAMILIES["glow"].sampler_version
+    return hash_of("samples", card_identity(world, "net-glow"), version, 4, SEED, "cpu")
+
+
+# --- what figures draw ----------------------------------------------------------------------------
+
+
+def histograms(columns, slack):
+    """Span, counts and medians; a value within ``slack`` (relative) of a bin's edge may stand on either side."""
+    low = min(max(np.quantile(one, 0.005), quartiles(one)[0]) for one in columns)
+    high = max(min(np.quantile(one, 0.995), quartiles(one)[1]) for one in columns)
+    margin = max(0.05 * (high - low), 1e-9 * max(abs(low), abs(high)))
+    edges = np.linspace(low - margin, high + margin, 61)
+    return [low - margin, high + margin], [Bins(one, edges, slack) for one in columns]
+
+
+def quartiles(column):
+    """Eight interquartile ranges from the quartiles."""
+    first, third = np.quantile(column, [0.25, 0.75])
+    return first - 8 * (third - first), third + 8 * (third - first)
+
+
+class Bins:
+    """What 60 bins hold of a column: equal to any counts that differ by values at an edge alone."""
+
+    def __init__(self, column, edges, slack):
+        self.column = column
+        near = slack * np.abs(column)[:, None]
+        self.least = (column[:, None] < edges - near).sum(0)
+        self.most = (column[:, None] < edges + near).sum(0)
+        inside = (column >= edges[0]) & (column <= edges[-1])
+        self.outside = int((~inside).sum())
+
+    def __eq__(self, counts):
+        assert len(counts) == 60
+        assert sum(counts) + self.outside == len(self.column)
+        below = self.least[0] + np.cumsum(counts)[:-1]
+        inner = slice(1, -1)
+        return bool((self.least[inner] <= below).all() and (below <= self.most[inner]).all())
+
+
+def histogram_fields(world, columns, slack):
+    """``columns`` : set → its values, by the world's names."""
+    span, bins = histograms(list(columns.values()), slack)
+    sets = [
+        {
+            "set": IDENTIFIER[name],
+            "n": len(column),
+            "not_finite": 0,
+            "outside": own.outside,
+            "counts": own,
+            "median": float(np.median(column)),
+        }
+        for (name, column), own in zip(columns.items(), bins, strict=True)
+    ]
+    return {"span": span, "sets": sets}
+
+
+def of_model(kind, model):
+    head = {"kind": kind, "suite": "net", "model": model, "in_dist": "near/test", "seed": SEED}
+    return head | {"status": "ok"}
+
+
+def curves_of(world, kind):
+    return [row for row in read(world.out, CURVES) if row["kind"] == kind]
+
+
+def test_there_is_a_curve_for_each_figure(world):
+    rows = read(world.out, CURVES)
+    kinds = {"likelihoods": 4, "decomposition": 2, "latents": 1, "grid": 3, "data": 2, "roc": 16}
+    assert {kind: len(curves_of(world, kind)) for kind in {row["kind"] for row in rows}} == kinds
+    assert len({row["key"] for row in rows}) == len(rows)
+
+
+def test_histograms_of_log_prob(world):
+    rows = {(row["model"], row["ood"]): row for row in curves_of(world, "likelihoods")}
+    for model in LIKELIHOOD:
+        for ood in ("far", "constant"):
+            columns = {name: log_prob(model, world.images[name]) for name in ("near", ood)}
+            expected = histogram_fields(world, columns, precision(model)["rel"])
+            for one, column in zip(expected["sets"], columns.values(), strict=True):
+                one["bits_per_dim_median"] = float(np.median(bits(column)))
+            head = of_model("likelihoods", model) | {"ood": IDENTIFIER[ood]}
+            check_fields(rows[model, IDENTIFIER[ood]], head | expected, precision(model))
+
+
+def test_histograms_of_the_terms_of_a_flow(world):
+    rows = {row["column"]: row for row in curves_of(world, "decomposition")}
+    for column in ("log_prob_z", "log_det"):
+        columns = {name: glow_terms(world.images[name])[column] for name in ("near", "far")}
+        expected = histogram_fields(world, columns, FLOAT32["rel"])
+        head = of_model("decomposition", "net-glow") | {"column": column}
+        check_fields(rows[column], head | expected, FLOAT32)
+    for one in rows["log_det"]["sets"]:
+        assert max(one["counts"]) == one["n"]  # constant volume
+
+
+def test_histograms_of_pixels(world):
+    rows = {row["quantity"]: row for row in curves_of(world, "data")}
+    shown = {name: world.images[name].reshape(-1, D) / 255 for name in ("near", "far")}
+    for quantity, moment in (("mean", np.mean), ("variance", np.var)):
+        expected = histogram_fields(
+            world, {name: moment(own, 0) for name, own in shown.items()}, EXACT["rel"]
+        )
+        head = of_model("data", "") | {"quantity": quantity}
+        del head["model"], head["seed"]
+        check_fields(rows[quantity], head | expected)
+
+
+def test_points_of_the_latents(world):
+    (row,) = curves_of(world, "latents")
+    sets = []
+    for name, role in (("near", "test"), ("far", "ood"), ("samples", "samples")):
+        images = world.images[name]
+        order = np.arange(len(images)) if name == "samples" else drawn_order(len(images))
+        found = glow_terms(images[order])
+        points = {"x": found["latent_norm"], "y": found["log_prob"]}
+        ends = {f"{axis}_ends": list(ends_of(own)) for axis, own in points.items()}
+        points = {axis: own.tolist() for axis, own in points.items()}
+        shown = IDENTIFIER.get(name, name)
+        sets.append({"set": shown, "role": role, "not_finite": 0, **points, **ends})
+    check_fields(row, of_model("latents", "net-glow") | {"dimensions": D, "sets": sets}, FLOAT32)
+
+
+def drawn_order(n):
+    return np.argsort(np.random.Philox(key=181009136).random_raw(n), kind="stable")
+
+
+def ends_of(column):
+    low, high = np.quantile(column, [0.005, 0.995])
+    return max(low, quartiles(column)[0]), min(high, quartiles(column)[1])
+
+
+def test_grids_hold_the_images_that_are_drawn(world):
+    rows = {row["role"]: row for row in curves_of(world, "grid")}
+    assert rows.keys() == {"test", "ood", "samples"}
+    for name, role in (("near", "test"), ("far", "ood"), ("samples", "samples")):
+        row, images = rows[role], world.images[name]
+        content = (world.out / row["file"]).read_bytes()
+        expected = of_model("grid", "net-glow") | {
+            "set": IDENTIFIER.get(name, name),
+            "role": role,
+            "n": 4,
+            "file": row["file"],
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bits_per_dim_median": float(np.median(bits(log_prob("net-glow", images)))),
+        }
+        check_fields(row, expected, FLOAT32)
+        assert re.fullmatch(r"grids/[0-9a-f]{24}\.png", row["file"])
+        four = images[:4] if name == "samples" else images[drawn_order(len(images))[:4]]
+        pixels = np.full((8, 64, 3), 255, np.uint8)
+        for number, image in enumerate(four):
+            pixels[:, 8 * number : 8 * number + 8] = image[0][..., None]
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels)
+    assert {path.name for path in (world.out / "grids").iterdir()} == {
+        row["file"].removeprefix("grids/") for row in rows.values()
+    }
+
+
+def test_roc_curves(world):
+    rows = {(row["model"], row["scorer"]): row for row in curves_of(world, "roc")}
+    trial = {name_of(row): row for row in read(world.out, ROWS) if row["status"] != "skipped"}
+    for model in LIKELIHOOD:
+        for scorer, (of_in, of_ood) in single_scores(world, model).items():
+            row = rows[model, scorer]
+            cuts = np.unique(np.concatenate([of_in, of_ood]))[::-1]
+            rates = [[0.0, *((one[:, None] >= cuts).mean(0))] for one in (of_in, of_ood)]
+            expected = of_model("roc", model) | {
+                "ood": "far/test",
+                "scorer": scorer,
+                "baseline": scorer in BASELINES,
+                "auroc": wins(of_in, of_ood).mean(),
+                "flagged": [round(rate, 4) for rate in rates[0]],
+                "caught": [round(rate, 4) for rate in rates[1]],
+            }
+            check_fields(row, expected)
+            assert row["key"] == trial[model, "far", scorer, 1]["key"]
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -847,58 +1148,78 @@ def test_figures_have_the_scale_of_their_data_and_the_height_of_their_rows(world
     )  # samples, in-dist and OOD, eight images a row
 
 
-# --- costs, and what is measured anew ------------------------------------------------------------
+# --- what is measured anew, and what is another row -----------------------------------------------
 
 
-def test_costs_are_the_clock_s(world):
-    found = costs(world.out)
-    everything = {
-        "density of net-stub",
-        "density of net-glow",
-        "density of net-glow-b",
-        "density of net-background",
-        "moments",
-        "code_length_png",
-        "generative_jacobian of net-glow",
-    }
-    assert found.keys() == everything
-    assert {device for _, device in found.values()} == {"cpu"}
-    measured = np.concatenate([world.images[name] for name in ("near", "far", "constant", "ref")])
-    expected = 1000 * SECONDS * measured[:, 0, 0, 0].mean()
-    assert found["density of net-stub"][0] == pytest.approx(expected, abs=1e-3)
-    assert all(ms == 0 for name, (ms, _) in found.items() if name != "density of net-stub")
+def keys_of(folder):
+    rows = [row for row in read(folder, ROWS) if row["status"] != "skipped"]
+    return {name_of(row): row["key"] for row in rows}
 
 
 def test_other_replicates_are_other_rows_but_no_other_pass(world):
     """Another number of replicates moves the intervals of AUPR and FPR alone."""
+    only = ["net-stub", "typicality", "far"]
     before = {name_of(row): row for row in read(world.out, ROWS) if row["status"] == "ok"}
     began = world.clock.now
-    again = world.run(
-        "out", {"bootstrap": 7, "analysis": None}, only=["net-stub", "typicality", "far"]
-    )
+    world.run("replicates", {"analysis": None}, only=only)
+    first = keys_of(world.folder / "replicates")
+    assert first == {name: key for name, key in keys_of(world.out).items() if name in first}
+    again = world.run("replicates", {"bootstrap": 7, "analysis": None}, only=only)
     assert world.clock.now == began
-    known = {row["key"] for row in before.values()}
-    rows = [row for row in read(again, ROWS) if row["status"] == "ok" and row["key"] not in known]
+    rows = [row for row in read(again, ROWS) if row["status"] == "ok"]
     assert [row["group_size"] for row in sorted(rows, key=name_of)] == [1, 3, 5]
-    changed = {
-        name for row in rows for name in row if row[name] != before[name_of(row)][name]
-    } - HASHES
-    assert changed
+    assert all(row["replaces"] == first[name_of(row)] for row in rows)
+    changed = {name for row in rows for name in row if row[name] != before[name_of(row)][name]}
+    assert changed > {"key", "values_sha256", "replaces", "bootstrap"}
     assert all(
-        name.startswith(("aupr", "fpr")) and name.endswith(("_low", "_high")) for name in changed
+        name.startswith(("aupr", "fpr")) and name.endswith(("_low", "_high"))
+        for name in changed - {"key", "values_sha256", "replaces", "bootstrap"}
     )
+
+
+def test_what_a_row_prints_is_in_its_key(world):
+    """Seed, scorer code and shown name; the same run again has the same keys."""
+    only, plain = ["likelihood", "net-boom", "far"], {"analysis": None}
+    same = keys_of(world.run("keys", plain, only=only))
+    known = keys_of(world.out)
+    assert same == {name: known[name] for name in same}
+    assert {name[0] for name in same} == {"net-stub", "net-glow"}
+    seeded = keys_of(world.run("keys-seed", {"seed": SEED + 2, **plain}, only=only))
+    assert seeded.keys() == same.keys()
+    assert not set(seeded.values()) & set(same.values())
+    renamed = world.run("keys-name", {"models": [{"shown": world.glow}], **plain}, only=only)
+    assert {name[0] for name in keys_of(renamed)} == {"net-stub", "shown"}
+    new = {key for name, key in keys_of(renamed).items() if name[0] == "shown"}
+    assert not new & set(same.values())
+    boom = world.folder / "boom.py"
+    boom.write_text(BOOM.replace('"boom"', '"bang"'))
+    try:
+        edited = keys_of(world.run("keys-code", plain, only=only))
+        reasons = {row.get("reason") for row in read(world.folder / "keys-code", ROWS)}
+    finally:
+        boom.write_text(BOOM)
+    assert {name[2] for name in same if edited[name] != same[name]} == {"net-boom"}
+    assert all(edited[name] != key for name, key in same.items() if name[2] == "net-boom")
+    assert "net-boom failed: ValueError: bang" in reasons
 
 
 def test_another_device_is_another_measurement(world):
     """A column belongs to the kind of device that made it; one kind's devices share columns."""
     only, began = ["net-stub", "likelihood", "far"], world.clock.now
-    world.run("cuda", {"analysis": None}, only=only, device="cuda:0")
+    cuda = world.run("cuda", {"analysis": None}, only=only, device="cuda:0")
     waited = world.clock.now - began
     assert waited == pytest.approx(
         SECONDS * sum(world.images[n][:, 0, 0, 0].sum() for n in ("near", "far"))
     )
-    world.run("cuda-one", {"analysis": None}, only=only, device="cuda:1")
+    one = world.run("cuda-one", {"analysis": None}, only=only, device="cuda:1")
     assert world.clock.now - began == waited
+    found, known = keys_of(cuda), keys_of(world.out)
+    assert found == keys_of(one)
+    assert all(key != known[name] for name, key in found.items())
+    for row in read(one, ROWS):  # what measured, not what was asked for now
+        name = "density of net-stub"
+        agree(row["cost"], {name: cost(world, name, "cuda:0")}, EXACT)
+        check_provenance(row["provenance"], "cuda:0")
 
 
 def test_another_seed_is_another_measurement_and_its_progress_is_told(world, capfd):
@@ -908,13 +1229,13 @@ def test_another_seed_is_another_measurement_and_its_progress_is_told(world, cap
         only=["net-stub", "far"],
     )
     told = capfd.readouterr().err
-    for label, n in (("near/test", 14), ("far/test", 10), ("near/train", 135)):
-        assert re.search(rf"density of net-stub on {label} .* {n}/{n}", told)
-    for label, n in (("near/test", 2 * 14), ("far/test", 2 * 10)):
-        assert re.search(rf"density of net-stub on {label}, contracted .* {n}/{n}", told)
-    assert {row["seed"] for row in read(world.folder / "seed", ROWS) if row["status"] == "ok"} == {
-        SEED + 1
-    }
+    anew = 14 + 10 + 15 + 135 + len(GRAY) * (14 + 10)  # of test, OOD, ref, train, and contracted
+    assert re.search(rf"images measured: {anew} of {anew} units", told)
+    assert re.search(
+        r"rows: 4 of 4 units", told
+    )  # likelihood also in groups of three, and net-boom
+    rows = [row for row in read(world.folder / "seed", ROWS) if row["status"] == "ok"]
+    assert {row["seed"] for row in rows} == {SEED + 1}
     (row,) = read(world.folder / "seed", COMPARISONS)
     assert row["scorers"] == ["likelihood", "pixel-mean"]  # two are enough to compare
 
@@ -926,4 +1247,4 @@ def test_an_ensemble_of_one_is_none(world):
         row.get("reason") for row in read(world.folder / "alone", ROWS) if row["scorer"] == "waic"
     }
     why = "has no ensemble of two or more models, which ensemble_log_prob asks for"
-    assert reasons == {f"{world.alone} {why}", f"net-stub {why}"}
+    assert reasons == {f"net-background {why}", f"net-stub {why}"}

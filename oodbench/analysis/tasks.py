@@ -186,7 +186,8 @@ def _training(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     own = [("test", subject.model), *(("member", member) for member in subject.members)]
     for role, model in own:
         head = _head("training", plan, subject, role, subject.test)
-        head |= {"model": model.name, "likelihood": model.likelihood}
+        inputs = head["inputs"] | {"model": model.identity}
+        head |= {"model": model.name, "likelihood": model.likelihood, "inputs": inputs}
         yield _task("training", head, Material([], {"log": subject.logs[model]}))
 
 

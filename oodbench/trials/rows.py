@@ -133,7 +133,8 @@ class TrialTask:
         """What the ROC figure draws of it."""
         if not self.has_curve:
             return None
-        shared = ("schema", "key", "model", "in_dist", "ood", "seed", "scorer", "baseline")
+        pair = ("suite", "model", "in_dist", "ood", "seed")
+        shared = ("schema", "key", "status", *pair, "scorer", "baseline")
         about = {name: row[name] for name in shared}
         auroc = area_under_roc(scores["in"], scores["ood"])
         return about | {"kind": "roc", "status": "ok", "auroc": auroc} | roc(scores["in"], scores["ood"])
