@@ -10,7 +10,7 @@ from unittest.mock import patch
 from oodbench.passes import workers as processes
 from oodbench.passes.executors import Failure, executor_for
 from oodbench.passes.values import ImageRef
-from oodbench.plan import Resolver
+from oodbench.resolver import Resolver
 from oodbench.work import shard_tasks
 
 RESOLVER = Resolver(seed=0, device="cpu")

@@ -14,7 +14,7 @@ from oodbench.cache import older_cache
 from oodbench.errors import StoreError, SuiteError
 from oodbench.passes.executors import Executor, default_workers, executor_for
 from oodbench.passes.queue import Queue
-from oodbench.passes.work import forget
+from oodbench.passes.shards import forget
 from oodbench.plan import make_plan
 from oodbench.progress import console
 from oodbench.registry import load_plugin, registered_by

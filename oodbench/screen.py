@@ -11,8 +11,8 @@ from typing import Any
 from oodbench.analysis.tasks import AnalysisTask
 from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
+from oodbench.passes.shards import DrawTask, ShardTask
 from oodbench.passes.values import ImagePass
-from oodbench.passes.work import DrawTask, ShardTask
 from oodbench.plan import Plan
 from oodbench.progress import console, progress_bars
 from oodbench.report.tables import skip_lines

@@ -18,8 +18,8 @@ from torch import Tensor
 from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import OodbenchError, ScorerError
 from oodbench.passes.batches import measure
-from oodbench.plan import Resolver, cannot_give
 from oodbench.registry import load_plugin, registered_by, scorers, statistics
+from oodbench.resolver import Resolver, cannot_give
 from oodbench.types import Columns, Scorer, split_need
 from oodbench.zoo.describe import describe, made_twice, relatives, unknown_names
 from oodbench.zoo.load import load_model

@@ -16,8 +16,8 @@ from oodbench.errors import StoreError
 from oodbench.passes.columns import cost_of
 from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
+from oodbench.passes.shards import DrawTask, ShardTask
 from oodbench.passes.values import SHARD, ImagePass, shard_starts
-from oodbench.passes.work import DrawTask, ShardTask
 from oodbench.paths import write_if_changed, write_whole
 from oodbench.plan import Plan
 from oodbench.store import ColumnStore, Row

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from oodbench.passes.work import forget
+from oodbench.passes.shards import forget
 
 SHARED = os.environ.pop("OODBENCH_DATA", None)
 """A folder of full data sets, where there is one; only tests that ask for it see it."""

@@ -17,7 +17,7 @@ from oodbench.data.views import apply_view
 from oodbench.errors import DataError
 from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_uniform
-from oodbench.passes.work import DrawTask, ShardTask, open_images, samples_path
+from oodbench.passes.shards import DrawTask, ShardTask, open_images, samples_path
 from oodbench.plan import make_plan
 from oodbench.registry import statistics
 from oodbench.report import read_results

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from oodbench.errors import StoreError
-from oodbench.passes.work import ShardTask
+from oodbench.passes.shards import ShardTask
 from oodbench.registry import load_plugin, models, register_scorer, scorers
 from oodbench.runner import Options, run_suite
 from oodbench.store import read_rows, sealed_row, write_rows

@@ -15,7 +15,7 @@ import oodbench
 import oodbench as ob
 from oodbench import runner
 from oodbench.errors import OodbenchError, SuiteError
-from oodbench.passes.work import DrawTask, ShardTask, forget
+from oodbench.passes.shards import DrawTask, ShardTask, forget
 from oodbench.plan import make_plan
 from oodbench.registry import Registry, load_plugin, models, scorers, statistics
 from oodbench.runner import Options, run_suite

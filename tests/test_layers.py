@@ -17,6 +17,7 @@ LAYERS = [
     {"models", "data", "scorers", "metrics"},
     {"statistics", "zoo"},
     {"passes"},
+    {"resolver"},
     {"plan"},
     {"trials"},
     {"analysis"},

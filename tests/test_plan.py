@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from oodbench.errors import UnknownNameError
-from oodbench.passes.work import open_images
+from oodbench.passes.shards import open_images
 from oodbench.plan import make_plan
 from oodbench.suite import Pair, Suite, load_suite
 from oodbench.zoo.describe import describe

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import oodbench as ob
 from oodbench import store
 from oodbench.errors import StoreError
-from oodbench.passes.work import ShardTask
+from oodbench.passes.shards import ShardTask
 from oodbench.registry import models as user_models
 from oodbench.registry import register_model, register_scorer
 from oodbench.registry import scorers as all_scorers

@@ -11,8 +11,8 @@ import numpy as np
 from oodbench.data.images import drawn_rows
 from oodbench.errors import OodbenchError
 from oodbench.passes.columns import read_columns
+from oodbench.passes.shards import ChangedError, open_images
 from oodbench.passes.values import ImageRef
-from oodbench.passes.work import ChangedError, open_images
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def graying(material: Material) -> Result:
 def second_order(material: Material) -> Result:
     """The expansion's terms beside the measured gap, each with its standard error, and the data's variance sums."""
     from oodbench.analysis.second_order import Expected, expand, variance_sums
-    from oodbench.passes.work import load_verified
+    from oodbench.passes.shards import load_verified
 
     options = material.options
     test, other = material.of("test"), material.of("images")

@@ -22,8 +22,8 @@ from oodbench.analysis.material import Material, SetValue
 from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
 from oodbench.passes.columns import LostError
+from oodbench.passes.shards import ChangedError
 from oodbench.passes.values import Images, Model
-from oodbench.passes.work import ChangedError
 from oodbench.plan import Plan, Subject, Trial
 from oodbench.store import SCHEMA, Row, key_of
 

@@ -16,8 +16,8 @@ from oodbench.errors import OodbenchError
 from oodbench.metrics import Estimate, area_under_roc, detection_metrics, proportion
 from oodbench.passes.columns import LostError, Measured, cost_of, made_with, read_columns
 from oodbench.passes.failures import Failure
+from oodbench.passes.shards import ChangedError, open_images
 from oodbench.passes.values import ImagePass, ImageRef
-from oodbench.passes.work import ChangedError, open_images
 from oodbench.plan import Plan, Skip, Trial
 from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of

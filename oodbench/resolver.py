@@ -1,0 +1,177 @@
+"""Looking names up, each once: models, image sets and passes as the values that a plan is made of."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from oodbench.data.catalog import is_synthetic, may_be_shown
+from oodbench.data.images import ImageSet, parse_identifier
+from oodbench.errors import DataError, ModelError
+from oodbench.passes.shards import DrawTask, open_images, samples_path
+from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, shard_keys
+from oodbench.registry import statistics
+from oodbench.store import key_of
+from oodbench.types import Of, Pass, split_need
+from oodbench.zoo.cards import Card
+from oodbench.zoo.describe import describe, relatives
+
+
+class Resolver:
+    """Looks names up, each once, and keeps the values."""
+
+    def __init__(self, seed: int, device: str):
+        self.seed, self.device = seed, device
+        self._models: dict[str, Model] = {}
+        self._images: dict[ImageRef, Images | DataError] = {}
+        self._passes: dict[tuple[str, str, Images, Images | None], ImagePass] = {}
+        entries = statistics.values()
+        asked = {entry.capability_for(name) for entry in entries for name in entry.statistics}
+        self._asked = {*asked, "sample", "latent_shapes"} - {""}
+
+    def model(self, reference: str, shown: str | None = None) -> Model:
+        """The model of a reference with its relatives; where it cannot be used, ``missing`` says why."""
+        if reference not in self._models:
+            self._models[reference] = self._resolved(reference, shown)
+        return self._models[reference]
+
+    def _resolved(self, reference: str, shown: str | None) -> Model:
+        known = describe(reference)
+        own = self._alone(reference, shown)
+        kinds: tuple[Of, ...] = ("background", "general", "ensemble")
+        related = {of: tuple(self._alone(name) for name in relatives(reference, of)) for of in kinds}
+        return replace(own, relatives=related, view=known.view)
+
+    def _alone(self, reference: str, shown: str | None = None) -> Model:
+        known, missing, identity = describe(reference), "", ""
+        try:
+            identity = known.identity()
+        except ModelError as error:
+            missing = str(error)
+        return Model(
+            reference=reference,
+            name=shown or known.name,
+            identity=identity,
+            likelihood=known.likelihood,
+            shape=known.shape,
+            trained_on=known.trained_on,
+            methods=frozenset(method for method in self._asked if known.gives(method)),
+            here=known.local or bool(known.unhashable),  # another process would make another identity
+            folded=isinstance(known, Card),
+            sampler=known.sampler_version or "",
+            training_seed=known.training_seed,
+            missing=missing,
+            unhashable=known.unhashable,
+        )
+
+    def images(self, ref: ImageRef) -> Images:
+        """The image set of a reference; :class:`DataError` where it is not here or unusable."""
+        if ref not in self._images:
+            try:
+                self._images[ref] = resolved_images(ref, open_images(ref))
+            except DataError as error:
+                self._images[ref] = error
+        found = self._images[ref]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def images_or_none(self, ref: ImageRef) -> Images | None:
+        """The image set of a reference, where it is here."""
+        try:
+            return self.images(ref)
+        except DataError:
+            return None
+
+    def passes_of(
+        self, model: Model, need: str, images: Images, ref: Images | None = None
+    ) -> tuple[ImagePass, ...]:
+        """The passes that give ``need`` of ``model`` on an image set: one, or one of each member of an ensemble.
+
+        ``ref`` are the in-dist images that a pass is prepared on, where it is.
+        """
+        statistic, of = split_need(need)
+        entry = statistics[statistic]
+        owners: Sequence[Model | None] = (None,) if entry.model_free else model.of(of)
+        prepared_on = ref if entry.prepare else None
+        return tuple(self._pass(entry, owner, images, prepared_on) for owner in owners)
+
+    def _pass(
+        self, entry: Pass, model: Model | None, images: Images, ref: Images | None
+    ) -> ImagePass:
+        first = next(iter(entry.statistics))
+        which = (first, model.reference if model else "", images, ref)
+        if which not in self._passes:
+            identity = entry.identity
+            keys = shard_keys(
+                identity, model, images, seed=self.seed, device=self.device, prepared_on=ref
+            )
+            self._passes[which] = ImagePass(
+                statistic=first,
+                kind=entry.name,
+                identity=identity,
+                model=model,
+                images=images,
+                seed=self.seed,
+                device=self.device,
+                here=first in statistics.local or bool(model and model.here),
+                prepared_on=ref,
+                keys=keys,
+            )
+        return self._passes[which]
+
+
+def resolved_images(ref: ImageRef, found: ImageSet) -> Images:
+    """An opened image set as a value."""
+    return Images(
+        ref=ref,
+        identifier=found.identifier,
+        name=found.name,
+        split=found.split,
+        sha256=found.sha256,
+        shards=found.shard_hashes(SHARD),
+        n=len(found),
+        in_random_order=found.in_random_order or found.drawn_from is not None,
+        synthetic=is_synthetic(found.card),
+        may_be_shown=may_be_shown(found.card),
+    )
+
+
+def set_name(reference: str) -> str:
+    """The bare name in an image set's reference."""
+    return parse_identifier(reference).name
+
+
+def drawn_samples(draw: DrawTask) -> Images:
+    """The images that a drawing gives, or will: an image set whose identity is the drawing's."""
+    ref = ImageRef(str(samples_path(draw.key)), draw.shape, name="samples", sampled=True)
+    starts = range(0, draw.n, SHARD)
+    shards = tuple(key_of(draw.key, start) for start in starts)
+    return Images(
+        ref, "samples", "samples", "test", draw.key, shards, draw.n, in_random_order=True, draw=draw.key
+    )
+
+
+def cannot_give(model: Model, needs: Iterable[str]) -> str | None:
+    """Why a statistic cannot be had of a model, its background or its ensemble, or None."""
+    reasons = (_lacking(model, need) for need in needs)
+    return next((reason for reason in reasons if reason), None)
+
+
+def _lacking(model: Model, need: str) -> str | None:
+    statistic, of = split_need(need)
+    entry, found = statistics[statistic], model.of(of)
+    if entry.package and importlib.util.find_spec(entry.package[0]) is None:
+        package, extra = entry.package
+        return f"{need} needs the package {package}: `pip install 'oodbench[{extra}]'`"
+    if of in ("background", "general") and not found:
+        return f"{model.name} has no {of} model, which {need} asks for"
+    if of == "ensemble" and len(found) < 2:
+        return f"{model.name} has no ensemble of two or more models, which {need} asks for"
+    method = entry.capability_for(statistic)
+    missing = [one.missing for one in found if one.missing]
+    unable = [one.name for one in found if not one.gives(method)]
+    if missing:
+        return missing[0]
+    return f"{unable[0]} has no `{method}`, which {need} asks for" if unable else None
