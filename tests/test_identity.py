@@ -265,7 +265,7 @@ def test_a_new_version_of_a_sampler_draws_again(tmp_path, done, monkeypatch):
     again(tmp_path / "out", done, **given)
     assert done[DrawTask] == []
     known = families.family("glow")
-    newer = dataclasses.replace(known, sampler=f"{known.sampler}-mended")
+    newer = dataclasses.replace(known, sampler_version=f"{known.sampler_version}-mended")
     monkeypatch.setitem(families.FAMILIES, "glow", newer)
     again(tmp_path / "out", done, **given)
     assert len(done[DrawTask]) == 1
@@ -314,12 +314,12 @@ def test_two_names_of_one_content_are_two_rows_that_share_columns(tmp_path, done
 def test_every_planned_trial_is_a_row_and_every_skip_one(plugin, tmp_path):
     many = suite(
         models=["held", "glow-small-fashionmnist-1"],
-        pairs=[Pair(in_dist="fashionmnist", ood=["mnist", "notmnist", "no-such-set"]), Pair(in_dist="mnist", ood=["svhn"])],
-        scorers=["mine", "own", "likelihood", "lid", "likelihood-ratio"],
+        pairs=[
+            Pair(in_dist="fashionmnist", ood=["mnist", "noise"]),
+            Pair(in_dist="mnist", ood=["fashionmnist"]),
+        ],
+        scorers=["mine", "own", "likelihood", "likelihood-ratio"],
         group_sizes={"own": [2, 11, 15]},
-    )  # fmt: skip
-    many = many.model_copy(
-        update={"pairs": [Pair(in_dist="fashionmnist", ood=["mnist", "notmnist"]), many.pairs[1]]}
     )
     plan = make_plan(many)
     rows = run_suite(many, Options(), tmp_path / "out")
@@ -337,9 +337,9 @@ def test_a_worker_refuses_a_model_that_is_not_its_task_s(plugin):
     other = dataclasses.replace(task, model_identity="0" * 64)
     with pytest.raises(OodbenchError, match="another one in a worker process than in the plan"):
         other.perform()
-    with pytest.raises(OodbenchError, match="statistic .* is another here"):
+    with pytest.raises(OodbenchError, match=r"statistic .* is another here"):
         dataclasses.replace(task, identity="density:0").perform()
-    with pytest.raises(OodbenchError, match="images of .* changed"):
+    with pytest.raises(OodbenchError, match=r"images of .* changed"):
         dataclasses.replace(task, pixels="0" * 64).perform()
 
 
@@ -355,7 +355,7 @@ class Anew(UniformModel):
 """
 
 
-@pytest.mark.parametrize("where, sentence", [
+@pytest.mark.parametrize(("where", "sentence"), [
     ("float(os.getpid())", "comes out differently each time that it is made; it is measured in this process"),
     ("open(os.devnull)", "anew is measured anew in each run"),
 ])  # fmt: skip
@@ -383,7 +383,7 @@ def test_two_folders_of_one_name_are_told_apart_or_refused(plugin, tmp_path):
             )
             Image.fromarray(picture).save(tmp_path / name / "images" / f"{number}.png")
     paths = [str(tmp_path / name / "images") for name in ("cats", "dogs")]
-    with pytest.raises(SuiteError, match="would both be shown as .* give one a name of its own"):
+    with pytest.raises(SuiteError, match=r"would both be shown as .* give one a name of its own"):
         make_plan(suite(pairs=[Pair(in_dist="fashionmnist", ood=paths)]))
     named = [Pair(in_dist="fashionmnist", ood=[{"cats": paths[0]}, {"dogs": paths[1]}])]
     rows = run_suite(suite(pairs=named), Options(), tmp_path / "out")
