@@ -712,6 +712,7 @@ def test_every_field_of_a_skip(world):
                 "status": "skipped",
                 "in_dist_name": "near",
                 "in_dist": "near",
+                "group_size": None,
                 **what,
             },
         )
