@@ -13,7 +13,7 @@ from oodbench.errors import DataError, ModelError, UnknownNameError
 from oodbench.registry import models as user_models
 from oodbench.registry import scorers as all_scorers
 from oodbench.registry import statistics as all_statistics
-from oodbench.suite import load_suite, suite_names
+from oodbench.suite import load_suite, named, suite_names
 from oodbench.types import Scorer, split_need
 from oodbench.zoo.cards import Card, training_log, zoo
 from oodbench.zoo.describe import describe
@@ -111,7 +111,11 @@ def statistics() -> Listing:
 def suites() -> Listing:
     """The suites that come with oodbench."""
     loaded = [load_suite(name) for name in suite_names()]
-    return ["suite", "title", "models"], [[s.name, s.title, ", ".join(s.models)] for s in loaded]
+    lines = []
+    for suite in loaded:
+        shown = [name or reference for name, reference in map(named, suite.models)]
+        lines.append([suite.name, suite.title, ", ".join(shown)])
+    return ["suite", "title", "models"], lines
 
 
 def show(name: str) -> str:
