@@ -17,7 +17,10 @@ def resampled_with_sklearn(scores_in: np.ndarray, scores_ood: np.ndarray) -> np.
     labels = np.r_[np.zeros(len(scores_in)), np.ones(len(scores_ood))]
     samples = []
     for _ in range(REPLICATES):
-        drawn = [scores[stream.randint(0, len(scores), len(scores))] for scores in (scores_in, scores_ood)]
+        drawn = [
+            scores[stream.randint(0, len(scores), len(scores))]
+            for scores in (scores_in, scores_ood)
+        ]
         samples.append(average_precision_score(labels, np.concatenate(drawn)))
         average_precision_score(1 - labels, -np.concatenate(drawn))
     return np.quantile(samples, [0.025, 0.975])

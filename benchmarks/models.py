@@ -30,8 +30,15 @@ IMAGES, ROUNDS = 128, 7
 def bare_convolutions(model: nn.Module, batches: list[torch.Tensor]) -> Callable[[], None]:
     """Run every layer that is one convolution or product, on the inputs that it sees in a pass."""
     calls: list[tuple[nn.Module, torch.Tensor]] = []
-    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | ChannelMixing)]
-    handles = [m.register_forward_hook(lambda m, inputs, _: calls.append((m, inputs[0].clone()))) for m in layers]
+    layers = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | ChannelMixing)
+    ]
+    handles = [
+        m.register_forward_hook(lambda m, inputs, _: calls.append((m, inputs[0].clone())))
+        for m in layers
+    ]
     for batch in batches:
         model.log_prob(batch)  # type: ignore[operator]
     for handle in handles:
@@ -62,11 +69,15 @@ def one_pass(model: Any, batches: list[torch.Tensor]) -> torch.Tensor:
 @torch.inference_mode()
 def table() -> None:
     torch.set_num_threads(1)
-    print("model                     batch   folded ms/image   unfolded / folded   folded / convolutions alone")
+    print(
+        "model                     batch   folded ms/image   unfolded / folded   folded / convolutions alone"
+    )
     for name in MODELS:
         model = ob.load_model(name)
         form = scoring_form(model)
-        images = torch.from_numpy(ob.load_images(f"{load_card(name).trained_on}/test[:{IMAGES}]").images.copy())
+        images = torch.from_numpy(
+            ob.load_images(f"{load_card(name).trained_on}/test[:{IMAGES}]").images.copy()
+        )
         size: int = form.batch_size  # type: ignore[assignment]
         batches = list(images.split(size))
         passes = {"unfolded": model, "folded": form}
@@ -85,9 +96,14 @@ def main() -> None:
     if "--table" in sys.argv:
         table()
         return
-    for title, setting in (("default environment", {}), ("with our workers' allocator setting", ENVIRONMENT)):
+    for title, setting in (
+        ("default environment", {}),
+        ("with our workers' allocator setting", ENVIRONMENT),
+    ):
         print(f"\n{title}", flush=True)
-        subprocess.run([sys.executable, __file__, "--table"], env={**os.environ, **setting}, check=True)
+        subprocess.run(
+            [sys.executable, __file__, "--table"], env={**os.environ, **setting}, check=True
+        )
 
 
 if __name__ == "__main__":

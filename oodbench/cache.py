@@ -39,7 +39,11 @@ def describe_cache() -> Iterator[str]:
         files = list((home() / kind).rglob(f"*{suffix}"))
         size = sum(file.stat().st_size for file in files) / 1e6
         old = sum(not _readable(file) for file in files)
-        end = f", {old} of earlier versions or damaged: `oodbench cache --remove` removes them" if old else ""
+        end = (
+            f", {old} of earlier versions or damaged: `oodbench cache --remove` removes them"
+            if old
+            else ""
+        )
         yield f"{kind}: {len(files)} files, {size:,.1f} MB{end}"
 
 

@@ -26,7 +26,10 @@ class Commands(click.Group):
         except OodbenchError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("\nInterrupted. What is finished is kept: the same command goes on from here.", err=True)
+            click.echo(
+                "\nInterrupted. What is finished is kept: the same command goes on from here.",
+                err=True,
+            )
             sys.exit(130)
 
 
@@ -38,17 +41,33 @@ def main() -> None:
 
 def plugin_option(command: Any) -> Any:
     return click.option(
-        "--plugin", "plugins", multiple=True, type=FILE, help="File that registers scorers, statistics or models."
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=FILE,
+        help="File that registers scorers, statistics or models.",
     )(command)
 
 
 def suite_options(command: Any) -> Any:
     """What ``plan`` and ``run`` share."""
     options = (
-        click.option("--suite", "-s", default="paper", show_default=True, help="Name of a suite, or path to its YAML."),
+        click.option(
+            "--suite",
+            "-s",
+            default="paper",
+            show_default=True,
+            help="Name of a suite, or path to its YAML.",
+        ),
         click.option("--limit", type=click.IntRange(1), help="Draw N images of each set."),
-        click.option("--only", multiple=True, help="Restrict to a model, scorer or image set; repeat for more."),
-        click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the suite's seed."),
+        click.option(
+            "--only",
+            multiple=True,
+            help="Restrict to a model, scorer or image set; repeat for more.",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the suite's seed."
+        ),
         plugin_option,
     )
     for option in reversed(options):
@@ -63,13 +82,21 @@ def _load_plugins(plugins: Iterable[Path]) -> None:
         load_plugin(path)
     len(scorers)  # loads the installed plugins too
     for name, why in broken_plugins.items():
-        click.echo(f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True)
+        click.echo(
+            f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True
+        )
 
 
 @main.command()
 @suite_options
-@click.option("--out", type=FOLDER, help="Folder for rows, leaderboard and figures [default: runs/<suite>].")
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core; one on an accelerator].")
+@click.option(
+    "--out", type=FOLDER, help="Folder for rows, leaderboard and figures [default: runs/<suite>]."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes [default: one a core; one on an accelerator].",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 def run(
     suite: str,
@@ -94,13 +121,20 @@ def run(
     chosen = adapted(load_suite(suite), limit, seed, plugins)
     folder = out or Path("runs") / chosen.name
     rows = run_suite(
-        chosen, Options(default_workers(device) if workers is None else workers, device, plugins), folder, only
+        chosen,
+        Options(default_workers(device) if workers is None else workers, device, plugins),
+        folder,
+        only,
     )
     _print_summary(rows)
     failures = sum(row["status"] == "failed" for row in rows)
-    click.echo(f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}   figures: {folder / 'figures'}")
+    click.echo(
+        f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}   figures: {folder / 'figures'}"
+    )
     if failures:
-        raise OodbenchError(f"{failures} trials FAILED, for the reasons above; the other rows stand")
+        raise OodbenchError(
+            f"{failures} trials FAILED, for the reasons above; the other rows stand"
+        )
 
 
 def _check_device(device: str) -> None:
@@ -120,21 +154,33 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
     from oodbench.report.tables import auroc_text, skip_lines
 
     order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
-    tried = sorted((r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order])
-    brief = [r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)]
-    click.echo("AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline")
+    tried = sorted(
+        (r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order]
+    )
+    brief = [
+        r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)
+    ]
+    click.echo(
+        "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
+    )
     pair = None
     for row in brief:
         if pair != (pair := (row["model"], row["in_dist"], row["ood"])):
             click.echo("\n{}: {} → {}".format(*pair))
-        name = row["scorer"] + f", groups of {row['group_size']}" * (row["group_size"] > 1) + " *" * row["baseline"]
+        name = (
+            row["scorer"]
+            + f", groups of {row['group_size']}" * (row["group_size"] > 1)
+            + " *" * row["baseline"]
+        )
         found = f"FAILED: {row['reason']}" if row["status"] == "failed" else auroc_text(row)
         click.echo(f"  {name:32} {found}")
     if len(brief) < len(tried):
         click.echo(
             f"\nRows on groups and on noise and constant images ({len(tried) - len(brief)}) are in the leaderboard."
         )
-    skips = ((row["in_dist"], row["ood"], row["reason"]) for row in rows if row["status"] == "skipped")
+    skips = (
+        (row["in_dist"], row["ood"], row["reason"]) for row in rows if row["status"] == "skipped"
+    )
     for line in skip_lines(skips):
         click.echo(f"skipped: {line}")
 
@@ -195,8 +241,14 @@ def archive(folder: Path, out: Path | None) -> None:
 
 @main.command()
 @click.argument("folder", type=FOLDER, default=Path("leaderboards/paper"))
-@click.option("--check", is_flag=True, help="Change nothing; fail where a page differs from its rows.")
-@click.option("--from-scores", is_flag=True, help="With --check: compute each row's point metrics again from its scores.")
+@click.option(
+    "--check", is_flag=True, help="Change nothing; fail where a page differs from its rows."
+)
+@click.option(
+    "--from-scores",
+    is_flag=True,
+    help="With --check: compute each row's point metrics again from its scores.",
+)
 def report(folder: Path, check: bool, from_scores: bool) -> None:
     """Rebuild the leaderboard pages in FOLDER from its rows."""
     from oodbench.report import check_report, write_report
@@ -215,7 +267,13 @@ def report(folder: Path, check: bool, from_scores: bool) -> None:
 @main.command()
 @click.argument("scorer")
 @click.argument("other")
-@click.option("--results", type=FOLDER, default=Path("leaderboards/paper"), show_default=True, help="Folder of a run.")
+@click.option(
+    "--results",
+    type=FOLDER,
+    default=Path("leaderboards/paper"),
+    show_default=True,
+    help="Folder of a run.",
+)
 def compare(scorer: str, other: str, results: Path) -> None:
     """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over all pairs."""
     from oodbench.report import read_comparisons
@@ -223,7 +281,9 @@ def compare(scorer: str, other: str, results: Path) -> None:
 
     found = read_comparisons(results)
     if not found:
-        raise OodbenchError(f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`")
+        raise OodbenchError(
+            f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`"
+        )
     _print_table(*compare_scorers(found, scorer, other))
 
 
@@ -275,7 +335,9 @@ def check(target: str) -> None:
         click.echo("\n".join(own) if own else f"{name}: all contract tests passed")
     if faults or not checked:
         raise OodbenchError(
-            f"{len(faults)} contract tests failed" if faults else f"{target} registers no scorer and no model"
+            f"{len(faults)} contract tests failed"
+            if faults
+            else f"{target} registers no scorer and no model"
         )
 
 
@@ -283,9 +345,15 @@ def check(target: str) -> None:
 @click.argument("model")
 @click.argument("in_dist")
 @click.argument("ood")
-@click.option("--limit", type=click.IntRange(2), default=500, show_default=True, help="Images of each set.")
 @click.option(
-    "--probes", type=click.IntRange(2), default=64, show_default=True, help="Images and vectors for the traces."
+    "--limit", type=click.IntRange(2), default=500, show_default=True, help="Images of each set."
+)
+@click.option(
+    "--probes",
+    type=click.IntRange(2),
+    default=64,
+    show_default=True,
+    help="Images and vectors for the traces.",
 )
 def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None:
     """Predict from variances and curvature which of two image sets is likelier under the flow MODEL, and measure it.
@@ -300,7 +368,9 @@ def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None
 @main.command()
 @click.argument("card")
 @click.option("--out", type=FOLDER, help="Folder of the trained card [default: ./<card>].")
-@click.option("--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu.")
+@click.option(
+    "--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu."
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads on a CPU.")
 def train(card: str, out: Path | None, device: str, threads: int | None) -> None:
     """Train the model of CARD by its recipe; CARD is a name in the zoo or a folder with a card.yaml.
@@ -311,7 +381,9 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
     from oodbench.zoo.train import train as fit
 
     loaded = load_card(card)
-    record = fit(loaded, out or Path(loaded.name), device, threads, " ".join(["oodbench", *sys.argv[1:]]))
+    record = fit(
+        loaded, out or Path(loaded.name), device, threads, " ".join(["oodbench", *sys.argv[1:]])
+    )
     click.echo(
         f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
     )
@@ -331,10 +403,24 @@ def fetch_cards(cards: tuple[str, ...]) -> None:
 
 @main.command("import")
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option("--out", type=FOLDER, required=True, help="Folder of the new card; its name is the model's.")
-@click.option("--trained-on", required=True, help="Name of the image set that the model was trained on.")
-@click.option("--view", default="", help="View by which images of another shape reach it, e.g. resize32-bilinear-aa.")
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="What the files do not hold, e.g. K=32.")
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder of the new card; its name is the model's."
+)
+@click.option(
+    "--trained-on", required=True, help="Name of the image set that the model was trained on."
+)
+@click.option(
+    "--view",
+    default="",
+    help="View by which images of another shape reach it, e.g. resize32-bilinear-aa.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What the files do not hold, e.g. K=32.",
+)
 def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[str, ...]) -> None:
     """Turn a checkpoint that others trained into a card; FILES are all files of one model.
 
@@ -345,9 +431,14 @@ def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[
 
     check_view(view)
     imported = convert(list(files), dict(map(_named_value, options)))
-    record = {"command": " ".join(["oodbench", *sys.argv[1:]]), "imported": [file.name for file in files]}
+    record = {
+        "command": " ".join(["oodbench", *sys.argv[1:]]),
+        "imported": [file.name for file in files],
+    }
     write_card(imported, out, out.name, trained_on, view, record)
-    click.echo(f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}.")
+    click.echo(
+        f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}."
+    )
     click.echo(f"Use it by its path, {out}, in a suite or in load_model.")
 
 
@@ -356,7 +447,9 @@ def _named_value(text: str) -> tuple[str, Any]:
 
     name, separator, value = text.partition("=")
     if not separator:
-        raise OodbenchError(f"--option {text!r} must be NAME=VALUE, for instance K=32 or shape=[1,28,28]")
+        raise OodbenchError(
+            f"--option {text!r} must be NAME=VALUE, for instance K=32 or shape=[1,28,28]"
+        )
     return name, yaml.safe_load(value)
 
 
@@ -384,8 +477,12 @@ def fetch(names: tuple[str, ...]) -> None:
     cards = [data_card(name) for name in names]
     for card in cards:
         with progress_bars("bytes") as bars:
-            for images in fetch_set(card, lambda name, size: bars.add(name, name, size), bars.advance):
-                click.echo(f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…")
+            for images in fetch_set(
+                card, lambda name, size: bars.add(name, name, size), bars.advance
+            ):
+                click.echo(
+                    f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…"
+                )
 
 
 @data.command()

@@ -111,8 +111,10 @@ def statistics() -> Listing:
 def suites() -> Listing:
     """The suites that come with oodbench."""
     loaded = [load_suite(name) for name in suite_names()]
-    models = [[shown or reference for shown, reference in map(named, one.models)] for one in loaded]
-    lines = [[one.name, one.title, ", ".join(names)] for one, names in zip(loaded, models, strict=True)]
+    lines = []
+    for suite in loaded:
+        shown = [name or reference for name, reference in map(named, suite.models)]
+        lines.append([suite.name, suite.title, ", ".join(shown)])
     return ["suite", "title", "models"], lines
 
 

@@ -26,7 +26,9 @@ def data_folder() -> Path | None:
         return None
     folder = Path(os.environ["OODBENCH_DATA"]).expanduser()
     if not folder.is_dir():
-        raise OodbenchError(f"OODBENCH_DATA names {folder}, which is no folder; correct it or unset it")
+        raise OodbenchError(
+            f"OODBENCH_DATA names {folder}, which is no folder; correct it or unset it"
+        )
     return folder
 
 
@@ -40,7 +42,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
             temporary = Path(file.name)
             write(file)
             file.flush()

@@ -149,13 +149,17 @@ class _Planner:
         self.suite, self.resolver = suite, Resolver(suite.seed, device)
         for name in [*suite.scorers, *suite.group_sizes]:
             scorers[name]  # an unknown one raises
-        self.models = [self.resolver.model(reference, shown) for shown, reference in map(named, suite.models)]
+        self.models = [
+            self.resolver.model(reference, shown) for shown, reference in map(named, suite.models)
+        ]
         _check_unique("models", [(model.name, model.reference) for model in self.models])
         self.made = Plan(suite, device, self._only(only))
         self.shown: dict[tuple[str, tuple[int, ...]], str] = {}
 
     def _only(self, given: Sequence[str]) -> Only:
-        sets = {self._set(entry) for pair in self.suite.pairs for entry in (pair.in_dist, *pair.ood)}
+        sets = {
+            self._set(entry) for pair in self.suite.pairs for entry in (pair.in_dist, *pair.ood)
+        }
         names = {name for model in self.models for name in (model.name, model.reference)}
         known = {*names, *self.suite.scorers, *sets}
         for name in given:
@@ -193,9 +197,7 @@ class _Planner:
         pair = [shown or reference for shown, reference in map(named, (in_dist, ood))]
         self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer, group_size))
 
-    def _pair(
-        self, model: Model, in_dist: Entry, ood: Entry
-    ) -> None:
+    def _pair(self, model: Model, in_dist: Entry, ood: Entry) -> None:
         only = self.made.only
         admitted = only.admits_model(model.name) or only.admits_model(model.reference)
         chosen = [scorers[name] for name in self.suite.scorers if only.admits_scorer(name)]
@@ -259,7 +261,9 @@ class _Planner:
             role: {need: self.resolver.passes_of(model, need, images, ref) for need in wanted}
             for role, (images, wanted) in needs.items()
         }
-        density = {role: self._density(model, images) for role, images in (("test", test), ("ood", ood))}
+        density = {
+            role: self._density(model, images) for role, images in (("test", test), ("ood", ood))
+        }
         return Trial(model, scorer, size, test, ood, ref, reads, density)
 
     def _density(self, model: Model, images: Images) -> ImagePass:
@@ -302,7 +306,11 @@ class _Planner:
                 continue
             unknown = unknown_set(model.trained_on) if model.trained_on else None
             why = unknown or f"it is trained on {model.trained_on or 'a set that it does not name'}"
-            near = "" if unknown else f", the in-dist set of no pair of this suite{did_you_mean(model.trained_on, used)}"
+            near = (
+                ""
+                if unknown
+                else f", the in-dist set of no pair of this suite{did_you_mean(model.trained_on, used)}"
+            )
             self.made.remarks.append(f"{model.name} is not used: {why}{near}")
 
     def _subject(self, model: Model, test: Images) -> Subject:
@@ -320,19 +328,26 @@ class _Planner:
         samples = drawn_samples(draw) if draw else None
         real = [images for images in (test, *oods) if not images.synthetic]
         grayed = {images: self._grayed(images, settings.images, settings.gray) for images in real}
-        sets = [test, *oods, ref, train, samples, *(one for curve in grayed.values() for one in curve.values())]
+        sets = [
+            test,
+            *oods,
+            ref,
+            train,
+            samples,
+            *(one for curve in grayed.values() for one in curve.values()),
+        ]
         density = {images: self._density(model, images) for images in sets if images is not None}
         lacking = cannot_give(model, ["ensemble_log_prob"])
         members = () if lacking else model.of("ensemble")
         logs = {one: _log(one.reference) for one in (model, *members)}
-        return Subject(
-            model, test, oods, ref, train, samples, draw, grayed, density, members, logs
-        )
+        return Subject(model, test, oods, ref, train, samples, draw, grayed, density, members, logs)
 
     def _grayed(self, images: Images, n: int, percents: Iterable[int]) -> dict[int, Images]:
         """The images that a limit of ``n`` draws, contracted towards mid-grey by each factor."""
         few = replace(images.ref, limit=min(n, images.n))
-        return {percent: self.resolver.images(replace(few, contract=percent)) for percent in percents}
+        return {
+            percent: self.resolver.images(replace(few, contract=percent)) for percent in percents
+        }
 
     def _draw(self, model: Model, n: int) -> DrawTask | None:
         if not n or not model.gives("sample"):

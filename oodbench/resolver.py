@@ -40,7 +40,9 @@ class Resolver:
         known = describe(reference)
         own = self._alone(reference, shown)
         kinds: tuple[Of, ...] = ("background", "general", "ensemble")
-        related = {of: tuple(self._alone(name) for name in relatives(reference, of)) for of in kinds}
+        related = {
+            of: tuple(self._alone(name) for name in relatives(reference, of)) for of in kinds
+        }
         return replace(own, relatives=related, view=known.view)
 
     def _alone(self, reference: str, shown: str | None = None) -> Model:
@@ -57,7 +59,8 @@ class Resolver:
             shape=known.shape,
             trained_on=known.trained_on,
             methods=frozenset(method for method in self._asked if known.gives(method)),
-            here=known.local or bool(known.unhashable),  # another process would make another identity
+            here=known.local
+            or bool(known.unhashable),  # another process would make another identity
             folded=isinstance(known, Card),
             sampler=known.sampler_version or "",
             training_seed=known.training_seed,
@@ -149,7 +152,15 @@ def drawn_samples(draw: DrawTask) -> Images:
     starts = range(0, draw.n, SHARD)
     shards = tuple(key_of(draw.key, start) for start in starts)
     return Images(
-        ref, "samples", "samples", "test", draw.key, shards, draw.n, in_random_order=True, draw=draw.key
+        ref,
+        "samples",
+        "samples",
+        "test",
+        draw.key,
+        shards,
+        draw.n,
+        in_random_order=True,
+        draw=draw.key,
     )
 
 

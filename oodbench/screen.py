@@ -74,7 +74,11 @@ def plan_page(plan: Plan, work: Work, whole: bool = False) -> Iterator[str]:
     """What a run would do: passes by model, trials by pair, skips by reason; each by itself where ``whole``."""
     yield f"{plan.suite.name}: {plan.suite.title}"
     yield _sum(plan, work)
-    parts = {"measure": _passes(plan, work, whole), "evaluate": _trials(plan, whole), "skip": _skips(plan, whole)}
+    parts = {
+        "measure": _passes(plan, work, whole),
+        "evaluate": _trials(plan, whole),
+        "skip": _skips(plan, whole),
+    }
     for verb, lines in parts.items():
         yield from _part(verb, lines, whole)
     for remark in plan.remarks:
@@ -146,5 +150,7 @@ def _skips(plan: Plan, whole: bool) -> list[str]:
     for skip in plan.skips:
         reason = skip.reason.removeprefix(f"{skip.model} ")
         of_model = bool(skip.model) and reason != skip.reason
-        found.setdefault(reason, []).append(skip.model if of_model else f"{skip.in_dist} → {skip.ood}")
+        found.setdefault(reason, []).append(
+            skip.model if of_model else f"{skip.in_dist} → {skip.ood}"
+        )
     return [f"{reason}: {', '.join(dict.fromkeys(who))}" for reason, who in found.items()]

@@ -158,7 +158,9 @@ def faults(row: Row) -> str | None:
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as sorted JSON lines, each with its hashes; a file that would not change is left alone."""
     sealed = map(sealed_row, rows)
-    lines = sorted(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in sealed)
+    lines = sorted(
+        json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in sealed
+    )
     write_if_changed(path, "".join(line + "\n" for line in lines).encode())
 
 
@@ -173,7 +175,9 @@ def read_rows(path: Path) -> list[Row]:
     for number, line in enumerate(_lines(path), 1):
         row, fault = _parsed(path, number, line)
         if row is None:
-            raise StoreError(f"{path}:{number} {fault}; run the suite again, which computes it anew")
+            raise StoreError(
+                f"{path}:{number} {fault}; run the suite again, which computes it anew"
+            )
         rows.append(row)
     return rows
 
@@ -194,7 +198,9 @@ def _lines(path: Path) -> list[str]:
     """The lines of a file: what a line feed ends, and no other sign that Unicode calls a line's end."""
     if not path.exists():
         return []
-    return [line for line in path.read_bytes().decode("utf-8", "surrogateescape").split("\n") if line]
+    return [
+        line for line in path.read_bytes().decode("utf-8", "surrogateescape").split("\n") if line
+    ]
 
 
 def _parsed(path: Path, number: int, line: str) -> tuple[Row | None, str]:

@@ -121,5 +121,7 @@ def load_suite(reference: str) -> Suite:
     if path.suffix in (".yaml", ".yml"):
         return load_yaml(path, Suite)
     if reference not in suite_names():
-        raise UnknownNameError("suite", reference, suite_names(), "A path to a .yaml file works too.")
+        raise UnknownNameError(
+            "suite", reference, suite_names(), "A path to a .yaml file works too."
+        )
     return load_yaml(suites_folder() / f"{reference}.yaml", Suite)

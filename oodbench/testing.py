@@ -37,7 +37,9 @@ class UniformModel:
         self.shape, self.bins = shape, bins
 
     def log_prob(self, images: Tensor) -> Tensor:
-        return torch.full((len(images),), -math.prod(self.shape) * math.log(self.bins), dtype=torch.float64)
+        return torch.full(
+            (len(images),), -math.prod(self.shape) * math.log(self.bins), dtype=torch.float64
+        )
 
 
 class PixelHistogram:
@@ -59,7 +61,9 @@ class PixelHistogram:
 
 def probe_images(shape: tuple[int, int, int], n: int = 64) -> ImageSet:
     """Real images of a model's shape, from the bundled sample or the full set."""
-    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).drawn(n)
+    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).drawn(
+        n
+    )
 
 
 def check_model(model: Any, name: str = "model") -> list[str]:
@@ -72,12 +76,19 @@ def check_model(model: Any, name: str = "model") -> list[str]:
         fresh = copy.deepcopy(model), copy.deepcopy(model)
         whole = torch.as_tensor(model.log_prob(images.clone()))
     except Exception as error:
-        return [f"{name}: log_prob of 64 uint8 images of shape {tuple(shape)} raises {type(error).__name__}: {error}"]
+        return [
+            f"{name}: log_prob of 64 uint8 images of shape {tuple(shape)} raises {type(error).__name__}: {error}"
+        ]
     if whole.shape != (len(images),):
-        what = "one number for the whole batch" if not whole.shape else f"shape {tuple(whole.shape)}"
-        return [f"{name}: log_prob returns {what} for 64 images; it must be one number an image, shape (64,)"]
+        what = (
+            "one number for the whole batch" if not whole.shape else f"shape {tuple(whole.shape)}"
+        )
+        return [
+            f"{name}: log_prob returns {what} for 64 images; it must be one number an image, shape (64,)"
+        ]
     return [
-        f"{name}: {fault}" for fault in (*_model_faults(model, images, whole), *_first_batch_faults(*fresh, images))
+        f"{name}: {fault}"
+        for fault in (*_model_faults(model, images, whole), *_first_batch_faults(*fresh, images))
     ]
 
 
@@ -107,8 +118,13 @@ def _model_faults(model: Any, images: Tensor, whole: Tensor) -> Iterator[str]:
             "some log-probabilities are above 0, but a discrete image's probability is at most 1; "
             "the D·log 256 of dequantised data may be missing"
         )
-    noise = torch.from_numpy(np.random.RandomState(0).randint(0, 256, images.shape).astype(np.uint8))
-    if torch.as_tensor(model.log_prob(noise)).mean() > whole.mean() + TOLERANCE * whole.mean().abs():
+    noise = torch.from_numpy(
+        np.random.RandomState(0).randint(0, 256, images.shape).astype(np.uint8)
+    )
+    if (
+        torch.as_tensor(model.log_prob(noise)).mean()
+        > whole.mean() + TOLERANCE * whole.mean().abs()
+    ):
         yield "uniform noise is more likely than real images; log_prob may have the wrong sign"
 
 
@@ -128,7 +144,13 @@ def _same(one: Any, other: Tensor) -> bool:
     return torch.allclose(torch.as_tensor(one), other, rtol=TOLERANCE, atol=0.0)
 
 
-PROBED = ("glow-fashionmnist", "vae-fashionmnist", "hvae-fashionmnist", "diffusion-fashionmnist", "glow-cifar10")
+PROBED = (
+    "glow-fashionmnist",
+    "vae-fashionmnist",
+    "hvae-fashionmnist",
+    "diffusion-fashionmnist",
+    "glow-cifar10",
+)
 """Models of the zoo on which scorers are probed: the first that gives what a scorer needs."""
 
 
@@ -141,7 +163,9 @@ def probe_columns(scorer: Scorer, n: int = 60) -> tuple[Columns, Columns]:
         raise ScorerError(f"{scorer.name} cannot be probed: {reasons[PROBED[0]]}")
 
     def of_split(split: str) -> ImageSet:
-        return load_images(f"{describe(model).trained_on}/{split}", shape=describe(model).shape).drawn(n)
+        return load_images(
+            f"{describe(model).trained_on}/{split}", shape=describe(model).shape
+        ).drawn(n)
 
     def columns(split: str) -> Columns:
         found = {}
@@ -150,7 +174,8 @@ def probe_columns(scorer: Scorer, n: int = 60) -> tuple[Columns, Columns]:
             free = statistics[statistic].model_free
             found_models = [None] if free else [load_model(name) for name in relatives(model, of)]
             own = [
-                measure(one, of_split(split), statistic, reference=of_split("ref"))[statistic] for one in found_models
+                measure(one, of_split(split), statistic, reference=of_split("ref"))[statistic]
+                for one in found_models
             ]
             column = np.stack(own, 1) if of == "ensemble" else own[0]
             column.flags.writeable = False
@@ -167,18 +192,28 @@ def check_scorer(scorer: Scorer, columns: tuple[Columns, Columns] | None = None)
         score = scorer.fitted(reference)
         whole = score(test)
     except Exception as error:
-        cause = "; columns are read-only: copy one before changing it" if "read-only" in str(error) else ""
+        cause = (
+            "; columns are read-only: copy one before changing it"
+            if "read-only" in str(error)
+            else ""
+        )
         return [f"{scorer.name}: raises {type(error).__name__}: {error}{cause}"]
     n = len(next(iter(test.values())))
     if whole.shape != (n,):
         return [
             f"{scorer.name}: returns shape {whole.shape} for {n} images; it must be one score an image, shape ({n},)"
         ]
-    return [f"{scorer.name}: {fault}" for fault in _scorer_faults(scorer, score, whole, reference, test)]
+    return [
+        f"{scorer.name}: {fault}" for fault in _scorer_faults(scorer, score, whole, reference, test)
+    ]
 
 
 def _scorer_faults(
-    scorer: Scorer, score: Callable[[Columns], np.ndarray], whole: np.ndarray, reference: Columns, test: Columns
+    scorer: Scorer,
+    score: Callable[[Columns], np.ndarray],
+    whole: np.ndarray,
+    reference: Columns,
+    test: Columns,
 ) -> Iterator[str]:
     if not np.issubdtype(whole.dtype, np.floating):
         yield f"returns {whole.dtype}; scores are ranked, so return real numbers, not labels"

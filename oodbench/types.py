@@ -126,9 +126,7 @@ class Scorer:
 
     def too_few(self, found: int) -> str:
         """What is said where there are fewer in-dist reference images than it needs."""
-        return (
-            f"{self.name} needs at least {self.least_reference} in-dist reference images, not {found}; use a larger limit"
-        )
+        return f"{self.name} needs at least {self.least_reference} in-dist reference images, not {found}; use a larger limit"
 
     @property
     def all_needs(self) -> tuple[str, ...]:

@@ -64,11 +64,15 @@ def work_left(plan: Plan, results: ResultsFolder) -> Work:
     undrawn = [draw for key, draw in draws.items() if key in opened and not draw.done]
     needed = len(wanted & shards.keys())
     # rows that need nothing more come first; drawing, which only explanations wait for, comes last
-    real, of_samples = ([task for task in missing if bool(task.drawn) is drawn] for drawn in (False, True))
+    real, of_samples = (
+        [task for task in missing if bool(task.drawn) is drawn] for drawn in (False, True)
+    )
     return Work([*new, *real, *undrawn, *of_samples], shards, draws, needed - len(missing))
 
 
-def _is_there(task: TrialTask | AnalysisTask, kept: dict[str, dict[str, Row]], folder: Path) -> bool:
+def _is_there(
+    task: TrialTask | AnalysisTask, kept: dict[str, dict[str, Row]], folder: Path
+) -> bool:
     row = kept[task.tables[0]].get(task.key)
     if row is None:
         return False
@@ -129,7 +133,9 @@ class Book:
     def enter(self, job: Job, result: Any) -> None:
         """Take one job's result: the driver alone writes rows, scores and small files."""
         if isinstance(result, Failure):
-            if result.kind == "StoreError":  # a cache that cannot be written fails every other task too
+            if (
+                result.kind == "StoreError"
+            ):  # a cache that cannot be written fails every other task too
                 raise StoreError(result.message)
             self._note(job, result)
             if isinstance(job, TrialTask | AnalysisTask | ComparisonTask):
@@ -191,9 +197,13 @@ class Book:
         for table, rows in tables.items():
             self._new.setdefault(table, []).extend(rows)
 
-    def _add_sound(self, job: TrialTask | AnalysisTask | ComparisonTask, tables: Mapping[str, list[Row]]) -> bool:
+    def _add_sound(
+        self, job: TrialTask | AnalysisTask | ComparisonTask, tables: Mapping[str, list[Row]]
+    ) -> bool:
         """Enter what a job gave, or its failure where a number is not finite, which JSON and figures cannot hold."""
-        bad = next((field for rows in tables.values() for row in rows for field in _not_finite(row)), None)
+        bad = next(
+            (field for rows in tables.values() for row in rows for field in _not_finite(row)), None
+        )
         self._add(job.failed(f"its {bad} is NaN or infinite") if bad else tables)
         return bad is None
 

@@ -30,7 +30,9 @@ def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} stands twice", key_node.start_mark
+            )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -60,7 +62,9 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
     try:
         return model(**{**loaded, **extra})
     except ValidationError as error:
-        raise SuiteError("\n".join(_sentence(path, root, model, fault) for fault in error.errors())) from error
+        raise SuiteError(
+            "\n".join(_sentence(path, root, model, fault) for fault in error.errors())
+        ) from error
 
 
 def _sentence(path: Path, root: yaml.Node | None, model: type[BaseModel], fault: Any) -> str:
@@ -69,7 +73,9 @@ def _sentence(path: Path, root: yaml.Node | None, model: type[BaseModel], fault:
     if fault["type"] == "extra_forbidden":
         message = f"no such field{did_you_mean(str(location[-1]), _fields(model, location[:-1]))}"
     dotted = ".".join(map(str, location))
-    return f"{path}:{_line(root, location)}: {dotted}: {message}" if dotted else f"{path}: {message}"
+    return (
+        f"{path}:{_line(root, location)}: {dotted}: {message}" if dotted else f"{path}: {message}"
+    )
 
 
 def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
@@ -78,7 +84,9 @@ def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[part].annotation
-        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        nested = [
+            a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)
+        ]
         models = [a for a in nested if issubclass(a, BaseModel)]
         if not models:
             return []
@@ -95,7 +103,9 @@ def _line(node: yaml.Node | None, location: list[Any]) -> int:
             if not found:
                 break
             line, node = found[0][0].start_mark.line, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        elif (
+            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
+        ):
             node = node.value[part]
             line = node.start_mark.line
     return line + 1

@@ -12,7 +12,9 @@ from oodbench.errors import ModelError
 from oodbench.models.hvae import HierarchicalVAE
 from oodbench.models.logistic import scaled
 
-EVERYTHING = torch.tensor(list(itertools.product(range(3), repeat=4)), dtype=torch.uint8).reshape(-1, 1, 2, 2)
+EVERYTHING = torch.tensor(list(itertools.product(range(3), repeat=4)), dtype=torch.uint8).reshape(
+    -1, 1, 2, 2
+)
 
 
 def small_hvae(decoder="logistic", **options):
@@ -32,7 +34,12 @@ def exact(model):
     out, _ = model._decode(grid, [None, None])
     x = scaled(EVERYTHING, model.bins, torch.float64)
     return torch.stack(
-        [torch.logsumexp(model.pixels.log_prob(image.expand(len(out), 1, 2, 2), out) + log_prior, 0) for image in x]
+        [
+            torch.logsumexp(
+                model.pixels.log_prob(image.expand(len(out), 1, 2, 2), out) + log_prior, 0
+            )
+            for image in x
+        ]
     )
 
 
@@ -45,7 +52,10 @@ def test_bounds_lie_below_the_exact_likelihood_which_sums_to_one(decoder):
     noise = torch.randn(len(EVERYTHING), 2000, 2, dtype=torch.float64)
     for skip in (0, 1):
         weights = model.log_weights(EVERYTHING, noise, skip)
-        elbo, iwae = weights.mean(1), (torch.logsumexp(weights.unflatten(1, (200, 10)), 2) - math.log(10)).mean(1)
+        elbo, iwae = (
+            weights.mean(1),
+            (torch.logsumexp(weights.unflatten(1, (200, 10)), 2) - math.log(10)).mean(1),
+        )
         assert torch.all(elbo < iwae)
         assert torch.all(iwae < truth + 0.05)
         assert torch.allclose(torch.logsumexp(weights, 1) - math.log(2000), truth, atol=0.5)
@@ -55,7 +65,9 @@ def test_bounds_lie_below_the_exact_likelihood_which_sums_to_one(decoder):
 def test_samples_agree_with_the_density():
     model = small_hvae()
     samples = model.sample(20_000, torch.Generator().manual_seed(0)).flatten(1).long()
-    frequency = torch.bincount((samples * torch.tensor([27, 9, 3, 1])).sum(1), minlength=81) / len(samples)
+    frequency = torch.bincount((samples * torch.tensor([27, 9, 3, 1])).sum(1), minlength=81) / len(
+        samples
+    )
     assert torch.allclose(frequency.double(), torch.exp(exact(model)), atol=0.01)
 
 

@@ -30,7 +30,11 @@ def test_auroc_is_all_pairs_counting(random):
 def test_auroc_ignores_monotone_maps_and_order(random):
     scores_in, scores_ood = -7000 + random.normal(size=200), -7000 + random.normal(0.5, 1, 300)
     value = area_under_roc(scores_in, scores_ood)
-    for change in (lambda s: 3 * s + 1e4, lambda s: np.exp((s + 7000) / 3), lambda s: (s + 7000) ** 3):
+    for change in (
+        lambda s: 3 * s + 1e4,
+        lambda s: np.exp((s + 7000) / 3),
+        lambda s: (s + 7000) ** 3,
+    ):
         assert area_under_roc(change(scores_in), change(scores_ood)) == value
     assert area_under_roc(scores_in[::-1], random.permutation(scores_ood)) == value
 
@@ -38,27 +42,42 @@ def test_auroc_ignores_monotone_maps_and_order(random):
 def test_scikit_learn_agrees(random):
     for _ in range(10):
         scores_in, scores_ood = tied_scores(random)
-        labels, scores = np.r_[np.zeros(len(scores_in)), np.ones(len(scores_ood))], np.r_[scores_in, scores_ood]
-        assert area_under_roc(scores_in, scores_ood) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-        assert aupr(scores_in, scores_ood) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+        labels, scores = (
+            np.r_[np.zeros(len(scores_in)), np.ones(len(scores_ood))],
+            np.r_[scores_in, scores_ood],
+        )
+        assert area_under_roc(scores_in, scores_ood) == pytest.approx(
+            roc_auc_score(labels, scores), abs=1e-12
+        )
+        assert aupr(scores_in, scores_ood) == pytest.approx(
+            average_precision_score(labels, scores), abs=1e-12
+        )
         assert aupr(scores_in, scores_ood, "in") == pytest.approx(
             average_precision_score(1 - labels, -scores), abs=1e-12
         )
         for tpr in (0.8, 0.95):
             flagged, caught, _ = roc_curve(labels, scores, drop_intermediate=False)
-            assert fpr_at_tpr(scores_in, scores_ood, tpr) == pytest.approx(flagged[np.argmax(caught >= tpr)])
+            assert fpr_at_tpr(scores_in, scores_ood, tpr) == pytest.approx(
+                flagged[np.argmax(caught >= tpr)]
+            )
             flagged, caught, _ = roc_curve(1 - labels, -scores, drop_intermediate=False)
-            assert fpr_at_tpr(scores_in, scores_ood, tpr, "in") == pytest.approx(flagged[np.argmax(caught >= tpr)])
+            assert fpr_at_tpr(scores_in, scores_ood, tpr, "in") == pytest.approx(
+                flagged[np.argmax(caught >= tpr)]
+            )
 
 
 def test_perfect_inverted_and_constant_detectors():
     zeros, ones = np.zeros(100), np.ones(300)
     perfect = {name: value.value for name, value in detection_metrics(zeros, ones, 0).items()}
     assert perfect == {name: 0.0 if name.startswith("fpr") else 1.0 for name in METRICS}
-    inverted = {name: value.value for name, value in detection_metrics(ones[:100], np.zeros(300), 0).items()}
+    inverted = {
+        name: value.value for name, value in detection_metrics(ones[:100], np.zeros(300), 0).items()
+    }
     assert inverted["auroc"] == 0
     assert all(inverted[name] == 1 for name in METRICS if name.startswith("fpr"))
-    constant = {name: value.value for name, value in detection_metrics(zeros, np.zeros(300), 0).items()}
+    constant = {
+        name: value.value for name, value in detection_metrics(zeros, np.zeros(300), 0).items()
+    }
     assert constant["auroc"] == 0.5
     assert constant["aupr_ood"] == 0.75  # the base rates
     assert constant["aupr_in"] == 0.25

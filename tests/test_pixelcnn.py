@@ -9,14 +9,23 @@ import torch
 
 from oodbench.errors import ModelError
 from oodbench.models.gated_pixelcnn import GatedPixelCNN
-from oodbench.models.logistic import LogisticMixture, discretised_logistic_log_prob, mixture_width, scaled
+from oodbench.models.logistic import (
+    LogisticMixture,
+    discretised_logistic_log_prob,
+    mixture_width,
+    scaled,
+)
 from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
 
 
 def small_pixelcnn(shape, seed=0, **options):
     torch.manual_seed(seed)
-    model = PixelCNN(shape, **{"filters": 4, "resnets": 1, "mixtures": 2, "scales": 2, **options}).double().eval()
+    model = (
+        PixelCNN(shape, **{"filters": 4, "resnets": 1, "mixtures": 2, "scales": 2, **options})
+        .double()
+        .eval()
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -25,26 +34,38 @@ def small_pixelcnn(shape, seed=0, **options):
 
 def everything(shape, bins):
     count = shape[0] * shape[1] * shape[2]
-    return torch.tensor(list(itertools.product(range(bins), repeat=count)), dtype=torch.uint8).reshape(-1, *shape)
+    return torch.tensor(
+        list(itertools.product(range(bins), repeat=count)), dtype=torch.uint8
+    ).reshape(-1, *shape)
 
 
-@pytest.mark.parametrize(("mean", "log_scale"), [(0.0, -1.0), (0.9, -6.5), (-3.0, 0.0), (0.2, 4.0), (0.0, -9.0)])
+@pytest.mark.parametrize(
+    ("mean", "log_scale"), [(0.0, -1.0), (0.9, -6.5), (-3.0, 0.0), (0.2, 4.0), (0.0, -9.0)]
+)
 def test_levels_sum_to_one(mean, log_scale):
     levels = scaled(torch.arange(256), 256, torch.float64)
-    log_prob = discretised_logistic_log_prob(levels, torch.tensor(mean), torch.tensor(log_scale).double(), 256)
+    log_prob = discretised_logistic_log_prob(
+        levels, torch.tensor(mean), torch.tensor(log_scale).double(), 256
+    )
     assert torch.exp(log_prob).sum().item() == pytest.approx(1, abs=1e-12)
     assert torch.isfinite(log_prob).all()
 
 
-@pytest.mark.parametrize(("shape", "bins"), [((1, 2, 2), 3), ((3, 1, 2), 2), ((3, 2, 1), 2), ((2, 2, 2), 2)])
+@pytest.mark.parametrize(
+    ("shape", "bins"), [((1, 2, 2), 3), ((3, 1, 2), 2), ((3, 2, 1), 2), ((2, 2, 2), 2)]
+)
 def test_images_sum_to_one(shape, bins):
     model = small_pixelcnn(shape, bins=bins, scales=1)
-    assert torch.exp(model.log_prob(everything(shape, bins))).sum().item() == pytest.approx(1, abs=1e-10)
+    assert torch.exp(model.log_prob(everything(shape, bins))).sum().item() == pytest.approx(
+        1, abs=1e-10
+    )
 
 
 def test_images_sum_to_one_across_scales():
     model = small_pixelcnn((1, 2, 4), bins=2, scales=2)
-    assert torch.exp(model.log_prob(everything((1, 2, 4), 2))).sum().item() == pytest.approx(1, abs=1e-10)
+    assert torch.exp(model.log_prob(everything((1, 2, 4), 2))).sum().item() == pytest.approx(
+        1, abs=1e-10
+    )
 
 
 @pytest.mark.parametrize("scales", [1, 2, 3])
@@ -77,7 +98,9 @@ def test_channels_follow_red_green_blue():
 def test_log_prob_is_the_sum_over_dimensions():
     model = small_pixelcnn((3, 4, 4))
     images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
-    assert torch.allclose(model.log_prob(images), model.log_prob_per_dim(images).flatten(1).sum(1), rtol=1e-12)
+    assert torch.allclose(
+        model.log_prob(images), model.log_prob_per_dim(images).flatten(1).sum(1), rtol=1e-12
+    )
     assert torch.allclose(model.loss(images), -model.log_prob(images), rtol=1e-12)
 
 
@@ -91,7 +114,9 @@ def test_the_mixture_s_joint_is_a_weighted_sum_of_products():
         for channel in range(3):
             mean = mixture.channel_mean(channel, x)[:, k]
             log_scale = mixture.log_scales[:, k, channel]
-            term = term * torch.exp(discretised_logistic_log_prob(x[:, channel], mean, log_scale, 256))
+            term = term * torch.exp(
+                discretised_logistic_log_prob(x[:, channel], mean, log_scale, 256)
+            )
         joint = joint + term
     assert torch.allclose(mixture.log_prob_per_dim(x).sum(1), torch.log(joint), rtol=1e-10)
 
@@ -99,7 +124,9 @@ def test_the_mixture_s_joint_is_a_weighted_sum_of_products():
 def test_samples_agree_with_the_density():
     model = small_pixelcnn((1, 2, 2), bins=2, scales=1)
     samples = model.sample(20_000, torch.Generator().manual_seed(0)).flatten(1).long()
-    frequency = torch.bincount((samples * torch.tensor([8, 4, 2, 1])).sum(1), minlength=16) / len(samples)
+    frequency = torch.bincount((samples * torch.tensor([8, 4, 2, 1])).sum(1), minlength=16) / len(
+        samples
+    )
     expected = torch.exp(model.log_prob(everything((1, 2, 2), 2)))
     assert torch.allclose(frequency.double(), expected, atol=0.015)
 
@@ -107,8 +134,12 @@ def test_samples_agree_with_the_density():
 def test_sampled_colours_agree_with_the_density():
     model = small_pixelcnn((3, 1, 1), bins=2, scales=1)
     samples = model.sample(20_000, torch.Generator().manual_seed(0)).flatten(1).long()
-    frequency = torch.bincount((samples * torch.tensor([4, 2, 1])).sum(1), minlength=8) / len(samples)
-    assert torch.allclose(frequency.double(), torch.exp(model.log_prob(everything((3, 1, 1), 2))), atol=0.015)
+    frequency = torch.bincount((samples * torch.tensor([4, 2, 1])).sum(1), minlength=8) / len(
+        samples
+    )
+    assert torch.allclose(
+        frequency.double(), torch.exp(model.log_prob(everything((3, 1, 1), 2))), atol=0.015
+    )
 
 
 def small_gated(shape, bins):

@@ -25,7 +25,10 @@ def suite(**changes):
 def test_scorers_share_passes():
     one = make_plan(suite())
     many = make_plan(
-        suite(scorers=["likelihood", "typicality", "input-complexity-png"], group_sizes={"typicality": [2, 5]})
+        suite(
+            scorers=["likelihood", "typicality", "input-complexity-png"],
+            group_sizes={"typicality": [2, 5]},
+        )
     )
     assert len(one.trials) == 1
     assert len(one.passes) == 2  # the model on each set
@@ -34,7 +37,9 @@ def test_scorers_share_passes():
 
 
 def test_passes_grow_with_sets_not_with_pairs():
-    plan = make_plan(suite(pairs=[Pair(in_dist="fashionmnist", ood=["mnist", "noise", "constant"])]))
+    plan = make_plan(
+        suite(pairs=[Pair(in_dist="fashionmnist", ood=["mnist", "noise", "constant"])])
+    )
     assert len(plan.passes) == 4
 
 
@@ -50,13 +55,20 @@ def test_skips_are_sentences():
     found = reasons(make_plan(suite(pairs=pairs)))
     assert found[0] == "no model of the suite 't' is trained on mnist"
     assert "kmnist/test is not on this machine; to get it: `oodbench data fetch kmnist`" in found[1]
-    assert found[2] == "fashionmnist/test[first 2000][20 drawn] holds the same images as the in-dist set"
+    assert (
+        found[2]
+        == "fashionmnist/test[first 2000][20 drawn] holds the same images as the in-dist set"
+    )
 
 
 def test_a_model_without_background_skips_the_ratio():
-    plan = make_plan(suite(models=["glow-fashionmnist-background"], scorers=["likelihood", "likelihood-ratio"]))
+    plan = make_plan(
+        suite(models=["glow-fashionmnist-background"], scorers=["likelihood", "likelihood-ratio"])
+    )
     assert len(plan.trials) == 1
-    assert reasons(plan) == ["glow-fashionmnist-background has no background model, which background_log_prob asks for"]
+    assert reasons(plan) == [
+        "glow-fashionmnist-background has no background model, which background_log_prob asks for"
+    ]
 
 
 def test_untrained_models_are_skipped_with_the_command(tmp_path):
@@ -78,7 +90,9 @@ def test_a_card_s_own_view_takes_the_place_of_the_rule(tmp_path):
     pairs = [Pair(in_dist="fashionmnist", ood=["mnist", "noise", "mnist@pad32"])]
     trials = make_plan(suite(models=[str(tmp_path / "xiao")], pairs=pairs)).trials
     drawn = "[first 2000][20 drawn]"
-    assert {trial.test.identifier for trial in trials} == {f"fashionmnist/test{drawn}@resize32-bilinear-aa"}
+    assert {trial.test.identifier for trial in trials} == {
+        f"fashionmnist/test{drawn}@resize32-bilinear-aa"
+    }
     assert [trial.ood.identifier for trial in trials] == [
         f"mnist/test{drawn}@resize32-bilinear-aa",
         "noise/test[20 drawn]",
@@ -89,8 +103,14 @@ def test_a_card_s_own_view_takes_the_place_of_the_rule(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models": ["glow-fashionmnst"]}, "no model is called 'glow-fashionmnst'; did you mean 'glow-fashionmnist'"),
-        ({"scorers": ["typicallity"]}, "no scorer is called 'typicallity'; did you mean 'typicality'"),
+        (
+            {"models": ["glow-fashionmnst"]},
+            "no model is called 'glow-fashionmnst'; did you mean 'glow-fashionmnist'",
+        ),
+        (
+            {"scorers": ["typicallity"]},
+            "no scorer is called 'typicallity'; did you mean 'typicality'",
+        ),
         ({"group_sizes": {"typical": [2]}}, "no scorer is called 'typical'"),
         (
             {"pairs": [Pair(in_dist="fashionmnist", ood=["minst"])]},
@@ -107,7 +127,9 @@ def test_only_restricts_and_is_checked():
     paper = load_suite("paper")
     plan = make_plan(paper, ["svhn", "likelihood"])
     of_cifar10 = {name for name in paper.models if describe(name).trained_on == "cifar10"}
-    assert {(trial.model.name, trial.scorer.name) for trial in plan.trials} == {(name, "likelihood") for name in of_cifar10}
+    assert {(trial.model.name, trial.scorer.name) for trial in plan.trials} == {
+        (name, "likelihood") for name in of_cifar10
+    }
     both = make_plan(paper, ["glow-cifar10", "likelihood", "pixel-mean"])
     assert {(trial.model.name, trial.scorer.name) for trial in both.trials} == {
         ("glow-cifar10", "likelihood"),
@@ -132,7 +154,15 @@ def test_shared_images_are_counted(tmp_path, home):
 
 
 def test_what_a_model_cannot_give_is_a_skip_with_a_sentence():
-    names = ["likelihood", "dose-kde", "vae-kl", "hvae-ratio-1", "msma-gmm", "likelihood-regret", "general-ratio"]
+    names = [
+        "likelihood",
+        "dose-kde",
+        "vae-kl",
+        "hvae-ratio-1",
+        "msma-gmm",
+        "likelihood-regret",
+        "general-ratio",
+    ]
     plan = make_plan(suite(models=["pixelcnn-fashionmnist"], scorers=names))
     assert [trial.scorer.name for trial in plan.trials] == ["likelihood"]
     assert reasons(plan) == [
@@ -148,7 +178,9 @@ def test_what_a_model_cannot_give_is_a_skip_with_a_sentence():
 def test_a_codec_that_is_not_installed_names_its_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     plan = make_plan(suite(scorers=["likelihood", "input-complexity-jxl"]))
-    assert reasons(plan) == ["code_length_jxl needs the package imagecodecs: `pip install 'oodbench[codecs]'`"]
+    assert reasons(plan) == [
+        "code_length_jxl needs the package imagecodecs: `pip install 'oodbench[codecs]'`"
+    ]
 
 
 def test_prepared_statistics_know_their_reference_images():

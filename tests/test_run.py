@@ -73,7 +73,9 @@ def without_measurement(folder: Path) -> list[dict]:
 def test_a_finished_run_measures_nothing_and_changes_no_byte(home, tmp_path, counted):
     rows = run_suite(suite(), Options(), tmp_path / "out")
     assert {row["status"] for row in rows} == {"ok"}
-    assert len(counted) == 9  # the model on in-dist, OOD and ref; background, PNG and moments on both test sets
+    assert (
+        len(counted) == 9
+    )  # the model on in-dist, OOD and ref; background, PNG and moments on both test sets
     before = snapshot(tmp_path / "out")
     run_suite(suite(), Options(), tmp_path / "out")
     assert len(counted) == 9
@@ -124,7 +126,9 @@ def test_seed_weights_and_pixels_are_misses(home, tmp_path, counted):
     tensors["top_prior"][0, 0] += 1e-4
     save_file(tensors, copy / "weights.safetensors")
     trained = json.loads((copy / "trained.json").read_text())
-    trained["weights_sha256"] = hashlib.sha256((copy / "weights.safetensors").read_bytes()).hexdigest()
+    trained["weights_sha256"] = hashlib.sha256(
+        (copy / "weights.safetensors").read_bytes()
+    ).hexdigest()
     (copy / "trained.json").write_text(json.dumps(trained))
     run_suite(suite(**only, models=[str(copy)]), Options(), tmp_path / "weight")
     assert len(counted) == 6
@@ -165,9 +169,22 @@ def test_an_interrupted_run_measures_only_the_rest(home, tmp_path, monkeypatch):
 
 
 def test_kill_9_in_a_pass_loses_nothing_but_the_shards_in_flight(home, tmp_path):
-    command = [sys.executable, "-m", "oodbench.cli", "run", "--suite", "quick", "--workers", "2", "--limit", "1500"]
+    command = [
+        sys.executable,
+        "-m",
+        "oodbench.cli",
+        "run",
+        "--suite",
+        "quick",
+        "--workers",
+        "2",
+        "--limit",
+        "1500",
+    ]
     environment = {**os.environ, "OODBENCH_HOME": str(home)}
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "out")], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], env=environment, stderr=subprocess.DEVNULL
+    )
     deadline = time.time() + 120
     while len(list((home / "columns").rglob("*.npz"))) < 3 and time.time() < deadline:
         time.sleep(0.02)
@@ -175,11 +192,15 @@ def test_kill_9_in_a_pass_loses_nothing_but_the_shards_in_flight(home, tmp_path)
     process.wait()
     time.sleep(1.5)  # orphaned workers notice and leave
     saved = {
-        path: path.stat().st_mtime_ns for path in (home / "columns").rglob("*.npz") if not path.name.startswith(".")
+        path: path.stat().st_mtime_ns
+        for path in (home / "columns").rglob("*.npz")
+        if not path.name.startswith(".")
     }
     assert saved
     assert not (tmp_path / "out" / "rows.jsonl").exists()
-    subprocess.run([*command, "--out", str(tmp_path / "out")], env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], env=environment, check=True, capture_output=True
+    )
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
     subprocess.run([*command, "--out", str(tmp_path / "whole")], env={**environment, "OODBENCH_HOME": str(tmp_path / "fresh")},
                    check=True, capture_output=True)  # fmt: skip
@@ -201,7 +222,9 @@ def test_one_broken_scorer_leaves_the_others(home, tmp_path, plugins):
     def boom(log_prob):
         raise ValueError("boom")
 
-    rows = run_suite(suite(scorers=["likelihood", "test-boom", "typicality"]), Options(), tmp_path / "out")
+    rows = run_suite(
+        suite(scorers=["likelihood", "test-boom", "typicality"]), Options(), tmp_path / "out"
+    )
     assert sorted(row["status"] for row in rows) == ["failed", "ok", "ok"]
     failed = next(row for row in rows if row["status"] == "failed")
     assert failed["reason"] == "test-boom failed: ValueError: boom"
@@ -221,9 +244,14 @@ class Partial(UniformModel):
 
 def test_non_finite_log_probabilities_are_counted_and_never_replaced(home, tmp_path, plugins):
     register_model("test-partial")(Partial)
-    rows = run_suite(suite(models=["test-partial"], scorers=["likelihood"]), Options(), tmp_path / "out")
+    rows = run_suite(
+        suite(models=["test-partial"], scorers=["likelihood"]), Options(), tmp_path / "out"
+    )
     assert rows[0]["status"] == "failed"
-    assert "values of log_prob on mnist/test[first 2000][30 drawn] are NaN or infinite" in rows[0]["reason"]
+    assert (
+        "values of log_prob on mnist/test[first 2000][30 drawn] are NaN or infinite"
+        in rows[0]["reason"]
+    )
     assert "auroc" not in rows[0]
     assert "not finite" in (tmp_path / "out" / "fashionmnist.md").read_text()
 
@@ -239,8 +267,14 @@ def test_a_model_that_raises_fails_its_trials_alone(home, tmp_path, plugins):
     register_model("test-raising")(Raising)
     models = ["test-raising", "glow-fashionmnist"]
     rows = run_suite(suite(models=models, scorers=["likelihood"]), Options(), tmp_path / "out")
-    assert {row["model"]: row["status"] for row in rows} == {"test-raising": "failed", "glow-fashionmnist": "ok"}
-    assert next(row["reason"] for row in rows if "reason" in row) == "density of test-raising failed: RuntimeError: out of memory"
+    assert {row["model"]: row["status"] for row in rows} == {
+        "test-raising": "failed",
+        "glow-fashionmnist": "ok",
+    }
+    assert (
+        next(row["reason"] for row in rows if "reason" in row)
+        == "density of test-raising failed: RuntimeError: out of memory"
+    )
 
 
 def test_only_keeps_the_other_rows(home, tmp_path, counted):
@@ -277,7 +311,9 @@ def test_a_script_needs_no_guard_and_may_register_in_place(home, tmp_path):
         "pairs: [{in_dist: fashionmnist, ood: [mnist]}]\nscorers: [likelihood, pixel-mean, from-a-script]\n"
     )
     environment = {**os.environ, "OODBENCH_HOME": str(home)}
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("from-a-script") == 1
     found = ast.literal_eval(done.stdout)
@@ -289,7 +325,9 @@ def test_workers_know_everything_built_in():
         "import oodbench.runner\nfrom oodbench.registry import models, scorers, statistics\n"
         "print(len(scorers) > 0, [*scorers.local, *statistics.local, *models.local])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "True []\n"
 
 

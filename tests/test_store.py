@@ -47,14 +47,18 @@ def test_a_damaged_shard_counts_as_not_here(home, caplog, damage):
     content = bytearray(store.path("ab12").read_bytes())
     if damage == "flip":
         content[200] ^= 1
-    store.path("ab12").write_bytes({"flip": content, "truncate": content[:300], "replace": b"<html>"}[damage])
+    store.path("ab12").write_bytes(
+        {"flip": content, "truncate": content[:300], "replace": b"<html>"}[damage]
+    )
     assert store.get("ab12") is None
     assert "damaged" in caplog.text
     assert "ab12" not in store
 
 
 def test_keys_are_content():
-    assert key_of("density:1", ["weights", 0], "images") == key_of("density:1", ["weights", 0], "images")
+    assert key_of("density:1", ["weights", 0], "images") == key_of(
+        "density:1", ["weights", 0], "images"
+    )
     assert len({key_of("density:1", [w, s], i) for w in "ab" for s in (0, 1) for i in "cd"}) == 8
 
 
@@ -96,7 +100,10 @@ def test_rows_are_sorted_lines_and_come_back(tmp_path):
         ("[1, 2]", "rows.jsonl:1 is not a row .it is no object"),
         ("null", "rows.jsonl:1 is not a row"),
         ('{"key": "a"}', "rows.jsonl:1 is not a row .it is no object with a schema"),
-        ('{"schema": 3, "key": "a", "auroc": 0.999}', "rows.jsonl:1 is not what was written: its values_sha256"),
+        (
+            '{"schema": 3, "key": "a", "auroc": 0.999}',
+            "rows.jsonl:1 is not what was written: its values_sha256",
+        ),
     ],
 )
 def test_foreign_rows_are_refused(tmp_path, line, message):
@@ -124,7 +131,9 @@ def test_every_bit_of_a_sealed_file_is_proved(tmp_path):
 
 
 def test_a_row_proves_itself():
-    row = sealed_row({"schema": 3, "key": "k", "auroc": 0.1 + 0.2, "cost": {"a": 1.5}, "provenance": {}})
+    row = sealed_row(
+        {"schema": 3, "key": "k", "auroc": 0.1 + 0.2, "cost": {"a": 1.5}, "provenance": {}}
+    )
     assert faults(row) is None
     assert "values_sha256" in str(faults(row | {"auroc": 0.999}))
     assert "measured_sha256" in str(faults(row | {"cost": {"a": 1.4}}))

@@ -15,7 +15,11 @@ from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
 
 def small_vae(decoder, bins=2, shape=(1, 4, 4), **options):
     torch.manual_seed(1)
-    vae = rosca_vae(shape, **{"latent": 1, "width": 2, "decoder": decoder, "bins": bins, **options}).double().eval()
+    vae = (
+        rosca_vae(shape, **{"latent": 1, "width": 2, "decoder": decoder, "bins": bins, **options})
+        .double()
+        .eval()
+    )
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter.mul_(2.0)
@@ -29,7 +33,9 @@ def exact(vae, images):
     log_prior = -0.5 * grid**2 - 0.5 * math.log(2 * math.pi) + math.log(grid[1] - grid[0])
     found = []
     for image in x:
-        log_joint = vae.log_likelihood(image.expand(len(grid), *image.shape), grid[:, None]) + log_prior
+        log_joint = (
+            vae.log_likelihood(image.expand(len(grid), *image.shape), grid[:, None]) + log_prior
+        )
         found.append(torch.logsumexp(log_joint, 0))
     return torch.stack(found)
 

@@ -56,7 +56,9 @@ def grid(material: Material) -> Result:
 def data(material: Material) -> Result:
     """Histograms of each pixel's mean or variance over the images of each set."""
     quantity = material.options["quantity"]
-    return curves.histograms({one.identifier: curves.pixel_moments(one.images())[quantity] for one in material.sets}), {}
+    return curves.histograms(
+        {one.identifier: curves.pixel_moments(one.images())[quantity] for one in material.sets}
+    ), {}
 
 
 def _median_bits(log_prob: np.ndarray, one: SetValue) -> float | None:

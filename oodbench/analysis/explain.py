@@ -31,7 +31,9 @@ def explain(reference: str, in_dist: str, ood: str, limit: int = 500, probes: in
     model = load_model(reference)
     sets = [load_images(name, like=model).drawn(limit) for name in (in_dist, ood)]
     found = expand(model, sets[0].images, sets[1].images, probes)
-    of_in, of_ood = (Expected.of_mean(measure(model, images, "log_prob")["log_prob"]) for images in sets)
+    of_in, of_ood = (
+        Expected.of_mean(measure(model, images, "log_prob")["log_prob"]) for images in sets
+    )
     return "\n".join(_lines(describe(reference).name, sets, of_ood - of_in, found))
 
 

@@ -42,7 +42,9 @@ class SetValue:
         """The pixels, uint8 ``(N, C, H, W)``; other ones than the plan's are refused."""
         found = open_images(self.ref)
         if not self.draw and found.sha256 != self.sha256:
-            raise ChangedError(f"the images of {self.identifier} changed since the plan was made; run again")
+            raise ChangedError(
+                f"the images of {self.identifier} changed since the plan was made; run again"
+            )
         return found.images
 
     def without_columns(self) -> SetValue:
@@ -65,7 +67,10 @@ class Material:
 
     def what(self) -> list[Any]:
         """Everything that the result depends on, JSON-able."""
-        sets = [[one.role, one.identifier, one.sha256, one.in_random_order, one.keys] for one in self.sets]
+        sets = [
+            [one.role, one.identifier, one.sha256, one.in_random_order, one.keys]
+            for one in self.sets
+        ]
         return [sets, dict(self.options)]
 
     def of(self, role: str) -> SetValue:

@@ -42,7 +42,10 @@ def graying(material: Material) -> Result:
     curve = {100: whole.columns()["log_prob"][material.options["rows"]]}
     curve |= {int(one.role): one.columns()["log_prob"] for one in factors}
     of_test = test.columns()["log_prob"][material.options["test_rows"]]
-    bits = {percent: summary(bits_per_dim(column, (whole.dimensions,))) for percent, column in sorted(curve.items())}
+    bits = {
+        percent: summary(bits_per_dim(column, (whole.dimensions,)))
+        for percent, column in sorted(curve.items())
+    }
     return {
         "curve": [[percent, *(found or [])] for percent, found in bits.items()],
         "in_dist_bits_per_dim": summary(bits_per_dim(of_test, (test.dimensions,))),

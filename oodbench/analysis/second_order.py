@@ -87,25 +87,39 @@ def curvature(model: MultiscaleFlow, points: Tensor, left: Tensor, right: Tensor
     return torch.cat(found).numpy()
 
 
-def whole_moments_term(model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor) -> Expected:
+def whole_moments_term(
+    model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor
+) -> Expected:
     """``½ Tr[H·(S_ood − S_in)]``: centred images are themselves the probes, since ``E[vᵀHv] = Tr[H·E[vvᵀ]]``."""
     of_ood, of_in = (
-        Expected.of_mean(curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre) / 2)
+        Expected.of_mean(
+            curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre) / 2
+        )
         for y in (ood, in_dist)
     )
     return of_ood - of_in
 
 
 def diagonal_term(
-    model: MultiscaleFlow, centre: Tensor, variances: Tensor, probes: int, generator: torch.Generator
+    model: MultiscaleFlow,
+    centre: Tensor,
+    variances: Tensor,
+    probes: int,
+    generator: torch.Generator,
 ) -> Expected:
     """``½ Tr[H·diag(variances)]`` by Hutchinson's estimator with Rademacher probes at ``centre``."""
-    signs = torch.randint(0, 2, (probes, *variances.shape), generator=generator).to(variances) * 2 - 1
+    signs = (
+        torch.randint(0, 2, (probes, *variances.shape), generator=generator).to(variances) * 2 - 1
+    )
     right = variances.abs().sqrt() * signs
-    return Expected.of_mean(curvature(model, centre.expand_as(right), variances.sign() * right, right) / 2)
+    return Expected.of_mean(
+        curvature(model, centre.expand_as(right), variances.sign() * right, right) / 2
+    )
 
 
-def expand(model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, seed: int = 0) -> Expansion:
+def expand(
+    model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, seed: int = 0
+) -> Expansion:
     """The expansion for a flow and two sets of uint8 images.
 
     Parameters
@@ -120,7 +134,9 @@ def expand(model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, 
     ModelError : a model without a differentiable continuous density
     """
     if not isinstance(model, MultiscaleFlow):
-        raise ModelError(f"the expansion needs a flow with a differentiable density; {type(model).__name__} has none")
+        raise ModelError(
+            f"the expansion needs a flow with a differentiable density; {type(model).__name__} has none"
+        )
     model = copy.deepcopy(model).double()
     y_in, y_ood = scaled_pixels(model, in_dist), scaled_pixels(model, ood)
     centre = y_in.mean(0)

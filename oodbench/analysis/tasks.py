@@ -116,7 +116,10 @@ def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
     for trial in plan.trials:
         pairs.setdefault((trial.model, trial.test, trial.ood), trial)
     for (model, test, ood), trial in pairs.items():
-        sets = [_set("test", test, trial.density["test"].keys), _set("ood", ood, trial.density["ood"].keys)]
+        sets = [
+            _set("test", test, trial.density["test"].keys),
+            _set("ood", ood, trial.density["ood"].keys),
+        ]
         head = _curve_head("likelihoods", model, test, plan) | {"ood": ood.identifier}
         yield _task("likelihoods", head, Material(sets))
 
@@ -210,7 +213,10 @@ def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
 
 
 def _grid(plan: Plan, subject: Subject, one: SetValue, n: int) -> AnalysisTask:
-    head = _curve_head("grid", subject.model, subject.test, plan) | {"set": one.identifier, "role": one.role}
+    head = _curve_head("grid", subject.model, subject.test, plan) | {
+        "set": one.identifier,
+        "role": one.role,
+    }
     path = f"grids/{key_of(head, one.sha256, n)[:24]}.png"
     shown = min(n, one.n)
     options = {"file": path, "n": shown}
@@ -244,7 +250,11 @@ def _head(kind: str, plan: Plan, subject: Subject, role: str, images: Images) ->
         "n": images.n,
         "dimensions": images.dimensions,
         "seed": plan.suite.seed,
-        "inputs": {"model": model.identity, "images": images.sha256, "in_dist": subject.test.sha256},
+        "inputs": {
+            "model": model.identity,
+            "images": images.sha256,
+            "in_dist": subject.test.sha256,
+        },
     }
 
 
@@ -278,6 +288,6 @@ def _task(
 ) -> AnalysisTask:
     key = key_of(SCHEMA, analysis_digest(), head, material.what())
     local = bool(model and model.here and kind == "second-order")
-    return AnalysisTask(kind, key, {"schema": SCHEMA, "key": key, **head}, material, local, tuple(files))
-
-
+    return AnalysisTask(
+        kind, key, {"schema": SCHEMA, "key": key, **head}, material, local, tuple(files)
+    )

@@ -20,7 +20,9 @@ def delong_covariance(scores: Sequence[Scores]) -> np.ndarray:
     ``cov(V₁₀)/m + cov(V₀₁)/n`` over the placements of each image among the other class. DeLong, DeLong, Clarke-Pearson,
     Biometrics 1988.
     """
-    of_ood, of_in = (np.stack(one) for one in zip(*(placements(*one) for one in scores), strict=True))
+    of_ood, of_in = (
+        np.stack(one) for one in zip(*(placements(*one) for one in scores), strict=True)
+    )
     return np.atleast_2d(np.cov(of_ood) / of_ood.shape[1] + np.cov(of_in) / of_in.shape[1])
 
 
@@ -45,7 +47,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number, so that the level bounds the probability of any false rejection. Holm, 1979."""
     order = np.argsort(p_values, kind="stable")
     n = len(order)
-    raised = np.minimum(np.maximum.accumulate([(n - k) * p_values[i] for k, i in enumerate(order)]), 1.0)
+    raised = np.minimum(
+        np.maximum.accumulate([(n - k) * p_values[i] for k, i in enumerate(order)]), 1.0
+    )
     found = np.empty(n)
     found[order] = raised
     return found.tolist()

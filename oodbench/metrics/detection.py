@@ -38,14 +38,25 @@ def detection_metrics(
     found = {"auroc": auroc(scores_in, scores_ood)}
     if min(len(scores_in), len(scores_ood)) < 2:
         replicates = 0
-    resampled = [_curve_metrics(replicate) for replicate in bootstrap_counts(scores_in, scores_ood, replicates, seed)]
+    resampled = [
+        _curve_metrics(replicate)
+        for replicate in bootstrap_counts(scores_in, scores_ood, replicates, seed)
+    ]
     for name, value in _curve_metrics(whole).items():
         samples = [replicate[name] for replicate in resampled]
-        low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if samples else (np.nan, np.nan)
+        low, high = (
+            np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+            if samples
+            else (np.nan, np.nan)
+        )
         found[name] = Estimate(value, float(low), float(high))
     return found
 
 
 def _curve_metrics(curve: Counts) -> dict[str, float]:
     both = {"ood": curve, "in": curve.swapped()}
-    return {f"{name}_{positive}": metric(c) for positive, c in both.items() for name, metric in CURVE_METRICS.items()}
+    return {
+        f"{name}_{positive}": metric(c)
+        for positive, c in both.items()
+        for name, metric in CURVE_METRICS.items()
+    }

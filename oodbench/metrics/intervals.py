@@ -41,7 +41,9 @@ def placements(scores_in: np.ndarray, scores_ood: np.ndarray) -> tuple[np.ndarra
 
     def below(of: np.ndarray, among: np.ndarray) -> np.ndarray:
         order = np.sort(among)
-        return (np.searchsorted(order, of, "left") + np.searchsorted(order, of, "right")) / (2 * len(among))
+        return (np.searchsorted(order, of, "left") + np.searchsorted(order, of, "right")) / (
+            2 * len(among)
+        )
 
     return below(scores_ood, scores_in), below(scores_in, scores_ood)
 
@@ -55,7 +57,9 @@ def delong_variance(scores_in: np.ndarray, scores_ood: np.ndarray) -> float:
     return float(of_ood.var(ddof=1) / len(of_ood) + of_in.var(ddof=1) / len(of_in))
 
 
-def auroc(scores_in: np.ndarray, scores_ood: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
+def auroc(
+    scores_in: np.ndarray, scores_ood: np.ndarray, confidence: float = CONFIDENCE
+) -> Estimate:
     """AUROC with DeLong's interval on the logit scale.
 
     ``logit A ± z·√var/(A·(1 − A))`` keeps its coverage near 0 and 1, where the plain interval loses it. At exactly 0 or 1
@@ -75,7 +79,9 @@ def auroc(scores_in: np.ndarray, scores_ood: np.ndarray, confidence: float = CON
     return Estimate(value, float(low), float(high))
 
 
-def bootstrap_counts(scores_in: np.ndarray, scores_ood: np.ndarray, replicates: int, seed: int) -> Iterator[Counts]:
+def bootstrap_counts(
+    scores_in: np.ndarray, scores_ood: np.ndarray, replicates: int, seed: int
+) -> Iterator[Counts]:
     """Counts of stratified bootstrap replicates: each class resampled by itself.
 
     One sort for all: a replicate is a reweighting of the distinct thresholds. The legacy generator is used for its

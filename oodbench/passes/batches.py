@@ -19,7 +19,9 @@ PREPARING = 200
 """Reference images that a pass is prepared on: the last ones, which a suite's limit leaves to it alone."""
 
 
-def run_pass(entry: Pass, model: DensityModel, images: np.ndarray, prepared: Sequence[Any] = ()) -> dict[str, np.ndarray]:
+def run_pass(
+    entry: Pass, model: DensityModel, images: np.ndarray, prepared: Sequence[Any] = ()
+) -> dict[str, np.ndarray]:
     """Run a model's pass over uint8 images in batches; ``prepared`` holds what :func:`prepare` returned."""
     import torch
 
@@ -45,10 +47,14 @@ def prepare(entry: Pass, model: DensityModel, reference: np.ndarray | None) -> t
     if entry.prepare is None:
         return ()
     if reference is None:
-        raise ScorerError(f"the pass {entry.name!r} is prepared on in-dist reference images; give `reference`")
+        raise ScorerError(
+            f"the pass {entry.name!r} is prepared on in-dist reference images; give `reference`"
+        )
     import torch
 
-    return (entry.prepare(model, torch.from_numpy(np.array(reference[-PREPARING:])).to(_device(model))),)
+    return (
+        entry.prepare(model, torch.from_numpy(np.array(reference[-PREPARING:])).to(_device(model))),
+    )
 
 
 def _device(model: DensityModel) -> Any:
@@ -69,7 +75,9 @@ def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.nda
     return column.astype(np.float64)
 
 
-def measure(model: DensityModel | None, images: ImageSet, *names: str, reference: ImageSet | None = None) -> Columns:
+def measure(
+    model: DensityModel | None, images: ImageSet, *names: str, reference: ImageSet | None = None
+) -> Columns:
     """Measure statistics of an image set in this process, without the cache: for notebooks and tests.
 
     Parameters
@@ -106,7 +114,9 @@ def measure(model: DensityModel | None, images: ImageSet, *names: str, reference
         else:
             prepared = prepare(entry, model, None if reference is None else reference.images)
             columns = run_pass(entry, model, images.images, prepared)
-        found.update({key: as_column(entry, key, values, images.images) for key, values in columns.items()})
+        found.update(
+            {key: as_column(entry, key, values, images.images) for key, values in columns.items()}
+        )
         if name not in found:
             raise ScorerError(
                 f"{type(model).__name__} gives no {name!r}: it lacks the method that the pass {entry.name!r} asks for"

@@ -82,7 +82,9 @@ class Queue:
             if isinstance(result, Failure):
                 if other in self._missing:
                     del self._missing[other]
-                    failure = replace(result, message=f"{job.label} failed: {result.sentence}", ours=True)
+                    failure = replace(
+                        result, message=f"{job.label} failed: {result.sentence}", ours=True
+                    )
                     yield other, failure
                     yield from self._released(other, failure)
             elif other in self._missing:

@@ -120,7 +120,9 @@ class ShardTask:
         began = time.perf_counter(), time.process_time()
         entry = statistics[self.statistic]
         if entry.identity != self.identity:
-            raise ChangedError(f"the statistic {self.statistic} is another here than in the plan; was its file edited?")
+            raise ChangedError(
+                f"the statistic {self.statistic} is another here than in the plan; was its file edited?"
+            )
         columns = self._measured(entry, images)
         checked = {name: as_column(entry, name, values, images) for name, values in columns.items()}
         seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
@@ -136,7 +138,9 @@ class ShardTask:
     def _images(self) -> np.ndarray:
         images = open_images(self.images).images[self.start : self.start + SHARD]
         if not self.drawn and content_hash(images) != self.pixels:
-            raise ChangedError(f"the images of {self.images_name} changed since the plan was made; run again")
+            raise ChangedError(
+                f"the images of {self.images_name} changed since the plan was made; run again"
+            )
         return images
 
     def _model(self) -> DensityModel:
@@ -165,7 +169,11 @@ class ShardTask:
             return made
         import torch
 
-        of_model = {"model": self.model_name, "model_identity": self.model_identity, "seed": self.seed}
+        of_model = {
+            "model": self.model_name,
+            "model_identity": self.model_identity,
+            "seed": self.seed,
+        }
         batches = {"batch_size": batch_size_of(self._model()), "threads": torch.get_num_threads()}
         return made | of_model | batches | {"torch": torch.__version__}
 

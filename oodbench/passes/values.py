@@ -155,7 +155,13 @@ def shard_starts(n: int) -> range:
 
 
 def shard_keys(
-    identity: str, model: Model | None, images: Images, *, seed: int, device: str, prepared_on: Images | None
+    identity: str,
+    model: Model | None,
+    images: Images,
+    *,
+    seed: int,
+    device: str,
+    prepared_on: Images | None,
 ) -> tuple[str, ...]:
     """A key for each shard, made of content: what computes, weights, noise seed, kind of device, and pixels."""
     who = [model.identity, seed, device.split(":")[0]] if model else []

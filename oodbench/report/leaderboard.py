@@ -89,7 +89,9 @@ def foreign_files(folder: Path) -> list[Path]:
         return sorted(
             path
             for path in folder.iterdir()
-            if not path.name.startswith(".") and path.name not in OURS and not path.name.endswith(".damaged.jsonl")
+            if not path.name.startswith(".")
+            and path.name not in OURS
+            and not path.name.endswith(".damaged.jsonl")
         )
     rows, _ = read_lines(folder / ROWS)  # damaged lines are the run's to make again
     return _foreign(folder, _page_names(Results(folder, rows)))

@@ -27,7 +27,9 @@ def input_complexity_webp(log_prob: np.ndarray, code_length_webp: np.ndarray) ->
     return -log_prob - code_length_webp
 
 
-@register_scorer("input-complexity-jxl", cite=f"{SERRA}; JPEG XL in place of FLIF, which it succeeds")
+@register_scorer(
+    "input-complexity-jxl", cite=f"{SERRA}; JPEG XL in place of FLIF, which it succeeds"
+)
 def input_complexity_jxl(log_prob: np.ndarray, code_length_jxl: np.ndarray) -> np.ndarray:
     """Nats that the model spends beyond lossless JPEG XL, ``−log p(x) − L(x)``."""
     return -log_prob - code_length_jxl
@@ -35,7 +37,10 @@ def input_complexity_jxl(log_prob: np.ndarray, code_length_jxl: np.ndarray) -> n
 
 @register_scorer("input-complexity-min", cite=f"{SERRA}; with WebP in place of FLIF")
 def input_complexity_min(
-    log_prob: np.ndarray, code_length_png: np.ndarray, code_length_jp2: np.ndarray, code_length_webp: np.ndarray
+    log_prob: np.ndarray,
+    code_length_png: np.ndarray,
+    code_length_jp2: np.ndarray,
+    code_length_webp: np.ndarray,
 ) -> np.ndarray:
     """Nats that the model spends beyond the shortest of PNG, JPEG 2000 and WebP, ``−log p(x) − min L(x)``."""
     return -log_prob - np.minimum(np.minimum(code_length_png, code_length_jp2), code_length_webp)

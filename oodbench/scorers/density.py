@@ -7,13 +7,18 @@ import numpy as np
 from oodbench.registry import register_scorer
 
 
-@register_scorer("likelihood", cite="Bishop, IEE Proc. 1994; Nalisnick et al., ICLR 2019, arXiv:1810.09136")
+@register_scorer(
+    "likelihood", cite="Bishop, IEE Proc. 1994; Nalisnick et al., ICLR 2019, arXiv:1810.09136"
+)
 def likelihood(log_prob: np.ndarray) -> np.ndarray:
     """Negative log-likelihood, ``−log p(x)``, in nats."""
     return -log_prob
 
 
-@register_scorer("likelihood-two-sided", cite="as in the code of Wang et al. (thu-ml/ood-dgm), there about test images")
+@register_scorer(
+    "likelihood-two-sided",
+    cite="as in the code of Wang et al. (thu-ml/ood-dgm), there about test images",
+)
 class TwoSidedLikelihood:
     """Distance of ``log p(x)`` from its median over reference images, in nats."""
 
@@ -39,7 +44,9 @@ class Typicality:
         return np.abs(-log_prob - entropy)
 
 
-@register_scorer("last-scale-likelihood", cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848")
+@register_scorer(
+    "last-scale-likelihood", cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848"
+)
 def last_scale(last_scale_log_prob: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of a multi-scale flow's last scale, ``−[log p(z_L) + its share of log|det|]``, in nats."""
     return -last_scale_log_prob

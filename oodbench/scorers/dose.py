@@ -30,7 +30,9 @@ class KernelSum:
     def score(self, table: np.ndarray) -> np.ndarray:
         """``−Σ_j log p_KDE,j(T_j(x))``, up to a constant."""
         columns = self.standard(table).T
-        logs = [kde.log_density(column) for kde, column in zip(self.estimates, columns, strict=True)]
+        logs = [
+            kde.log_density(column) for kde, column in zip(self.estimates, columns, strict=True)
+        ]
         return -np.sum(logs, 0)
 
 
@@ -46,7 +48,9 @@ class OneClass:
         from sklearn.svm import OneClassSVM
 
         standard = Standard.of(reference)
-        return cls(standard, OneClassSVM(kernel="rbf", gamma="scale", nu=0.1).fit(standard(reference)))
+        return cls(
+            standard, OneClassSVM(kernel="rbf", gamma="scale", nu=0.1).fit(standard(reference))
+        )
 
     def score(self, table: np.ndarray) -> np.ndarray:
         """Negative signed distance to the machine's boundary."""
@@ -64,7 +68,9 @@ class OfFlow:
     def fit(self, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray) -> Estimate:
         return self.estimate.of(np.stack([log_prob, log_prob_z, log_det], 1))
 
-    def score(self, state: Estimate, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray) -> np.ndarray:
+    def score(
+        self, state: Estimate, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray
+    ) -> np.ndarray:
         return state.score(np.stack([log_prob, log_prob_z, log_det], 1))
 
 

@@ -81,7 +81,9 @@ class Mixture:
         standard = Standard.of(reference)
         grid = {"n_components": list(sizes), "covariance_type": list(kinds)}
         plain = GaussianMixture(reg_covar=1e-4, max_iter=200, random_state=0)
-        return cls(standard, GridSearchCV(plain, grid, cv=5).fit(standard(reference)).best_estimator_)
+        return cls(
+            standard, GridSearchCV(plain, grid, cv=5).fit(standard(reference)).best_estimator_
+        )
 
     def negative_log_density(self, columns: np.ndarray) -> np.ndarray:
         """``−log p`` of each row."""

@@ -21,7 +21,9 @@ def general_ratio(log_prob: np.ndarray, general_log_prob: np.ndarray) -> np.ndar
     return general_log_prob - log_prob
 
 
-@register_scorer("ensemble-likelihood", cite="Nalisnick et al., ICLR 2019, arXiv:1810.09136, appendix")
+@register_scorer(
+    "ensemble-likelihood", cite="Nalisnick et al., ICLR 2019, arXiv:1810.09136, appendix"
+)
 def ensemble_likelihood(ensemble_log_prob: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of the mixture of an ensemble's K members, ``−log (1/K) Σ_k p_k(x)``, in nats."""
     largest = ensemble_log_prob.max(1)

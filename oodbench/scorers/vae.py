@@ -21,7 +21,9 @@ def divergence(kl: np.ndarray) -> np.ndarray:
     return kl
 
 
-@register_scorer("vae-reconstruction", cite="a term of the ELBO, Kingma & Welling, ICLR 2014, arXiv:1312.6114")
+@register_scorer(
+    "vae-reconstruction", cite="a term of the ELBO, Kingma & Welling, ICLR 2014, arXiv:1312.6114"
+)
 def distortion(reconstruction: np.ndarray) -> np.ndarray:
     """Reconstruction error, ``−E_q log p(x|z)``, in nats."""
     return -reconstruction

@@ -66,7 +66,11 @@ class ComparisonTask:
 def compared(found: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Sequence[str]) -> Row:
     """What a comparison's row holds, of scorer → its scores of in-dist and of OOD images."""
     covariance = delong_covariance(list(found.values()))
-    dual = oracle_dual_threshold(*(found[name] for name in DUAL)) if set(DUAL) <= found.keys() else None
+    dual = (
+        oracle_dual_threshold(*(found[name] for name in DUAL))
+        if set(DUAL) <= found.keys()
+        else None
+    )
     return {
         "status": "ok",
         "scorers": list(found),
@@ -78,7 +82,9 @@ def compared(found: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Sequ
     }
 
 
-def _correlations(found: Mapping[str, tuple[np.ndarray, np.ndarray]], baseline: str) -> list[float | None]:
+def _correlations(
+    found: Mapping[str, tuple[np.ndarray, np.ndarray]], baseline: str
+) -> list[float | None]:
     values = [rank_correlation(scores, found[baseline]) for scores in found.values()]
     return [None if np.isnan(value) else value for value in values]
 
@@ -89,7 +95,11 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
     for row in sorted(rows, key=lambda row: row.get("scorer", "")):
         if _can_be_compared(row):
             inputs = row["inputs"]
-            shared = [row[name] for name in SHARED], inputs["images"]["in_dist"], inputs["images"]["ood"]
+            shared = (
+                [row[name] for name in SHARED],
+                inputs["images"]["in_dist"],
+                inputs["images"]["ood"],
+            )
             found.setdefault(key_of(*shared), []).append(row)
     return [_task(own, folder) for own in found.values() if len(own) > 1]
 

@@ -27,7 +27,9 @@ def _fault(folder: Path, row: Row) -> str | None:
         found = detection_metrics(*read_scores(folder, row), replicates=0)
     except StoreError as error:
         return str(error)
-    wrong = [name for name, one in found.items() if not math.isclose(one.value, row[name], abs_tol=CLOSE)]
+    wrong = [
+        name for name, one in found.items() if not math.isclose(one.value, row[name], abs_tol=CLOSE)
+    ]
     if not wrong:
         return None
     name = wrong[0]

@@ -129,4 +129,6 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise StoreError(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from error
+        raise StoreError(
+            f"cannot write into {folder}: {error.strerror}; name another folder with --out"
+        ) from error

@@ -68,7 +68,9 @@ class TrialTask:
     @property
     def after(self) -> frozenset[str]:
         """The shards that have to be measured before."""
-        read = [keys for needs in self.reads.values() for passes in needs.values() for keys in passes]
+        read = [
+            keys for needs in self.reads.values() for passes in needs.values() for keys in passes
+        ]
         return frozenset(key for keys in (*read, *self.density.values()) for key in keys)
 
     @property
@@ -92,7 +94,9 @@ class TrialTask:
         name = self.head["scorer"]
         scorer = scorers[name]
         if scorer.identity != self.scorer_identity:
-            raise ChangedError(f"the scorer {name} is another here than in the plan; was its file edited?")
+            raise ChangedError(
+                f"the scorer {name} is another here than in the plan; was its file edited?"
+            )
         measured = _Reader(self)
         row = self.head | measured.of_model() | measured.of_machine()
         try:
@@ -105,11 +109,15 @@ class TrialTask:
             raise
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a plugin may raise anything, or call sys.exit; the other trials stand
+        except (
+            BaseException
+        ) as error:  # a plugin may raise anything, or call sys.exit; the other trials stand
             reason = f"{name} failed: {Failure.of(error).sentence}"
             return Judged(row | {"status": "failed", "reason": reason})
 
-    def _judged(self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]) -> Judged:
+    def _judged(
+        self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]
+    ) -> Judged:
         score = scorer.fitted(columns.get("ref", {}))
         scores = {side: self._scores(score, columns[role]) for side, role in SIDES.items()}
         found = detection_metrics(scores["in"], scores["ood"], row["bootstrap"], row["seed"])
@@ -137,17 +145,25 @@ class TrialTask:
         shared = ("schema", "key", "status", *pair, "scorer", "baseline")
         about = {name: row[name] for name in shared}
         auroc = area_under_roc(scores["in"], scores["ood"])
-        return about | {"kind": "roc", "status": "ok", "auroc": auroc} | roc(scores["in"], scores["ood"])
+        return (
+            about
+            | {"kind": "roc", "status": "ok", "auroc": auroc}
+            | roc(scores["in"], scores["ood"])
+        )
 
     def _scores(self, score: Score, columns: dict[str, np.ndarray]) -> np.ndarray:
         grouped = group_means(columns, self.head["group_size"], self.head["seed"])
         found = score(grouped)
         n = len(next(iter(grouped.values())))
         if found.shape != (n,):
-            raise OodbenchError(f"it returned shape {found.shape} for {n} images or groups; one score each is needed")
+            raise OodbenchError(
+                f"it returned shape {found.shape} for {n} images or groups; one score each is needed"
+            )
         return found
 
-    def _rejection_threshold(self, scorer: Scorer, reference: dict[str, np.ndarray], score: Score) -> float:
+    def _rejection_threshold(
+        self, scorer: Scorer, reference: dict[str, np.ndarray], score: Score
+    ) -> float:
         needed = {name: reference[name] for name in scorer.needs}
         return rejection_threshold(needed, score, self.head["group_size"], self.head["seed"])
 
@@ -201,8 +217,13 @@ class _Reader:
 
     def of_model(self) -> Row:
         """What a row says of the model on both sets, and of images that they share."""
-        density = {role: self.measured(keys).columns["log_prob"] for role, keys in self.task.density.items()}
-        bits = {role: mean_bits_per_dim(found, self.task.dimensions) for role, found in density.items()}
+        density = {
+            role: self.measured(keys).columns["log_prob"]
+            for role, keys in self.task.density.items()
+        }
+        bits = {
+            role: mean_bits_per_dim(found, self.task.dimensions) for role, found in density.items()
+        }
         (test, test_hash), (ood, ood_hash) = self.task.sets["test"], self.task.sets["ood"]
         return {
             "in_dist_bits_per_dim": bits["test"],
@@ -251,7 +272,9 @@ def group_means(columns: dict[str, np.ndarray], size: int, seed: int) -> dict[st
     return {name: column[order].mean(1) for name, column in columns.items()}
 
 
-def rejection_threshold(reference: dict[str, np.ndarray], score: Score, size: int, seed: int) -> float:
+def rejection_threshold(
+    reference: dict[str, np.ndarray], score: Score, size: int, seed: int
+) -> float:
     """The score that a share ``1 − ACCEPTED`` of groups of in-dist reference images exceeds.
 
     Groups of ``size`` are drawn with replacement, :data:`DRAWN_GROUPS` times (Nalisnick et al. 2019,
@@ -267,7 +290,10 @@ def rejection_threshold(reference: dict[str, np.ndarray], score: Score, size: in
 
 def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
     names = (name, f"{name}_low", f"{name}_high")
-    return {key: None if np.isnan(value) else float(value) for key, value in zip(names, estimate, strict=True)}
+    return {
+        key: None if np.isnan(value) else float(value)
+        for key, value in zip(names, estimate, strict=True)
+    }
 
 
 def _non_finite(columns: dict[str, dict[str, np.ndarray]], head: Row) -> str:
@@ -278,7 +304,9 @@ def _non_finite(columns: dict[str, dict[str, np.ndarray]], head: Row) -> str:
         for name, column in needs.items():
             bad = int((~np.isfinite(column.reshape(len(column), -1))).any(1).sum())
             if bad:
-                found.append(f"{bad} of {len(column)} values of {name} on {shown[role]} are NaN or infinite")
+                found.append(
+                    f"{bad} of {len(column)} values of {name} on {shown[role]} are NaN or infinite"
+                )
     return "; ".join(found)
 
 
@@ -303,7 +331,10 @@ def trial_task(plan: Plan, trial: Trial) -> TrialTask:
         reads=reads,
         density=density,
         passes=_test_passes(trial),
-        sets={role: (images.ref, images.sha256) for role, images in (("test", trial.test), ("ood", trial.ood))},
+        sets={
+            role: (images.ref, images.sha256)
+            for role, images in (("test", trial.test), ("ood", trial.ood))
+        },
         dimensions=trial.test.dimensions,
         here=trial.scorer.name in scorers.local,
     )
@@ -364,7 +395,9 @@ def skip_rows(suite: str, skips: Iterable[Skip]) -> list[Row]:
     return [
         {
             "schema": SCHEMA,
-            "key": key_of(SCHEMA, suite, skip.in_dist, skip.ood, skip.model, skip.scorer, skip.group_size),
+            "key": key_of(
+                SCHEMA, suite, skip.in_dist, skip.ood, skip.model, skip.scorer, skip.group_size
+            ),
             "suite": suite,
             "status": "skipped",
             "reason": skip.reason,

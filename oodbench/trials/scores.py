@@ -64,10 +64,14 @@ def read_scores(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
         except Exception as error:  # a damaged archive raises whatever its reader stumbles over
             raise StoreError(_absent(folder, path, name, error)) from error
         if digest(scores) != expected:
-            raise StoreError(f"{path}: the scores of {name} are not those that the row was computed from")
+            raise StoreError(
+                f"{path}: the scores of {name} are not those that the row was computed from"
+            )
         found.append(scores)
     if len(found) != 2:
-        raise StoreError(f"the row {row['key'][:12]}… holds no digests of scores: it is of an older schema or has failed")
+        raise StoreError(
+            f"the row {row['key'][:12]}… holds no digests of scores: it is of an older schema or has failed"
+        )
     return found[0], found[1]
 
 

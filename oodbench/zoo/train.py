@@ -164,7 +164,11 @@ def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
         name: torch.from_numpy(np.array(found.drawn(WATCHED_IMAGES).images))
         for name, found in sets.items()
     }
-    return [Watch(torch.from_numpy(np.array(ref.drawn(WATCHED_IMAGES).images)), tensors)] if sets else []
+    return (
+        [Watch(torch.from_numpy(np.array(ref.drawn(WATCHED_IMAGES).images)), tensors)]
+        if sets
+        else []
+    )
 
 
 def _joined_logs(folder: Path) -> str:
