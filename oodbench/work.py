@@ -133,9 +133,8 @@ class Book:
     def enter(self, job: Job, result: Any) -> None:
         """Take one job's result: the driver alone writes rows, scores and small files."""
         if isinstance(result, Failure):
-            if (
-                result.kind == "StoreError"
-            ):  # a cache that cannot be written fails every other task too
+            # a cache that cannot be written fails every other task too
+            if result.kind == "StoreError":
                 raise StoreError(result.message)
             self._note(job, result)
             if isinstance(job, TrialTask | AnalysisTask | ComparisonTask):
@@ -197,13 +196,10 @@ class Book:
         for table, rows in tables.items():
             self._new.setdefault(table, []).extend(rows)
 
-    def _add_sound(
-        self, job: TrialTask | AnalysisTask | ComparisonTask, tables: Mapping[str, list[Row]]
-    ) -> bool:
+    def _add_sound(self, job: Any, tables: Mapping[str, list[Row]]) -> bool:
         """Enter what a job gave, or its failure where a number is not finite, which JSON and figures cannot hold."""
-        bad = next(
-            (field for rows in tables.values() for row in rows for field in _not_finite(row)), None
-        )
+        given = [row for rows in tables.values() for row in rows]
+        bad = next((field for row in given for field in _not_finite(row)), None)
         self._add(job.failed(f"its {bad} is NaN or infinite") if bad else tables)
         return bad is None
 
