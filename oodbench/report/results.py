@@ -12,26 +12,11 @@ from typing import NamedTuple
 from oodbench.errors import StoreError
 from oodbench.report.older import COMPARISONS, COSTS, brought_up
 from oodbench.store import Row, read_rows
+from oodbench.trials.results import NAMES
 
 ROWS = "rows.jsonl"
 FILES = (ROWS, "analysis.jsonl", "comparisons.jsonl", "curves.jsonl")
-CELLS = {
-    ROWS: ("model", "in_dist", "ood", "scorer", "group_size", "seed"),
-    "analysis.jsonl": ("kind", "model", "in_dist", "role", "images", "seed"),
-    "comparisons.jsonl": ("model", "in_dist", "ood", "seed"),
-    "curves.jsonl": (
-        "kind",
-        "model",
-        "in_dist",
-        "ood",
-        "role",
-        "set",
-        "scorer",
-        "column",
-        "quantity",
-        "seed",
-    ),
-}
+CELLS = {f"{table}.jsonl": fields for table, fields in NAMES.items()}
 """The fields of each file that name a cell: no two rows may share them all."""
 NEEDED = {
     "ok": (
