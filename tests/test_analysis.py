@@ -8,7 +8,13 @@ import torch
 
 import oodbench as ob
 from oodbench.analysis.explain import explain
-from oodbench.analysis.second_order import closed_form, curvature, expand, log_density, scaled_pixels
+from oodbench.analysis.second_order import (
+    closed_form,
+    curvature,
+    expand,
+    log_density,
+    scaled_pixels,
+)
 from oodbench.errors import ModelError
 from oodbench.models.glow import Glow
 from oodbench.testing import UniformModel
@@ -17,7 +23,9 @@ from oodbench.testing import UniformModel
 def linear_glow(scales=1, shape=(1, 8, 8), **options):
     """A Glow whose couplings are still the identity: a Gaussian over images."""
     torch.manual_seed(0)
-    model = Glow(shape, scales, 2, **{"hidden": 4, "coupling": "additive", "prior": "standard", **options}).double()
+    model = Glow(
+        shape, scales, 2, **{"hidden": 4, "coupling": "additive", "prior": "standard", **options}
+    ).double()
     model.log_prob(torch.randint(0, 256, (64, *shape), dtype=torch.uint8))  # sets ActNorm
     return model.eval()
 
@@ -34,10 +42,16 @@ def test_the_expansion_is_exact_for_a_gaussian(sets, scales):
     model = linear_glow(scales)
     measured = [log_density(model, scaled_pixels(model, images)).mean().item() for images in sets]
     found = expand(model, *sets, probes=60)
-    assert found.first.value + found.second.value == pytest.approx(measured[1] - measured[0], rel=1e-9)
-    assert found.at_data.value == pytest.approx(found.second.value, rel=1e-9)  # the curvature is the same everywhere
+    assert found.first.value + found.second.value == pytest.approx(
+        measured[1] - measured[0], rel=1e-9
+    )
+    assert found.at_data.value == pytest.approx(
+        found.second.value, rel=1e-9
+    )  # the curvature is the same everywhere
     back = expand(model, *sets[::-1], probes=60)
-    assert back.first.value + back.second.value == pytest.approx(measured[0] - measured[1], rel=1e-9)
+    assert back.first.value + back.second.value == pytest.approx(
+        measured[0] - measured[1], rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("scales", [1, 2])
@@ -49,7 +63,9 @@ def test_the_closed_form_is_the_trace_of_a_constant_volume_glow(sets, scales):
     centre = y_in.mean(0)
     variances = y_ood.var(0, unbiased=False) - y_in.var(0, unbiased=False)
     basis = torch.eye(64, dtype=torch.float64).reshape(64, 1, 8, 8)
-    trace = (curvature(model, centre.expand_as(basis), basis, basis) * variances.flatten().numpy()).sum() / 2
+    trace = (
+        curvature(model, centre.expand_as(basis), basis, basis) * variances.flatten().numpy()
+    ).sum() / 2
     assert closed_form(model, variances) == pytest.approx(trace, rel=1e-9)
     found = expand(model, *sets, probes=400)
     assert found.closed_form == pytest.approx(found.diagonal.value, abs=4 * found.diagonal.error)
@@ -62,10 +78,14 @@ def test_curvature_is_the_hessian_s(sets):
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     point = scaled_pixels(model, sets[0][:1])
-    hessian = torch.autograd.functional.hessian(lambda y: log_density(model, y[None])[0], point[0]).reshape(64, 64)
+    hessian = torch.autograd.functional.hessian(
+        lambda y: log_density(model, y[None])[0], point[0]
+    ).reshape(64, 64)
     u, v = torch.randn(2, 5, 1, 8, 8, dtype=torch.float64)
     expected = torch.einsum("bi,ij,bj->b", u.flatten(1), hessian, v.flatten(1))
-    assert curvature(model, point.expand(5, -1, -1, -1), u, v) == pytest.approx(expected.numpy(), rel=1e-9)
+    assert curvature(model, point.expand(5, -1, -1, -1), u, v) == pytest.approx(
+        expected.numpy(), rel=1e-9
+    )
 
 
 def test_affine_flows_have_no_closed_form_and_other_models_no_expansion(sets):

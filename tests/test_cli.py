@@ -49,7 +49,10 @@ def test_plan_prints_passes_trials_and_skips(here):
     cifar10, svhn = (f"{name}/test[first 2000][20 drawn]" for name in ("cifar10", "svhn"))
     assert f"measure density of glow-cifar10 on {svhn} (20 images, 1 of 1 shards left)" in printed
     assert f"evaluate typicality, groups of 10 with glow-cifar10: {cifar10} → {svhn}" in printed
-    assert "skip cifar100 → imagenet7k: no model of the suite 'paper' is trained on cifar100" in printed
+    assert (
+        "skip cifar100 → imagenet7k: no model of the suite 'paper' is trained on cifar100"
+        in printed
+    )
     assert "celeba5k → cifar10: celeba/train is not on this machine; to get it: download" in printed
 
 
@@ -88,7 +91,9 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES]
+)
 def test_mistakes_are_sentences(here, arguments, sentence):
     code = 2 if "Invalid value" in sentence or "not one of" in sentence else 1
     if sys_has_cuda() and "cuda" in sentence:
@@ -114,9 +119,13 @@ def test_interruption_is_a_sentence(here, monkeypatch):
 
 def test_a_plugin_that_raises_is_named_with_its_line(here):
     (here / "bad.py").write_text("import oodbench\n\n1 / 0\n")
-    assert "bad.py, line 3 raised ZeroDivisionError: division by zero" in oodbench("check", "bad.py", code=1)
+    assert "bad.py, line 3 raised ZeroDivisionError: division by zero" in oodbench(
+        "check", "bad.py", code=1
+    )
     (here / "syntax.py").write_text("def f(:\n")
-    assert "syntax.py, line 1 raised SyntaxError" in oodbench("run", "--plugin", "syntax.py", code=1)
+    assert "syntax.py, line 1 raised SyntaxError" in oodbench(
+        "run", "--plugin", "syntax.py", code=1
+    )
 
 
 def test_a_plugin_without_anything_says_so(here):
@@ -162,7 +171,11 @@ def test_installed_plugins_are_found_and_a_broken_one_is_left_out(here, monkeypa
         raise ImportError("no module named 'missing'")
 
     points = [Point("good", register), Point("bad", broken)]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "oodbench.plugins" else [])
+    monkeypatch.setattr(
+        importlib.metadata,
+        "entry_points",
+        lambda group: points if group == "oodbench.plugins" else [],
+    )
     monkeypatch.setattr(registry, "broken_plugins", {})
     monkeypatch.setattr(registry.scorers, "_loaded", False)
     monkeypatch.setattr(registry, "_entry_points_loaded", False)

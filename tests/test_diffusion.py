@@ -53,9 +53,16 @@ def exact(model):
     density = torch.distributions.Normal(0.0, 1.0).log_prob(grid).exp()
     for t in (2, 1):
         mean, std = model.previous(grid[:, None, None, None], torch.full((len(grid),), t))
-        density = step * density @ torch.distributions.Normal(mean[:, 0, 0], std[:, 0, 0]).log_prob(grid).exp()
+        density = (
+            step
+            * density
+            @ torch.distributions.Normal(mean[:, 0, 0], std[:, 0, 0]).log_prob(grid).exp()
+        )
     x = scaled(LEVELS, 4, torch.float64)
-    likelihoods = [model.log_likelihood(one.expand(len(grid), 1, 1, 1), grid[:, None, None, None]).exp() for one in x]
+    likelihoods = [
+        model.log_likelihood(one.expand(len(grid), 1, 1, 1), grid[:, None, None, None]).exp()
+        for one in x
+    ]
     return step * torch.stack(likelihoods) @ density
 
 
@@ -66,7 +73,9 @@ def test_the_bound_lies_below_the_exact_likelihood_which_sums_to_one():
     assert truth.sum().item() == pytest.approx(1, abs=1e-6)
     many = LEVELS.repeat(20_000, 1, 1, 1)
     torch.manual_seed(0)
-    bound = model.bound(many, torch.rand(len(many), 2), torch.randn(len(many), 3, 1, 1, 1, dtype=torch.float64))
+    bound = model.bound(
+        many, torch.rand(len(many), 2), torch.randn(len(many), 3, 1, 1, 1, dtype=torch.float64)
+    )
     mean, error = bound.unflatten(0, (-1, 4)).mean(0), bound.std() / 20_000**0.5
     assert torch.all(mean < truth.log() + 3 * error)
 
@@ -113,7 +122,9 @@ def test_the_last_step_sums_to_one_over_the_levels():
 
 
 def test_the_mass_of_an_interval_far_out_is_finite():
-    mass = log_normal_mass(torch.tensor([30.0, -31, 0, -math.inf]).double(), torch.tensor([31.0, -30, 1, -30]).double())
+    mass = log_normal_mass(
+        torch.tensor([30.0, -31, 0, -math.inf]).double(), torch.tensor([31.0, -30, 1, -30]).double()
+    )
     assert torch.isfinite(mass).all()
     assert mass[0] == mass[1]
     assert mass[2].exp().item() == pytest.approx(0.3413447, abs=1e-7)

@@ -50,8 +50,12 @@ LOG_PROB = {
 @pytest.mark.parametrize("name", LOG_PROB)
 def test_log_prob_of_the_first_test_images(name):
     model = ob.load_model(name)
-    images = ob.load_images(f"{'mnist' if model.shape[0] == 1 else 'svhn'}/test[first 3]", like=model)
-    assert ob.measure(model, images, "log_prob")["log_prob"] == pytest.approx(LOG_PROB[name], rel=1e-5)
+    images = ob.load_images(
+        f"{'mnist' if model.shape[0] == 1 else 'svhn'}/test[first 3]", like=model
+    )
+    assert ob.measure(model, images, "log_prob")["log_prob"] == pytest.approx(
+        LOG_PROB[name], rel=1e-5
+    )
 
 
 AUROC = {
@@ -105,7 +109,15 @@ def golden_suite(model: str, names: list[str]) -> Suite:
     pair = Pair(in_dist=in_dist, ood=["mnist" if in_dist == "fashionmnist" else "svhn"])
     limits = {"lid": 10, "msma-gmm": 60, "diffpath-6d": 60, "fisher-combination": 60}
     limit = limits.get(names[0], 30)
-    return Suite(name="golden", title="", models=[model], pairs=[pair], scorers=names, limit=limit, bootstrap=0)
+    return Suite(
+        name="golden",
+        title="",
+        models=[model],
+        pairs=[pair],
+        scorers=names,
+        limit=limit,
+        bootstrap=0,
+    )
 
 
 def golden(model: str, names: list[str], folder: Path) -> dict[str, float]:
@@ -116,14 +128,18 @@ def golden(model: str, names: list[str], folder: Path) -> dict[str, float]:
 @pytest.mark.parametrize("model", [model for model, own in AUROC.items() if own.keys() - COSTLY])
 def test_auroc_of_each_scorer(model, tmp_path):
     names = [name for name in AUROC[model] if name not in COSTLY]
-    assert golden(model, names, tmp_path) == pytest.approx({name: AUROC[model][name] for name in names}, abs=2e-3)
+    assert golden(model, names, tmp_path) == pytest.approx(
+        {name: AUROC[model][name] for name in names}, abs=2e-3
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", AUROC)
 def test_auroc_of_each_costly_scorer(model, tmp_path):
     for name in COSTLY & set(AUROC[model]):
-        assert golden(model, [name], tmp_path) == pytest.approx({name: AUROC[model][name]}, abs=5e-3)
+        assert golden(model, [name], tmp_path / name) == pytest.approx(
+            {name: AUROC[model][name]}, abs=5e-3
+        )
 
 
 def test_every_scorer_has_a_golden_number():

@@ -43,7 +43,11 @@ def small_glow():
 
 def small_vae(**options):
     torch.manual_seed(0)
-    return rosca_vae((1, 4, 4), latent=2, width=2, decoder="logistic", samples=4, **options).double().eval()
+    return (
+        rosca_vae((1, 4, 4), latent=2, width=2, decoder="logistic", samples=4, **options)
+        .double()
+        .eval()
+    )
 
 
 def small_pixelcnn():
@@ -90,7 +94,11 @@ def test_parameter_gradients_by_hand():
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gradients(pixels):
-        return [torch.autograd.grad(model.log_prob(torch.from_numpy(pixels[None].copy())).sum(), parameters)]
+        return [
+            torch.autograd.grad(
+                model.log_prob(torch.from_numpy(pixels[None].copy())).sum(), parameters
+            )
+        ]
 
     fisher = [torch.zeros_like(p) for p in parameters]
     for pixels in ref.images:
@@ -98,7 +106,9 @@ def test_parameter_gradients_by_hand():
             total += gradient**2 / 6
     for number, pixels in enumerate(images.images):
         (own,) = gradients(pixels)
-        norms = [math.log((g**2).sum().item() + SMALLEST) for g, f in zip(own, fisher) if (f > 0).any()]
+        norms = [
+            math.log((g**2).sum().item() + SMALLEST) for g, f in zip(own, fisher) if (f > 0).any()
+        ]
         assert found["layer_gradient_norms"][number] == pytest.approx(norms)
         rao = sum(((g**2) / (f + DAMPING)).sum().item() for g, f in zip(own, fisher))
         assert found["rao_score"][number] == pytest.approx(math.sqrt(rao))
@@ -107,7 +117,9 @@ def test_parameter_gradients_by_hand():
 def test_gradients_are_a_pure_function_of_the_image():
     model, images, ref = small_glow(), image_set(5), image_set(6, seed=1)
     whole = ob.measure(model, images, "rao_score", reference=ref)["rao_score"]
-    few = ob.measure(model, ImageSet("", "", "", images.images[[3, 1]]), "rao_score", reference=ref)["rao_score"]
+    few = ob.measure(
+        model, ImageSet("", "", "", images.images[[3, 1]]), "rao_score", reference=ref
+    )["rao_score"]
     assert few == pytest.approx(whole[[3, 1]], rel=1e-9)
 
 
@@ -150,11 +162,16 @@ def test_singular_values_multiply_to_the_volume():
     volume = found["log_det"] + 16 * math.log(256)  # of z by the scaled image
     assert found["log_singular_values"].sum(1) == pytest.approx(-volume, rel=1e-9)
     assert (np.diff(found["log_singular_values"], axis=1) >= 0).all()
-    y = model.dequantise(pixels := torch.from_numpy(images.images[:1].copy()), keyed_uniform(pixels, model.seed))
+    y = model.dequantise(
+        pixels := torch.from_numpy(images.images[:1].copy()), keyed_uniform(pixels, model.seed)
+    )
     columns = []
     with torch.no_grad():
         for unit in torch.eye(16, dtype=torch.float64).reshape(16, 1, 4, 4):
-            ends = [torch.cat([z.flatten(1) for z in model.flow(y + s * unit)[0]], 1) for s in (1e-6, -1e-6)]
+            ends = [
+                torch.cat([z.flatten(1) for z in model.flow(y + s * unit)[0]], 1)
+                for s in (1e-6, -1e-6)
+            ]
             columns.append((ends[0] - ends[1])[0] / 2e-6)
     by_differences = torch.linalg.svdvals(torch.stack(columns, 1)).log()
     assert found["log_singular_values"][0] == pytest.approx(-by_differences.numpy(), abs=1e-4)
@@ -166,7 +183,9 @@ def regret_of_one(model, pixels):
     fitted = copy.deepcopy(model)
     draws = keyed_normal(images, model.seed, (DRAWS, model.latent))
     noise = keyed_normal(images, model.seed + 1, (STEPS, model.latent))
-    optimiser = torch.optim.Adam(fitted.encoder.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.Adam(
+        fitted.encoder.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
+    )
     for step in range(STEPS):
         optimiser.zero_grad()
         (-fitted.log_weights(images, noise[:, step : step + 1]).sum()).backward()
@@ -183,7 +202,9 @@ def test_likelihood_regret_of_a_batch_is_that_of_one_at_a_time():
     )
     kept = {name: parameter.clone() for name, parameter in model.named_parameters()}
     found = ob.measure(model, images, "likelihood_regret")["likelihood_regret"]
-    assert found == pytest.approx([regret_of_one(model, pixels) for pixels in images.images], rel=1e-6)
+    assert found == pytest.approx(
+        [regret_of_one(model, pixels) for pixels in images.images], rel=1e-6
+    )
     assert (found > 0.01).all()
     assert all(torch.equal(parameter, kept[name]) for name, parameter in model.named_parameters())
 
@@ -234,7 +255,9 @@ def test_diffusion_statistics_by_hand():
             path.append(noise.flatten())
         along = torch.stack(path)
         change = (along[1:] - along[:-1]) * LEVELS
-        moments = [(values**power).sum().item() for values in (along, change) for power in (1, 2, 3)]
+        moments = [
+            (values**power).sum().item() for values in (along, change) for power in (1, 2, 3)
+        ]
         # the network sees sin(128πx), which makes rounding grow a hundredfold a step
         assert found["path_moments"][number] == pytest.approx(moments, rel=1e-2)
 

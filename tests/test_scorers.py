@@ -59,7 +59,10 @@ def of_flow(c):
 
 
 def of_vae(c):
-    return [c[name] for name in ("log_prob", "reconstruction", "kl", "posterior_entropy", "prior_cross_entropy")]
+    return [
+        c[name]
+        for name in ("log_prob", "reconstruction", "kl", "posterior_entropy", "prior_cross_entropy")
+    ]
 
 
 def kde(statistics, reference, i):
@@ -74,7 +77,11 @@ def kde(statistics, reference, i):
 def svm(statistics, reference, i):
     table, ref = np.stack(statistics, 1), np.stack(reference, 1)
     scaler = StandardScaler().fit(ref)
-    return -OneClassSVM(nu=0.1).fit(scaler.transform(ref)).decision_function(scaler.transform(table[i : i + 1]))[0]
+    return (
+        -OneClassSVM(nu=0.1)
+        .fit(scaler.transform(ref))
+        .decision_function(scaler.transform(table[i : i + 1]))[0]
+    )
 
 
 def bergamin(c, r, i):
@@ -104,7 +111,9 @@ def mixture(columns, reference, i, kinds):
 
 def neighbours(columns, reference, i):
     scaler = StandardScaler().fit(reference)
-    return sorted(np.linalg.norm(scaler.transform(reference) - scaler.transform(columns[i : i + 1]), axis=1))[4]
+    return sorted(
+        np.linalg.norm(scaler.transform(reference) - scaler.transform(columns[i : i + 1]), axis=1)
+    )[4]
 
 
 def standardised(columns, reference, i):
@@ -117,7 +126,9 @@ def entropy(r):
 
 FORMULAS = {
     "likelihood": lambda c, i, r: -c["log_prob"][i],
-    "likelihood-two-sided": lambda c, i, r: abs(c["log_prob"][i] - sorted(r["log_prob"])[24:26] @ np.full(2, 0.5)),
+    "likelihood-two-sided": lambda c, i, r: abs(
+        c["log_prob"][i] - sorted(r["log_prob"])[24:26] @ np.full(2, 0.5)
+    ),
     "typicality": lambda c, i, r: abs(-c["log_prob"][i] - entropy(r)),
     "last-scale-likelihood": lambda c, i, r: -c["last_scale_log_prob"][i],
     "likelihood-ratio": lambda c, i, r: -(c["log_prob"][i] - c["background_log_prob"][i]),
@@ -139,10 +150,16 @@ FORMULAS = {
     "dose-kde-vae": lambda c, i, r: kde(of_vae(c), of_vae(r), i),
     "dose-svm-vae": lambda c, i, r: svm(of_vae(c), of_vae(r), i),
     "approximate-mass": lambda c, i, r: c["input_gradient_norm"][i],
-    "gradient-norm": lambda c, i, r: math.log(sum(math.exp(one) for one in c["layer_gradient_norms"][i])),
-    "gradient-layers": lambda c, i, r: gaussians(c["layer_gradient_norms"], r["layer_gradient_norms"], i),
+    "gradient-norm": lambda c, i, r: math.log(
+        sum(math.exp(one) for one in c["layer_gradient_norms"][i])
+    ),
+    "gradient-layers": lambda c, i, r: gaussians(
+        c["layer_gradient_norms"], r["layer_gradient_norms"], i
+    ),
     "fisher-combination": lambda c, i, r: bergamin(c, r, i),
-    "lid": lambda c, i, r: -sum(one > np.median(r["log_singular_values"]) for one in c["log_singular_values"][i]),
+    "lid": lambda c, i, r: (
+        -sum(one > np.median(r["log_singular_values"]) for one in c["log_singular_values"][i])
+    ),
     "likelihood-regret": lambda c, i, r: c["likelihood_regret"][i],
     "vae-kl": lambda c, i, r: c["kl"][i],
     "vae-reconstruction": lambda c, i, r: -c["reconstruction"][i],
@@ -150,7 +167,9 @@ FORMULAS = {
     "hvae-ratio-2": lambda c, i, r: c["log_prob"][i] - c["log_prob_above_2"][i],
     "msma-gmm": lambda c, i, r: mixture(c["score_norms"], r["score_norms"], i, ["full"]),
     "msma-knn": lambda c, i, r: neighbours(c["score_norms"], r["score_norms"], i),
-    "diffusion-reconstruction": lambda c, i, r: standardised(c["reconstruction_errors"], r["reconstruction_errors"], i),
+    "diffusion-reconstruction": lambda c, i, r: standardised(
+        c["reconstruction_errors"], r["reconstruction_errors"], i
+    ),
     "diffpath-6d": lambda c, i, r: mixture(
         c["path_moments"], r["path_moments"], i, ["full", "tied", "diag", "spherical"]
     ),
@@ -167,10 +186,14 @@ def test_scores_follow_their_formula(name, columns):
     reference = {key: np.roll(column, 7, 0) * 1.01 for key, column in columns.items()}
     images = range(3) if "gmm" in name or "6d" in name else range(50)
     found = ob.scorer(name).fitted(reference)(columns)
-    assert found[images] == pytest.approx([FORMULAS[name](columns, i, reference) for i in images], rel=1e-6)
+    assert found[images] == pytest.approx(
+        [FORMULAS[name](columns, i, reference) for i in images], rel=1e-6
+    )
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in FORMULAS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in FORMULAS]
+)
 def test_every_scorer_keeps_the_contract_on_real_columns(name):
     if name == "input-complexity-jxl":
         pytest.importorskip("imagecodecs", reason="the extra `codecs` is not installed")
@@ -184,8 +207,14 @@ def test_the_table_above_names_every_built_in_scorer():
 
 def test_what_a_scorer_tunes_on_is_told_without_being_declared():
     """By fitting, or through a pass that is prepared on reference images."""
-    told = {name: ob.scorer(name).tunes_on for name in ("likelihood", "typicality", "gradient-norm")}
-    assert told == {"likelihood": "none", "typicality": "in-dist ref", "gradient-norm": "in-dist ref"}
+    told = {
+        name: ob.scorer(name).tunes_on for name in ("likelihood", "typicality", "gradient-norm")
+    }
+    assert told == {
+        "likelihood": "none",
+        "typicality": "in-dist ref",
+        "gradient-norm": "in-dist ref",
+    }
 
 
 def test_more_unlike_images_score_higher(columns):
@@ -211,7 +240,9 @@ def test_too_few_images_for_groups(columns):
 
 
 def test_a_scorer_s_arguments_are_checked():
-    with pytest.raises(ScorerError, match="asks for 'log_prb', which is no statistic; did you mean 'log_prob'"):
+    with pytest.raises(
+        ScorerError, match="asks for 'log_prb', which is no statistic; did you mean 'log_prob'"
+    ):
         register_scorer("bad")(lambda log_prb: log_prb)
     with pytest.raises(ScorerError, match=r"takes \*args"):
         register_scorer("bad")(lambda *columns: columns[0])
@@ -270,9 +301,17 @@ def test_each_broken_promise_of_a_scorer_has_its_sentence(code, sentence):
 
 def test_too_few_reference_images_are_told(columns):
     few = {name: column[:5] for name, column in columns.items()}
-    least = {"dose-kde": 20, "dose-svm": 20, "msma-gmm": 50, "fisher-combination": 40, "gradient-layers": 10}
+    least = {
+        "dose-kde": 20,
+        "dose-svm": 20,
+        "msma-gmm": 50,
+        "fisher-combination": 40,
+        "gradient-layers": 10,
+    }
     for name, images in least.items():
-        sentence = f"{name} needs at least {images} in-dist reference images, not 5; use a larger limit"
+        sentence = (
+            f"{name} needs at least {images} in-dist reference images, not 5; use a larger limit"
+        )
         with pytest.raises(ScorerError, match=f"^{sentence}$"):
             ob.scorer(name).fitted(few)
 
@@ -287,7 +326,10 @@ def test_constant_statistics_are_left_out_of_a_density(columns):
 
 
 def test_far_images_have_a_finite_and_ever_lower_density(columns):
-    far = {name: columns[name][:3] - np.array([0.0, 1e5, 1e9]) for name in ("log_prob", "log_prob_z", "log_det")}
+    far = {
+        name: columns[name][:3] - np.array([0.0, 1e5, 1e9])
+        for name in ("log_prob", "log_prob_z", "log_det")
+    }
     found = ob.scorer("dose-kde").fitted(columns)(far)
     assert np.isfinite(found).all()
     assert found[0] < found[1] < found[2]
@@ -298,7 +340,9 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     far = {name: column.copy() for name, column in columns.items()}
     for name in ("log_prob", "log_prob_z", "log_det", "last_scale_log_prob", "reconstruction"):
         far[name] -= 3000
-    far["ensemble_log_prob"] = 6 * columns["ensemble_log_prob"]  # less likely, and the members disagree
+    far["ensemble_log_prob"] = (
+        6 * columns["ensemble_log_prob"]
+    )  # less likely, and the members disagree
     for name in ("kl", "rao_score", "input_gradient_norm", "likelihood_regret"):
         far[name] += 300
     for name in ("layer_gradient_norms", "score_norms", "reconstruction_errors", "path_moments"):
@@ -308,10 +352,14 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     far["prior_cross_entropy"] += 300
     model_free = {"code-length-png", "pixel-variance", "pixel-mean"}
     hierarchical = {"hvae-ratio-1", "hvae-ratio-2"}  # what latents add is larger for OOD images
-    far_above = far | {name: columns[name] - 9000 for name in ("log_prob_above_1", "log_prob_above_2")}
+    far_above = far | {
+        name: columns[name] - 9000 for name in ("log_prob_above_1", "log_prob_above_2")
+    }
     for name in set(FORMULAS) - model_free:
         score = ob.scorer(name).fitted(columns)
-        assert ob.auroc(score(columns), score(far_above if name in hierarchical else far)).value > 0.95, name
+        assert (
+            ob.auroc(score(columns), score(far_above if name in hierarchical else far)).value > 0.95
+        ), name
 
 
 def test_the_rejection_threshold_holds_its_size():

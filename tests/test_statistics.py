@@ -43,7 +43,9 @@ def test_batch_size_order_and_subset_change_nothing(glow, monkeypatch):
         assert ob.measure(glow, images, "log_prob")["log_prob"] == pytest.approx(whole, rel=1e-5)
     turned = type(images)(images.name, images.split, "", images.images[::-1])
     assert ob.measure(glow, turned, "log_prob")["log_prob"][::-1] == pytest.approx(whole, rel=1e-5)
-    assert ob.measure(glow, images.drawn(9), "log_prob")["log_prob"] == pytest.approx(whole[:9], rel=1e-5)
+    assert ob.measure(glow, images.drawn(9), "log_prob")["log_prob"] == pytest.approx(
+        whole[:9], rel=1e-5
+    )
 
 
 def test_the_terms_add_up(glow):
@@ -73,11 +75,15 @@ def test_code_lengths_are_those_of_whole_lossless_files(identifier):
 
 def test_a_lossy_codec_is_refused():
     with pytest.raises(OodbenchError, match="lost pixels"):
-        complexity.code_lengths(ob.load_images("cifar10/test[:1]").images, format="JPEG", quality=50)
+        complexity.code_lengths(
+            ob.load_images("cifar10/test[:1]").images, format="JPEG", quality=50
+        )
 
 
 def test_noise_does_not_compress_and_constants_do():
-    noise, constant = (ob.load_images(f"{name}[:5]", shape=(3, 32, 32)) for name in ("noise", "constant"))
+    noise, constant = (
+        ob.load_images(f"{name}[:5]", shape=(3, 32, 32)) for name in ("noise", "constant")
+    )
     for statistic in ("code_length_png", "code_length_jp2"):
         lengths = [ob.measure(None, images, statistic)[statistic] for images in (noise, constant)]
         assert lengths[0].min() > 3072 * 8 * math.log(2)
@@ -98,7 +104,12 @@ def test_moments():
 
 
 def test_shipped_models_keep_the_contract():
-    for name in ("glow-fashionmnist", "glow-fashionmnist-background", "glow-cifar10", "glow-cifar10-background"):
+    for name in (
+        "glow-fashionmnist",
+        "glow-fashionmnist-background",
+        "glow-cifar10",
+        "glow-cifar10-background",
+    ):
         assert check_model(ob.load_model(name), name) == []
 
 

@@ -31,7 +31,10 @@ def test_shipped_suites_load():
 
 
 def test_unknown_suites_offer_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"no suite is called 'papr'; did you mean 'paper'\? A path to a \.yaml"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"no suite is called 'papr'; did you mean 'paper'\? A path to a \.yaml",
+    ):
         load_suite("papr")
 
 
@@ -44,12 +47,21 @@ def test_a_good_file_loads(tmp_path):
     ("change", "sentence"),
     [
         (lambda t: t + "sed: 3\n", "/mine.yaml:7: sed: no such field; did you mean 'seed'?"),
-        (lambda t: t.replace("ood:", "odd:"), "/mine.yaml:5: pairs.0.odd: no such field; did you mean 'ood'?"),
+        (
+            lambda t: t.replace("ood:", "odd:"),
+            "/mine.yaml:5: pairs.0.odd: no such field; did you mean 'ood'?",
+        ),
         (lambda t: t + "limit: many\n", "/mine.yaml:7: limit: Input should be a valid integer"),
         (lambda t: t + "limit: 0\n", "/mine.yaml:7: limit: Input should be greater than 0"),
-        (lambda t: t.replace("[likelihood]", "likelihood"), "/mine.yaml:6: scorers: Input should be a valid list"),
+        (
+            lambda t: t.replace("[likelihood]", "likelihood"),
+            "/mine.yaml:6: scorers: Input should be a valid list",
+        ),
         (lambda t: t.replace("title: Mine\n", ""), "title: Field required"),
-        (lambda t: t + "title: Other\n", "/mine.yaml:7: not valid YAML: the key 'title' stands twice"),
+        (
+            lambda t: t + "title: Other\n",
+            "/mine.yaml:7: not valid YAML: the key 'title' stands twice",
+        ),
         (lambda t: t + "about: [\n", "not valid YAML"),
         (lambda t: "just text", "expected `field: value` lines, found str"),
     ],
