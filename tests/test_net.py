@@ -1179,7 +1179,7 @@ def test_other_replicates_are_other_rows_but_no_other_pass(world):
 
 
 def test_what_a_row_prints_is_in_its_key(world):
-    """Seed, scorer code and shown name; the same run again has the same keys."""
+    """Seed, shown names and the scorer's code; the same run again has the same keys."""
     only, plain = ["likelihood", "net-boom", "far"], {"analysis": None}
     same = keys_of(world.run("keys", plain, only=only))
     known = keys_of(world.out)
@@ -1192,6 +1192,13 @@ def test_what_a_row_prints_is_in_its_key(world):
     assert {name[0] for name in keys_of(renamed)} == {"net-stub", "shown"}
     new = {key for name, key in keys_of(renamed).items() if name[0] == "shown"}
     assert not new & set(same.values())
+    began, pairs = world.clock.now, [{"in_dist": "near", "ood": [{"other": "far"}]}]
+    only[-1] = "other"
+    named = keys_of(world.run("keys-set", {"pairs": pairs, **plain}, only=only))
+    assert {name[1] for name in named} == {"other"}
+    assert not set(named.values()) & set(same.values())
+    assert world.clock.now == began  # two names for one content share its columns
+    only[-1] = "far"
     boom = world.folder / "boom.py"
     boom.write_text(BOOM.replace('"boom"', '"bang"'))
     try:
