@@ -137,11 +137,7 @@ def test_auroc_of_each_scorer(model, tmp_path):
 @pytest.mark.parametrize("model", AUROC)
 def test_auroc_of_each_costly_scorer(model, tmp_path):
     for name in COSTLY & set(AUROC[model]):
-<<<<<<< HEAD
-        assert golden(model, [name], tmp_path) == pytest.approx(
-=======
         assert golden(model, [name], tmp_path / name) == pytest.approx(
->>>>>>> tests2
             {name: AUROC[model][name]}, abs=5e-3
         )
 
