@@ -116,24 +116,30 @@ class ShardTask:
 
     def perform(self) -> int:
         """Measure the shard into the store; returns the number of images."""
-        images = self._images()
+        images, entry = self._images(), self._entry()
+        model = None if entry.model_free else self._model()  # to load it is no cost of an image
         began = time.perf_counter(), time.process_time()
-        entry = statistics[self.statistic]
-        if entry.identity != self.identity:
-            raise ChangedError(
-                f"the statistic {self.statistic} is another here than in the plan; was its file edited?"
-            )
-        columns = self._measured(entry, images)
+        columns = self._measured(entry, model, images)
         checked = {name: as_column(entry, name, values, images) for name, values in columns.items()}
         seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
         about = self._about(len(images)) | {"seconds": seconds, "cpu_seconds": cpu_seconds}
         ColumnStore().put(self.key, Shard(checked, about))
         return len(images)
 
-    def _measured(self, entry: Pass, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        if entry.model_free:
+    def _entry(self) -> Pass:
+        entry = statistics[self.statistic]
+        if entry.identity != self.identity:
+            raise ChangedError(
+                f"the statistic {self.statistic} is another here than in the plan; was its file edited?"
+            )
+        return entry
+
+    def _measured(
+        self, entry: Pass, model: DensityModel | None, images: np.ndarray
+    ) -> Mapping[str, np.ndarray]:
+        if model is None:
             return entry.compute(images)
-        return run_pass(entry, self._model(), images, self._prepared())
+        return run_pass(entry, model, images, self._prepared())
 
     def _images(self) -> np.ndarray:
         images = open_images(self.images).images[self.start : self.start + SHARD]
