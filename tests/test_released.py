@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_zoo import released_families, released_samplers, released_scoring
 
 from oodbench.registry import statistics
 from oodbench.syntax import module_file, written
@@ -80,7 +81,12 @@ def statistics_now():
     }
 
 
-KINDS = {"statistics": statistics_now}
+KINDS = {
+    "statistics": statistics_now,
+    "families": released_families,
+    "samplers": released_samplers,
+    "scoring": lambda: {"folded form": released_scoring()},
+}
 
 
 def fault(record, kind, name, version, digest):
