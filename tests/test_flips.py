@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oodbench.analysis import second_order
 from oodbench.report.gallery import files_of
 from oodbench.runner import Options, run_suite
 from oodbench.suite import Analysis, Pair, Suite
@@ -87,19 +88,24 @@ def flip(path: Path, random: np.random.Generator) -> None:
 def says_the_same(damaged: bytes, whole: bytes) -> bool:
     """Whether the flip changed how a number is written and not the number: ``1e-5`` and ``1E-5``."""
     try:
-        old, new = ([json.loads(line) for line in text.decode().split("\n") if line] for text in (whole, damaged))
+        old, new = (
+            [json.loads(line) for line in text.decode().split("\n") if line]
+            for text in (whole, damaged)
+        )
     except ValueError:
         return False
     return bool(old == new)
 
 
-def flipped(undisturbed: Undisturbed, kinds: dict[str, str], root: Path, random, counts: Counter) -> dict[Path, bytes]:
+def flipped(
+    undisturbed: Undisturbed, kinds: dict[str, str], root: Path, random, counts: Counter
+) -> dict[Path, bytes]:
     """Flip one bit in each of several files, drawn by kind; the damaged contents."""
     damaged: dict[Path, bytes] = {}
     names = random.permutation([*kinds] * AT_ONCE)[:AT_ONCE]
     for kind in names:
         under = root / kind if kinds is CACHE else root
-        files = [path for path in sorted(under.rglob(kinds[kind]) if kinds is CACHE else under.glob(kinds[kind]))]
+        files = sorted(under.rglob(kinds[kind]) if kinds is CACHE else under.glob(kinds[kind]))
         assert files, f"no {kind} to damage"
         path = files[random.integers(len(files))]
         if path in damaged:
@@ -145,7 +151,10 @@ def try_flips(undisturbed: Undisturbed, n: int, seed: int) -> Counter:
 
 def told(counts: Counter) -> str:
     kinds = [*CACHE, *RESULTS]
-    return "\n".join(f"{kind:12} {counts[kind, 'flips']:5} flips {counts[kind, 'detected']:5} detected" for kind in kinds)
+    return "\n".join(
+        f"{kind:12} {counts[kind, 'flips']:5} flips {counts[kind, 'detected']:5} detected"
+        for kind in kinds
+    )
 
 
 def drawn_quickly(folder: Path, illustrations) -> None:
@@ -155,9 +164,24 @@ def drawn_quickly(folder: Path, illustrations) -> None:
             path.write_text(f"<svg>{one.digest}</svg>")
 
 
+def once(compute):
+    """Its first result ever after: the expansion takes seconds, and is the same in each run."""
+    found = []
+
+    def again(*arguments):
+        if not found:
+            found.append(compute(*arguments))
+        return found[0]
+
+    return again
+
+
 @pytest.fixture
 def undisturbed(home, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("oodbench.report.figures.draw", drawn_quickly)  # drawing takes seconds a run
+    monkeypatch.setattr(
+        "oodbench.report.figures.draw", drawn_quickly
+    )  # drawing takes seconds a run
+    monkeypatch.setattr("oodbench.analysis.second_order.expand", once(second_order.expand))
     caplog.set_level(logging.CRITICAL, "oodbench")
     return Undisturbed(home, tmp_path / "out")
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from oodbench.passes.executors import Executor, Failure
 
-
 logger = logging.getLogger("oodbench")
 
 
