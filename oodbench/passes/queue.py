@@ -46,6 +46,8 @@ class Queue:
         self._known: set[str] = set()
         self._tried: set[tuple[str, str]] = set()
         self._told: set[str] = set()
+        self._deadly: dict[str, Failure] = {}
+        """Label of jobs that ended their processes → how: others of that label are not tried."""
         self._in_flight = 0
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
@@ -54,15 +56,17 @@ class Queue:
         self._known |= {job.key for job in todo}
         for job in todo:
             self._add(job, job.after & self._known)
-        self._feed()
+        yield from self._fed()
         while self._in_flight:
             done: Iterator[tuple[Any, Any]] = self.executor.results()
             for job, result in done:
                 self._in_flight -= 1
+                if isinstance(result, Failure) and result.kind == "WorkerDied":
+                    self._deadly[job.label] = result
                 if not self._again(job, result):
                     yield job, result
                     yield from self._released(job, result)
-                self._feed()
+                yield from self._fed()
 
     def _add(self, job: Job, missing: Iterable[str]) -> None:
         self._missing[job] = set(missing)
@@ -71,10 +75,17 @@ class Queue:
         if not self._missing[job]:
             self._ready.append(job)
 
-    def _feed(self) -> None:
+    def _fed(self) -> Iterator[tuple[Job, Any]]:
+        """Give the executor what is ready, as much as it should have; yield what fails without being tried."""
         while self._ready and self._in_flight < self.executor.capacity:
-            self.executor.submit(self._ready.popleft())
-            self._in_flight += 1
+            job = self._ready.popleft()
+            failure = self._deadly.get(job.label)
+            if failure is None:
+                self.executor.submit(job)
+                self._in_flight += 1
+            else:
+                yield job, failure
+                yield from self._released(job, failure)
 
     def _released(self, job: Job, result: Any) -> Iterator[tuple[Job, Any]]:
         """Free what waited for a job, or fail it with the job's reason."""

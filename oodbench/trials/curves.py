@@ -35,9 +35,10 @@ def histograms(columns: Mapping[str, np.ndarray], bins: int = 60) -> dict[str, A
     bins : of equal width
 
     Returns
-    ------- ``span``, the ends of the histograms, or None where no value is finite; and ``sets``, for each
-    set its name, how many values it has, how many of them are not finite or lie outside the span, the
-    counts of the bins, and the median of the finite values
+    -------
+    ``span``, the ends of the histograms, or None where no value is finite; and ``sets``, for each set its name,
+    how many values it has, how many of them are not finite or lie outside the span, the counts of the bins, and
+    the median of the finite values
     """
     finite = {name: _finite(column) for name, column in columns.items()}
     span = _span([column for column in finite.values() if len(column)])

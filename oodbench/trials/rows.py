@@ -17,7 +17,7 @@ from oodbench.metrics import Estimate, area_under_roc, detection_metrics, propor
 from oodbench.passes.columns import LostError, Measured, cost_of, made_with, read_columns
 from oodbench.passes.failures import Failure
 from oodbench.passes.shards import ChangedError, open_images
-from oodbench.passes.values import ImagePass, ImageRef
+from oodbench.passes.values import ImageRef
 from oodbench.plan import Plan, Skip, Trial
 from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
@@ -410,9 +410,3 @@ def skip_rows(suite: str, skips: Iterable[Skip]) -> list[Row]:
         }
         for skip in dict.fromkeys(skips)
     ]
-
-
-def needed_passes(tasks: Iterable[TrialTask], passes: Iterable[ImagePass]) -> list[ImagePass]:
-    """Those of the passes that tasks read."""
-    wanted = {key for task in tasks for key in task.after}
-    return [one for one in passes if wanted & set(one.keys)]
