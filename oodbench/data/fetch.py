@@ -15,7 +15,7 @@ from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import DataError
 from oodbench.paths import home
 
-CHUNK = 1 << 18
+BLOCK = 1 << 18
 Progress = Callable[[int], object]
 
 
@@ -75,7 +75,7 @@ def _receive(
             progress(have)
         received = 0
         with part.open("ab" if resumed else "wb") as file:
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read(BLOCK):
                 file.write(chunk)
                 received += len(chunk)
                 progress(len(chunk))

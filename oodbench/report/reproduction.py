@@ -14,7 +14,7 @@ from oodbench.report.section import Section
 from oodbench.report.tables import HEAD, pair_text, short_name, table
 from oodbench.store import Row
 
-TOLERANCE = {
+ALLOWED = {
     "auroc": 0.05,
     "flagged_ood": 0.05,
     "in_dist_bits_per_dim": 0.1,
@@ -153,7 +153,7 @@ def verdict(
     if claim.value is None:
         obeys = high < claim.below if claim.below is not None else low > (claim.above or 0)
         return "agrees" if obeys else "differs"
-    allowed = TOLERANCE[claim.metric] + 2 * claim.spread
+    allowed = ALLOWED[claim.metric] + 2 * claim.spread
     if low - allowed <= claim.value <= high + allowed:
         return "agrees"
     same = claim.metric == "auroc" and (claim.value - 0.5) * (value - 0.5) > 0

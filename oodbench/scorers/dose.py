@@ -57,19 +57,25 @@ class OneClass:
         return -np.asarray(self.machine.decision_function(self.standard(table)))
 
 
-Estimate = KernelSum | OneClass
+DensityOfStates = KernelSum | OneClass
 
 
 class OfFlow:
     """An estimate over a flow's statistics."""
 
-    estimate: ClassVar[type[Estimate]]
+    estimate: ClassVar[type[DensityOfStates]]
 
-    def fit(self, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray) -> Estimate:
+    def fit(
+        self, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray
+    ) -> DensityOfStates:
         return self.estimate.of(np.stack([log_prob, log_prob_z, log_det], 1))
 
     def score(
-        self, state: Estimate, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray
+        self,
+        state: DensityOfStates,
+        log_prob: np.ndarray,
+        log_prob_z: np.ndarray,
+        log_det: np.ndarray,
     ) -> np.ndarray:
         return state.score(np.stack([log_prob, log_prob_z, log_det], 1))
 
@@ -77,17 +83,17 @@ class OfFlow:
 class OfVae:
     """An estimate over a VAE's statistics."""
 
-    estimate: ClassVar[type[Estimate]]
+    estimate: ClassVar[type[DensityOfStates]]
 
     def fit(
         self, log_prob: np.ndarray, reconstruction: np.ndarray, kl: np.ndarray, posterior_entropy: np.ndarray,
         prior_cross_entropy: np.ndarray,
-    ) -> Estimate:  # fmt: skip
+    ) -> DensityOfStates:  # fmt: skip
         columns = log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy
         return self.estimate.of(np.stack(columns, 1))
 
     def score(
-        self, state: Estimate, log_prob: np.ndarray, reconstruction: np.ndarray, kl: np.ndarray,
+        self, state: DensityOfStates, log_prob: np.ndarray, reconstruction: np.ndarray, kl: np.ndarray,
         posterior_entropy: np.ndarray, prior_cross_entropy: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         columns = log_prob, reconstruction, kl, posterior_entropy, prior_cross_entropy
