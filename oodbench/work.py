@@ -172,7 +172,9 @@ class Book:
         with self.results.held():
             self.results.merge({"rows": skips}, gone=self._planned_anew)
             self.scores.keep_only(self.results.rows("rows"))
-        if self._failures:
+        if not self._failures:
+            (self.folder / "failures.log").unlink(missing_ok=True)
+        else:
             log = "\n\n".join(self._failures) + "\n"
             write_whole(self.folder / "failures.log", lambda file: file.write(log.encode()))
 

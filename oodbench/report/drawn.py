@@ -3,6 +3,7 @@ drawn from."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +28,7 @@ def draw_stale(folder: Path, illustrations: Iterable[Illustration]) -> None:
         draw(folder, todo)
     for path in orphans(folder, wanted):
         path.unlink()
-    drawable = {one.stem: one.digest for one in wanted if one.drawn_from}
+    drawable = {one.stem: _record(folder, one) for one in wanted if one.drawn_from}
     if drawable or known:
         content = json.dumps(drawable, indent=0, sort_keys=True, ensure_ascii=False)
         write_if_changed(folder / MANIFEST, f"{content}\n".encode())
@@ -37,12 +38,20 @@ def stale(folder: Path, illustrations: Iterable[Illustration]) -> list[Illustrat
     """The figures that can be drawn and are not there as they would be."""
     known = _manifest(folder)
     drawable = [one for one in illustrations if one.drawn_from]
-    return [
-        one
-        for one in drawable
-        if known.get(one.stem) != one.digest
-        or not all(path.exists() for path in files_of(folder, one))
-    ]
+    return [one for one in drawable if not _is_drawn(folder, one, known.get(one.stem))]
+
+
+def _is_drawn(folder: Path, one: Illustration, known: dict[str, str] | None) -> bool:
+    """Whether all files of a figure are there and are those that were drawn."""
+    record = _record(folder, one)
+    return record == known and record.keys() >= set(FORMATS)
+
+
+def _record(folder: Path, one: Illustration) -> dict[str, str]:
+    """What a figure is drawn from, and the hash of each of its files that is there."""
+    files = {path.suffix[1:]: path for path in files_of(folder, one) if path.is_file()}
+    hashes = {kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in files.items()}
+    return {"from": one.digest, **hashes}
 
 
 def orphans(folder: Path, illustrations: Iterable[Illustration]) -> list[Path]:
@@ -53,7 +62,7 @@ def orphans(folder: Path, illustrations: Iterable[Illustration]) -> list[Path]:
     return [path for path in paths if path.exists() and path.parent == folder / "figures"]
 
 
-def _manifest(folder: Path) -> dict[str, str]:
+def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     try:
         found = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):

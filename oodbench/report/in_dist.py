@@ -112,7 +112,8 @@ def _metrics(rows: list[Row], skips: list[Row], notes: Notes) -> list[str]:
     for metric, title in METRIC_TITLES.items():
         having = [row for row in rows if row["status"] == "failed" or metric in row]
         if having:
-            why = {row["scorer"]: row["reason"] for row in skips if row["scorer"]}
+            whole = [row for row in skips if row["scorer"] and row.get("group_size") is None]
+            why = {row["scorer"]: row["reason"] for row in whole}
             shown = why if metric == "auroc" else {}  # once is enough
             parts += [f"### {title}\n", _metric_table(having, shown, _oods(rows), metric, notes)]
     scorers = distinct(sorted(row["scorer"] for row in rows))
