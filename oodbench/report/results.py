@@ -179,9 +179,10 @@ def read_results(folder: Path) -> Results:
 
 
 def read_comparisons(folder: Path) -> list[Row]:
-    """The comparisons of scorers that a folder stores, under their older name where there is no other."""
-    path = folder / "comparisons.jsonl"
-    return read_rows(path if path.exists() else folder / COMPARISONS)
+    """The comparisons of scorers that a folder stores; those of an older file where no newer one has their name."""
+    found = [*read_rows(folder / COMPARISONS), *read_rows(folder / "comparisons.jsonl")]
+    named = {tuple(row.get(field, 0) for field in NAMES["comparisons"]): row for row in found}
+    return list(named.values())
 
 
 def _demand_fields(path: Path, row: Row) -> None:

@@ -19,14 +19,15 @@ from oodbench.store import SCHEMA, Row, read_lines, write_rows
 
 logger = logging.getLogger("oodbench")
 
-PAIR = ("suite", "model", "in_dist", "ood", "seed")
+PAIR = ("model", "in_dist", "ood", "seed")
 NAMES: Mapping[str, tuple[str, ...]] = {
     "rows": (*PAIR, "scorer", "group_size"),
     "comparisons": PAIR,
-    "analysis": ("kind", "suite", "model", "in_dist", "role", "images", "seed"),
+    "analysis": ("kind", "model", "in_dist", "role", "images", "seed"),
     "curves": ("kind", *PAIR, "scorer", "column", "set", "role", "quantity"),
 }
-"""Table → the fields that are a row's name: two rows of one name are one row, measured twice."""
+"""Table → the fields that are a row's name: two rows of one name are one row, measured twice. A folder
+holds rows of one suite."""
 Tables = Mapping[str, Iterable[Row]]
 
 
