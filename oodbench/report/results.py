@@ -180,9 +180,15 @@ def read_results(folder: Path) -> Results:
 
 def read_comparisons(folder: Path) -> list[Row]:
     """The comparisons of scorers that a folder stores; those of an older file where no newer one has their name."""
-    found = [*read_rows(folder / COMPARISONS), *read_rows(folder / "comparisons.jsonl")]
-    named = {tuple(row.get(field, 0) for field in NAMES["comparisons"]): row for row in found}
-    return list(named.values())
+    found = read_rows(folder / "comparisons.jsonl")
+    measured = {_compared(row) for row in found}
+    older = (row for row in read_rows(folder / COMPARISONS) if _compared(row) not in measured)
+    return [*older, *found]
+
+
+def _compared(row: Row) -> tuple[Hashable, ...]:
+    """What a comparison is of; rows of schema 2 do not say their seed, which was 0."""
+    return tuple(row.get(field, 0) for field in NAMES["comparisons"])
 
 
 def _demand_fields(path: Path, row: Row) -> None:
