@@ -40,9 +40,13 @@ def key_of(*parts: Any) -> str:
 
 
 def write_sealed(path: Path, content: bytes) -> None:
-    """Write a file of the cache whole, with its seal; :class:`StoreError` where it cannot be written."""
-    seal = hashlib.sha256(content).hexdigest().encode()
-    write_whole(path, lambda file: file.write(content + seal))
+    """Write a file whole, with its seal; :class:`StoreError` where it cannot be written."""
+    write_whole(path, lambda file: file.write(sealed(content)))
+
+
+def sealed(content: bytes) -> bytes:
+    """Content with its seal behind it."""
+    return content + hashlib.sha256(content).hexdigest().encode()
 
 
 def read_sealed(path: Path) -> bytes:
@@ -157,9 +161,9 @@ def faults(row: Row) -> str | None:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as sorted JSON lines, each with its hashes; a file that would not change is left alone."""
-    sealed = map(sealed_row, rows)
+    proved = map(sealed_row, rows)
     lines = sorted(
-        json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in sealed
+        json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) for row in proved
     )
     write_if_changed(path, "".join(line + "\n" for line in lines).encode())
 

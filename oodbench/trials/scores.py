@@ -1,7 +1,7 @@
 """Per-image scores beside the rows: from them every metric can be computed again, without images or weights.
 
 One file a model and scorer (and group size), ``scores/<model>/<scorer>.npz``; one float64 column an image set, in the order
-of the set, named by the set's identifier and the column's digest. Rows hold the digests.
+of the set, named by the set's identifier and the column's digest. Rows hold the digests; the file ends in a seal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from oodbench.errors import StoreError
 from oodbench.paths import write_if_changed, write_whole
-from oodbench.store import Row
+from oodbench.store import Row, read_sealed, sealed
 
 RECORD = "scores.json"
 """In a results folder whose scores travel apart: the archive's name, hash and size."""
@@ -59,7 +59,8 @@ def read_scores(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
     path, found = scores_file(folder, row), []
     for name, expected in columns_of(row).values():
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            content = io.BytesIO(read_sealed(path))
+            with np.load(content, allow_pickle=False) as archive:
                 scores = archive[name]
         except Exception as error:  # a damaged archive raises whatever its reader stumbles over
             raise StoreError(_absent(folder, path, name, error)) from error
@@ -139,7 +140,7 @@ def _write(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     arrays: dict[str, np.ndarray] = dict(sorted(columns.items()))
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_if_changed(path, buffer.getvalue())
+    write_if_changed(path, sealed(buffer.getvalue()))
 
 
 def archive_scores(folder: Path, out: Path) -> str:
