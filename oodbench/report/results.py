@@ -18,57 +18,12 @@ ROWS = "rows.jsonl"
 FILES = (ROWS, "analysis.jsonl", "comparisons.jsonl", "curves.jsonl")
 CELLS = {f"{table}.jsonl": fields for table, fields in NAMES.items()}
 """The fields of each file that name a cell: no two rows may share them all."""
+NAMED = ("schema", "key", "suite", "model", "in_dist", "in_dist_name", "ood", "scorer")
+TRIED = (*NAMED, "baseline", "group_size", "seed", "passes", "tunes_on", "likelihood", "synthetic")
 NEEDED = {
-    "ok": (
-        "schema",
-        "key",
-        "suite",
-        "model",
-        "in_dist",
-        "in_dist_name",
-        "ood",
-        "scorer",
-        "baseline",
-        "group_size",
-        "seed",
-        "auroc",
-        "n_in",
-        "n_ood",
-        "base_rate",
-        "passes",
-        "tunes_on",
-        "likelihood",
-        "synthetic",
-    ),
-    "failed": (
-        "schema",
-        "key",
-        "suite",
-        "model",
-        "in_dist",
-        "in_dist_name",
-        "ood",
-        "scorer",
-        "baseline",
-        "group_size",
-        "seed",
-        "reason",
-        "passes",
-        "tunes_on",
-        "likelihood",
-        "synthetic",
-    ),
-    "skipped": (
-        "schema",
-        "key",
-        "suite",
-        "model",
-        "in_dist",
-        "in_dist_name",
-        "ood",
-        "scorer",
-        "reason",
-    ),
+    "ok": (*TRIED, "auroc", "n_in", "n_ood", "base_rate"),
+    "failed": (*TRIED, "reason"),
+    "skipped": (*NAMED, "reason"),
 }
 """The fields without which a row of each status cannot be shown."""
 
