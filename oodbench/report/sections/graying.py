@@ -64,7 +64,7 @@ def figure(results: Results, subject: Subject) -> Illustration | None:
     if not own:
         return None
     caption = (
-        f"Mean bits/dim of the first {max(row['n'] for row in own)} test images of each set, contracted "
+        f"Mean bits/dim of {max(row['n'] for row in own)} test images of each set, contracted "
         "towards mid-grey: 100 % is the image, 0 % is a grey square. Bars: standard errors. "
         f"{where_text(subject)}."
     )

@@ -59,7 +59,7 @@ def grids_figure(results: Results, subject: Subject) -> Illustration | None:
     if drawn is None:
         return None
     caption = (
-        f"{drawn['n']} images drawn from {text(subject.model)} beside the first test images of the sets "
+        f"{drawn['n']} images drawn from {text(subject.model)} beside test images of the sets "
         f"whose terms permit showing them, with the median bits/dim of all; seed {subject.seed}."
     )
     grids = results.curves_of("grid", subject)
