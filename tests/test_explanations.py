@@ -35,7 +35,7 @@ from oodbench.work import shard_tasks, work_left
 from oodbench.zoo.describe import describe
 from oodbench.zoo.families import FAMILIES
 
-FLASH = Analysis(images=20, gray=(0, 50), samples=4, probes=4)
+FLASH = Analysis(images=20, gray=(0, 50), gray_images=20, samples=4, probes=4)
 
 
 def suite(**changes):
@@ -67,16 +67,16 @@ def test_contracting_by_one_changes_nothing_and_by_zero_leaves_grey(random):
 
 
 def test_grayed_sets_are_the_model_s_view_contracted():
-    settings = Analysis(images=5, gray=(25,), samples=0, probes=4)
+    settings = Analysis(images=5, gray=(25,), gray_images=5, samples=0, probes=4)
     pairs = [Pair(in_dist="cifar10", ood=["mnist"])]
     plan = make_plan(suite(models=["glow-cifar10"], pairs=pairs, limit=10, analysis=settings))
     (subject,) = plan.subjects
     (ood,) = subject.oods
     assert ood.identifier == "mnist/test[first 2000][10 drawn]@pad32,rgb"
-    gray = open_images(subject.grayed[ood][25].ref)
+    gray = open_images(subject.grayed[ood]["contract25"].ref)
     assert gray.identifier == "mnist/test[first 2000][5 drawn]@pad32,rgb,contract25"
     assert np.array_equal(gray.images, apply_view(open_images(ood.ref).images[:5], "contract25"))
-    plain, contracted = (subject.density[one] for one in (ood, subject.grayed[ood][25]))
+    plain, contracted = (subject.density[one] for one in (ood, subject.grayed[ood]["contract25"]))
     shown = "density of glow-cifar10 on mnist/test[first 2000]"
     assert plain.label == f"{shown}[10 drawn]@pad32,rgb"
     assert contracted.label == f"{shown}[5 drawn]@pad32,rgb, contracted"
@@ -228,11 +228,17 @@ def test_analysis_rows_are_the_columns_means(published):
         found["log_prob"][0], abs=1e-5
     )
     gray = next(row for row in rows if row["kind"] == "graying" and row["role"] == "test")
-    own = ob.measure(glow, ob.load_images("fashionmnist/test[:20]"), "log_prob")["log_prob"]
-    assert gray["curve"][-1][:2] == [
-        100,
-        pytest.approx(bits_per_dim(own, glow.shape).mean(), rel=1e-5),
-    ]
+    images = ob.load_images("fashionmnist/test[:20]")
+    own = ob.measure(glow, images, "log_prob")["log_prob"]
+    for field in ("curve", "own_mean_curve"):
+        assert gray[field][-1][:2] == [
+            100,
+            pytest.approx(bits_per_dim(own, glow.shape).mean(), rel=1e-5),
+        ]
+    half = ob.measure(glow, images.through("shrink50"), "log_prob")["log_prob"]
+    change = next(point for point in gray["own_mean_change"] if point[0] == 50)
+    assert change[1] == pytest.approx((half - own).mean(), rel=1e-4)
+    assert change[2] == pytest.approx((half - own).std(ddof=1) / math.sqrt(20), rel=1e-4)
 
 
 def test_the_second_run_draws_all_figures_without_a_pass(published, monkeypatch):

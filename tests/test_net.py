@@ -14,6 +14,7 @@ import math
 import platform
 import re
 import time
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -819,6 +820,20 @@ def contracted(images, percent):
     return np.floor(127.5 + percent / 100 * (images - 127.5) + 0.5).astype(np.uint8)
 
 
+def shrunk(images, percent):
+    """Towards the mean of these images, rounded half up, in exact fractions."""
+    flat = images.reshape(len(images), -1).astype(int)
+    means = [Fraction(int(total), len(images)) for total in flat.sum(0)]
+    moved = [
+        [
+            math.floor(m + Fraction(percent, 100) * (int(x) - m) + Fraction(1, 2))
+            for x, m in zip(one, means)
+        ]
+        for one in flat
+    ]
+    return np.reshape(moved, images.shape).astype(np.uint8)
+
+
 def terms(model, images):
     return glow_terms(images) if model == "net-glow" else {"log_prob": log_prob(model, images)}
 
@@ -833,12 +848,12 @@ def likelihood_fields(world, model, role, name):
 
 def graying_fields(world, model, role, name):
     images = world.images[name]
-    curve = [[p, *summary(bits(log_prob(model, contracted(images, p))))] for p in GRAY]
-    curve.append([100, *summary(bits(log_prob(model, images)))])
-    return {
-        "curve": curve,
-        "in_dist_bits_per_dim": summary(bits(log_prob(model, world.images["near"]))),
-    }
+    as_it_is, found = log_prob(model, images), {}
+    for prefix, contract in (("", contracted), ("own_mean_", shrunk)):
+        columns = {p: log_prob(model, contract(images, p)) for p in GRAY} | {100: as_it_is}
+        found[f"{prefix}curve"] = [[p, *summary(bits(own))] for p, own in columns.items()]
+        found[f"{prefix}change"] = [[p, *summary(columns[p] - as_it_is)[:2]] for p in GRAY]
+    return found | {"in_dist_bits_per_dim": summary(bits(log_prob(model, world.images["near"])))}
 
 
 def second_order_fields(world, model, role, name):
@@ -850,9 +865,9 @@ def second_order_fields(world, model, role, name):
     gradient = -(centre * np.exp(place(SCALES)) - place(MEANS)) * np.exp(
         place(SCALES) - 2 * place(SPREADS)
     )
-    quadratic = [
-        summary(-0.5 * (precision * (y - centre) ** 2).sum((1, 2, 3)))[:2] for y in (y_ood, y_in)
-    ]
+    quadratics = [-0.5 * (precision * (y - centre) ** 2).sum((1, 2, 3)) for y in (y_ood, y_in)]
+    quadratic = [summary(one)[:2] for one in quadratics]
+    linear = [summary((gradient * y).sum((1, 2, 3))) for y in (y_ood, y_in)]
     measured = [summary(log_prob(model, images))[:2] for images in (other, near)]
     second, observed = (
         [one[0] - two[0], math.hypot(one[1], two[1])] for one, two in (quadratic, measured)
@@ -861,13 +876,39 @@ def second_order_fields(world, model, role, name):
     sums = [[float((images / 255).var(0).sum())] for images in (near, other)]
     return {
         "measured": observed,
-        "first": [float((gradient * (y_ood.mean(0) - centre)).sum()), 0.0],
+        "first": [
+            float((gradient * (y_ood.mean(0) - centre)).sum()),
+            math.hypot(linear[0][1], linear[1][1]),
+        ],
         "second": second,
         "diagonal": [diagonal, 0.0],
-        "at_data": second,
+        "at_data": over_halves(*quadratics),
         "closed_form": diagonal,
         "variance_sums": sums,
+        "means_apart": float(np.linalg.norm(y_ood.mean(0) - centre) / np.sqrt(y_in.var(0).sum())),
+        "off_diagonal": [off_diagonal(near), off_diagonal(other)],
+        "curvature_spread": [-float((precision * y_in.var(0)).sum()), 0.0],
+        "prior_volume_spread": 0.0,
     }
+
+
+def over_halves(of_ood, of_in):
+    """Of a curvature that is the same everywhere: image i beside in-dist image i, half a set further on."""
+    half = min(len(of_ood), len(of_in)) // 2
+    pairs = [of_ood[i] + of_ood[i + half] - of_in[i] - of_in[i + half] for i in range(half)]
+    return summary(np.array(pairs) / 2)[:2]
+
+
+def off_diagonal(images):
+    """From the products of unlike differences of disjoint pairs, one by one."""
+    half = len(images) // 2
+    differences = [images[i].astype(float).ravel() - images[i + half].ravel() for i in range(half)]
+    whole = diagonal = 0.0
+    for i, one in enumerate(differences):
+        for other in differences[:i]:
+            whole += (one @ other) ** 2
+            diagonal += (one**2 * other**2).sum()
+    return 1 - diagonal / whole
 
 
 def training_fields(world, model, role, name):
@@ -1020,6 +1061,7 @@ def curves_of(world, kind):
 def test_there_is_a_curve_for_each_figure(world):
     rows = read(world.out, CURVES)
     kinds = {"likelihoods": 4, "decomposition": 2, "latents": 1, "grid": 3, "data": 2, "roc": 16}
+    kinds["contracted"] = 2
     assert {kind: len(curves_of(world, kind)) for kind in {row["kind"] for row in rows}} == kinds
     assert len({row["key"] for row in rows}) == len(rows)
 
@@ -1047,6 +1089,29 @@ def test_histograms_of_the_terms_of_a_flow(world):
         assert max(one["counts"]) == one["n"]  # constant volume
 
 
+def test_histograms_of_the_contracted_in_dist_set(world):
+    rows, near = {row["model"]: row for row in curves_of(world, "contracted")}, world.images["near"]
+    shown = {"": near, "contract50": contracted(near, 50), "shrink50": shrunk(near, 50)}
+    for model in LIKELIHOOD:
+        columns = {name: log_prob(model, images) for name, images in shown.items()}
+        slack = precision(model)["rel"]
+        span, bins = histograms(list(columns.values()), slack)
+        sets = [
+            {
+                "set": "near/test" + f"@{name}" * bool(name),
+                "contraction": name,
+                "n": len(near),
+                "not_finite": 0,
+                "outside": own.outside,
+                "counts": own,
+                "median": float(np.median(columns[name])),
+            }
+            for name, own in zip(columns, bins, strict=True)
+        ]
+        expected = of_model("contracted", model) | {"span": span, "sets": sets}
+        check_fields(rows[model], expected, precision(model))
+
+
 def test_histograms_of_pixels(world):
     rows = {row["quantity"]: row for row in curves_of(world, "data")}
     shown = {name: world.images[name].reshape(-1, D) / 255 for name in ("near", "far")}
@@ -1054,6 +1119,9 @@ def test_histograms_of_pixels(world):
         expected = histogram_fields(
             world, {name: moment(own, 0) for name, own in shown.items()}, EXACT["rel"]
         )
+        if quantity == "variance":
+            for one, own in zip(expected["sets"], shown.values(), strict=True):
+                one["variance_sums"] = [summary(((own - own.mean(0)) ** 2).sum(1))[:2]]
         head = of_model("data", "") | {"quantity": quantity}
         del head["model"], head["seed"]
         check_fields(rows[quantity], head | expected)
@@ -1237,7 +1305,8 @@ def test_another_seed_is_another_measurement_and_its_progress_is_told(world, cap
         only=["net-stub", "far"],
     )
     told = capfd.readouterr().err
-    anew = 14 + 10 + 15 + 135 + len(GRAY) * (14 + 10)  # of test, OOD, ref, train, and contracted
+    both = 2 * len(GRAY)  # factors, towards grey and towards the mean
+    anew = 14 + 10 + 15 + 135 + both * (14 + 10)  # of test, OOD, ref, train, and contracted
     assert re.search(rf"images measured: {anew} of {anew} units", told)
     assert re.search(
         r"rows: 4 of 4 units", told

@@ -13,14 +13,14 @@ import yaml
 
 from oodbench.errors import StoreError
 from oodbench.paths import PACKAGE
-from oodbench.report import check_report, read_results, write_report
+from oodbench.report import check_report, figures, read_results, write_report
 from oodbench.report.figures import draw, training
 from oodbench.report.gallery import gallery
 from oodbench.report.page import html_page, markdown_page
 from oodbench.report.reproduction import Claim, claims, verdict
 from oodbench.report.results import Results
 from oodbench.report.section import Analysis, Section
-from oodbench.report.sections import both_directions, decomposition
+from oodbench.report.sections import both_directions, decomposition, graying, second_order
 from oodbench.report.sections.graying import overtaking
 from oodbench.report.sections.training import trainings
 from oodbench.store import read_rows, write_rows
@@ -394,6 +394,144 @@ def test_markup_in_names_stays_text(tmp_path):
     assert '<a href="x.md">link</a>' in page
     assert "<i>" not in page
     assert "## <b>" in markdown_page("t", [], [section])
+
+
+# signs, sizes and contraction
+
+
+def second_order_row(images=OOD, **values):
+    given = {
+        "measured": [10.0, 1.0],
+        "first": [1.0, 0.1],
+        "second": [50.0, 5.0],
+        "diagonal": [-400.0, 1.0],
+        "at_data": [3.0, 8.0],
+        "closed_form": None,
+        "variance_sums": [[2.0], [1.0]],
+    }
+    return explained("second-order", "ood", images, **given | values)
+
+
+def made(analysis, curves=()):
+    return Analysis(Results(PACKAGE, [trial("likelihood", 0.1)], analysis, curves=list(curves)))
+
+
+def test_the_section_on_signs_leads_with_the_tally_and_the_median_ratio():
+    rows = [
+        second_order_row("a/test"),
+        second_order_row("b/test", second=[-50.0, 5.0]),
+        second_order_row("c/test", second=[6.0, 5.0]),
+        second_order_row("d/test", measured=[-31.0, 47.0], second=[-9000.0, 10.0]),
+    ]
+    found = second_order.section(made(rows))
+    assert found.text[0].startswith(
+        "The expansion predicts the sign of 4 gaps: 1 right, 1 wrong, 2 undecided; in the median its "
+        "size is 4.90 × the measured one. The paper's diagonal form predicts the sign of 4 gaps: 0 right, 3 wrong"
+    )
+    tallies, gaps, *_ = found.tables
+    assert [line[1:5] for line in tallies[1]] == [
+        ["1", "1", "2", "4"],
+        ["0", "3", "1", "4"],
+        ["0", "0", "4", "4"],
+    ]
+    assert [line[5:7] for line in gaps[1]] == [
+        ["right", "5.10 ×"],
+        ["wrong", "4.90 ×"],
+        ["undecided", "0.70 ×"],
+        ["undecided", "–"],
+    ]
+
+
+def test_the_data_alone_are_judged_on_models_of_every_family():
+    rows = [likelihood("test", IN, -1000, -500), likelihood("ood", OOD, -800, -400)]
+    for row in rows:
+        del row["log_det"], row["log_prob_z"]
+    sums = {IN: [[2.0, 0.1]], OOD: [[1.0, 0.1]]}
+    data = curve("data", quantity="variance", **histograms({IN: np.arange(4), OOD: np.arange(3)}))
+    for one in data["sets"]:
+        one["variance_sums"] = sums[one["set"]]
+    found = second_order.section(made(rows, [data]))
+    assert "predict the sign of 1 gap: 1 right, 0 wrong, 0 undecided" in found.text[0]
+    assert found.tables[3][1] == [
+        [IN, OOD, "2.0 against 1.0", "inside", "glow-fashionmnist", "–", "–"]
+    ]
+    data["sets"][1]["variance_sums"] = [[1.9, 0.1]]  # no difference beyond the errors
+    assert second_order.section(made(rows, [data])).tables[3][1] == []
+
+
+def test_assumptions_have_numbers_and_a_dash_where_rows_lack_them():
+    known = {
+        "means_apart": 0.5,
+        "off_diagonal": [0.9, None],
+        "curvature_spread": [-200.0, 100.0],
+        "prior_volume_spread": 12.5,
+    }
+    found = second_order.section(made([second_order_row(**known)]))
+    assert found.tables[-1][1][0][3:] == ["0.02", "0.50", "90%", "–", "0.50", "12.5"]
+    assert "the means lie 0.50 in-dist radii apart" in found.text[-1]
+    assert "A dash" not in found.text[-1]
+    older = second_order.section(made([second_order_row()]))
+    assert older.tables[-1][1][0][3:] == ["0.02", *"–––––"]
+    assert "A dash stands where a row was measured before" in older.text[-1]
+
+
+def grayed(change, own_mean=None):
+    points = {
+        "curve": [[50, 2.0, 0.1, 2.0], [100, 3.0, 0.1, 3.0]],
+        "in_dist_bits_per_dim": [3, 0, 3],
+    }
+    moved = {"change": change, "own_mean_change": own_mean or change} if change else {}
+    return explained("graying", "test", IN, **points, **moved)
+
+
+def test_the_figure_of_contraction_has_both_centres_and_histograms():
+    points = [[50, 2.0, 0.1, 2.0], [100, 3.0, 0.1, 3.0]]
+    row = grayed([[50, 1.0, 0.1]]) | {"own_mean_curve": [[50, 4.0, 0.1, 4.0], *points[1:]]}
+    columns = {"test": [0.0, 1.0], "contract50": [2.0, 3.0], "shrink50": [4.0, 5.0]}
+    shown = curve(
+        "contracted", **histograms({name: np.array(one) for name, one in columns.items()})
+    )
+    for one in shown["sets"]:
+        one["contraction"] = "" if one["set"] == "test" else one["set"]
+    grey, mean, *below = figures.graying([row, shown], PACKAGE).axes
+    assert [one.lines[0].get_ydata().tolist() for one in (grey, mean)] == [[2, 3], [4, 3]]
+    assert "mid-grey" in grey.get_xlabel()
+    assert "the set's mean" in mean.get_xlabel()
+    labels = [axes.get_legend_handles_labels()[1] for axes in below]
+    assert labels == [
+        ["as it is", "50 % towards mid-grey"],
+        ["as it is", "50 % towards its mean"],
+    ]
+    assert len(figures.graying([grayed(None)], PACKAGE).axes) == 1
+
+
+def test_words_on_contraction_follow_from_the_numbers():
+    lowered, mixed = (
+        [[0, 9.0, 1.0], [50, -20.0, 2.0], [75, -9.0, 2.0]],
+        [[50, 20.0, 2.0], [75, 1.0, 2.0]],
+    )
+    found = graying.section(made([grayed(lowered, mixed)]))
+    assert found.text[0] == (
+        "Moderate contraction of the in-dist set, to 50 % and less far: towards mid-grey it raises the likelihood of 0 "
+        "of 1 models, lowers that of 1, and does neither throughout for 0; towards its own mean it raises the "
+        "likelihood of 0 of 1 models, lowers that of 0, and does neither throughout for 1."
+    )
+    assert found.text[-1] == (
+        f"glow-fashionmnist, moderate contraction of {IN}: towards mid-grey it lowers log p (75 %: -9.0 ± 2.0, 50 %: "
+        "-20.0 ± 2.0 nats); towards its own mean it raises log p at 50 %, leaves log p within its error at 75 % "
+        "(75 %: +1.0 ± 2.0, 50 %: +20.0 ± 2.0 nats)."
+    )
+
+
+def test_rows_without_paired_changes_are_judged_by_their_curve():
+    found = graying.section(made([grayed(None)]))
+    nats = 784 * np.log(2)
+    assert (
+        f"it raises log p (50 %: +{nats:.1f} ± {nats * 0.1 * np.sqrt(2):.1f} nats)"
+        in found.text[-1]
+    )
+    assert found.tables[1][1][0][-1] == "–"
+    assert "towards its own mean it" not in found.text[0]
 
 
 # published numbers

@@ -150,8 +150,9 @@ TOLD = {
 
 
 def _told(form: str, own: Tally) -> str:
+    gaps = "gap" if own.pairs == 1 else "gaps"
     told = (
-        f"{TOLD[form]} the sign of {own.pairs} gaps: {own.right} right, {own.wrong} wrong, "
+        f"{TOLD[form]} the sign of {own.pairs} {gaps}: {own.right} right, {own.wrong} wrong, "
         f"{own.undecided} undecided"
     )
     size = own.ratio is not None and form != DATA
