@@ -90,16 +90,18 @@ def test_a_flow_tells_what_its_likelihood_is_made_of():
     glow = ob.load_model("glow-fashionmnist")
     images = torch.from_numpy(np.array(ob.load_images("mnist/test[:6]").images))
     with torch.no_grad():
-        terms, (_, log_prob_z, log_det) = glow.log_prob_terms(images), glow.encode(images)
+        terms, (z, log_prob_z, log_det) = glow.log_prob_terms(images), glow.encode(images)
         first, last = glow._by_scale(glow.dequantise(images, keyed_uniform(images, glow.seed)))
         shares = (
             first.log_prob_z + first.log_det / 2,
             last.log_prob_z + last.log_det + first.log_det / 2,
         )
-    assert torch.allclose(
-        terms["log_prob"], terms["log_prob_z"] + terms["log_det"], atol=1e-6, rtol=0
-    )
-    assert torch.allclose(terms["log_prob_z"], log_prob_z)
+    half = 392 * math.log(2 * math.pi)
+    summed = terms["latent_term"] + terms["prior_volume"] + terms["log_det"] - half
+    assert torch.allclose(terms["log_prob"], summed, atol=1e-6, rtol=0)
+    assert torch.allclose(terms["latent_term"] + terms["prior_volume"] - half, log_prob_z)
+    assert torch.allclose(terms["latent_norm"], z.double().norm(dim=1))
+    assert torch.allclose(terms["latent_term"], -(terms["latent_norm"] ** 2) / 2)
     assert torch.allclose(terms["log_det"], log_det)
     assert torch.allclose(terms["last_scale_log_prob"], shares[1])
     assert torch.allclose(
@@ -215,8 +217,7 @@ def test_analysis_rows_are_the_columns_means(published):
         glow,
         ob.load_images("mnist/test[first 2000][30 drawn]"),
         "log_prob",
-        "log_prob_z",
-        "log_det",
+        "latent_term",
     )
     found = next(
         row
@@ -224,9 +225,10 @@ def test_analysis_rows_are_the_columns_means(published):
         if row["kind"] == "likelihood" and row["images"] == "mnist/test[first 2000][30 drawn]"
     )
     assert found["log_prob"][0] == pytest.approx(columns["log_prob"].mean(), rel=1e-6)
-    assert found["log_prob_z"][0] + found["log_det"][0] == pytest.approx(
-        found["log_prob"][0], abs=1e-5
-    )
+    assert found["latent_term"][0] == pytest.approx(columns["latent_term"].mean(), rel=1e-5)
+    terms = (found[name][0] for name in ("latent_term", "prior_volume", "log_det"))
+    constant = 392 * math.log(2 * math.pi)
+    assert sum(terms) - constant == pytest.approx(found["log_prob"][0], abs=1e-5)
     gray = next(row for row in rows if row["kind"] == "graying" and row["role"] == "test")
     own = ob.measure(glow, ob.load_images("fashionmnist/test[:20]"), "log_prob")["log_prob"]
     assert gray["curve"][-1][:2] == [

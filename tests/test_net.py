@@ -296,12 +296,13 @@ def glow_terms(images, name="net-glow"):
     standard = (y * np.exp(place(SCALES)) - place(MEANS) - SHIFTS[name]) / np.exp(place(SPREADS))
     log_prob_z = (-0.5 * standard**2 - place(SPREADS) - 0.5 * math.log(2 * math.pi)).sum((1, 2, 3))
     log_det = np.full(len(images), place(SCALES).sum() - D * math.log(256))
-    norm = np.sqrt((standard**2).sum((1, 2, 3)))
+    squares = (standard**2).sum((1, 2, 3))
     return {
         "log_prob": log_prob_z + log_det,
-        "log_prob_z": log_prob_z,
+        "latent_term": -0.5 * squares,
+        "prior_volume": np.full(len(images), -place(SPREADS).sum()),
         "log_det": log_det,
-        "latent_norm": norm,
+        "latent_norm": np.sqrt(squares),
     }
 
 
@@ -1038,12 +1039,12 @@ def test_histograms_of_log_prob(world):
 
 def test_histograms_of_the_terms_of_a_flow(world):
     rows = {row["column"]: row for row in curves_of(world, "decomposition")}
-    for column in ("log_prob_z", "log_det"):
+    for column in ("latent_term", "prior_volume", "log_det"):
         columns = {name: glow_terms(world.images[name])[column] for name in ("near", "far")}
         expected = histogram_fields(world, columns, FLOAT32["rel"])
         head = of_model("decomposition", "net-glow") | {"column": column}
         check_fields(rows[column], head | expected, FLOAT32)
-    for one in rows["log_det"]["sets"]:
+    for one in (*rows["log_det"]["sets"], *rows["prior_volume"]["sets"]):
         assert max(one["counts"]) == one["n"]  # constant volume
 
 

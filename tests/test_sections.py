@@ -16,11 +16,12 @@ from oodbench.paths import PACKAGE
 from oodbench.report import check_report, read_results, write_report
 from oodbench.report.figures import draw, training
 from oodbench.report.gallery import gallery
+from oodbench.report.older import RENAMED_MODELS, renamed
 from oodbench.report.page import html_page, markdown_page
 from oodbench.report.reproduction import Claim, claims, verdict
 from oodbench.report.results import Results
 from oodbench.report.section import Analysis, Section
-from oodbench.report.sections import both_directions, decomposition
+from oodbench.report.sections import both_directions, constant_volume, decomposition
 from oodbench.report.sections.graying import overtaking
 from oodbench.report.sections.training import trainings
 from oodbench.store import read_rows, write_rows
@@ -86,8 +87,9 @@ def curve(kind, **values):
 def likelihood(role, images, z, det):
     values = {
         "log_prob": [z + det, 1.0, z + det],
-        "log_prob_z": [z, 1.0, z],
-        "log_det": [det, 1.0, det],
+        "latent_term": [z, 1.0, z],
+        "prior_volume": [100.0, 1.0, 100.0],
+        "log_det": [det - 100, 1.0, det - 100],
     }
     bits = [-(z + det) / 500, 0.01, -(z + det) / 500]
     return explained(
@@ -114,7 +116,7 @@ def folder_of(folder, random, log_prob=None):
                 "roc", ood=OOD, scorer=scorer, baseline=scorer == "pixel-mean", auroc=0.7, **rates
             )
         )
-    for column in ("log_prob_z", "log_det"):
+    for column in ("latent_term", "prior_volume", "log_det"):
         curves.append(curve("decomposition", column=column, **histograms(log_prob)))
     for quantity, values in pixel_moments(images).items():
         curves.append(curve("data", quantity=quantity, **histograms({IN: values, OOD: values / 2})))
@@ -330,9 +332,60 @@ def test_the_factor_at_which_a_set_overtakes(curve, expected):
 
 def test_the_shares_of_the_gap_add_up(published):
     ((_, lines),) = decomposition.section(Analysis(read_results(published))).tables
-    assert lines == [
-        ["glow-fashionmnist", IN, OOD, "+300.0 ± 1.4", "+200.0 (+67%)", "+100.0 (+33%)"]
-    ]
+    shares = ["+200.0 (+67%)", "+0.0 (+0%)", "+100.0 (+33%)"]
+    assert lines == [["glow-fashionmnist", IN, OOD, "+300.0 ± 1.4", *shares]]
+
+
+def test_medians_stand_beside_means_that_a_few_images_make(published):
+    results = read_results(published)
+    for row in results.analysis:
+        if row["kind"] == "likelihood" and row["role"] == "ood":
+            row["log_prob"] = [-1e9, 1e9, -700.0]
+    (line,) = decomposition.section(Analysis(results)).tables[0][1]
+    assert line[3].endswith("median +800.0")
+    assert line[4].endswith("median +200.0")
+
+
+def test_rows_of_a_log_prior_in_one_piece_say_so(published):
+    results = read_results(published)
+    for row in results.analysis:
+        if row["kind"] == "likelihood":
+            row["log_prob_z"] = row.pop("latent_term")
+    analysis = Analysis(results)
+    found = decomposition.section(analysis)
+    assert found.text[0].startswith("Learned prior, two terms")
+    assert found.tables[0][0][-2:] == ["of log p(z)", "of the log-determinant"]
+    assert constant_volume.section(analysis).tables[0][1] == []
+
+
+def test_constant_volume_is_said_of_models_without_any_volume_that_varies(published):
+    results = read_results(published)
+    rows = [row for row in results.analysis if row["kind"] == "likelihood"]
+    assert constant_volume.section(Analysis(results)).tables[0][1] == []
+    for row in rows:
+        row["log_det"] = [-100.0, 0.0, -100.0]
+    assert constant_volume.section(Analysis(results)).tables[0][1] == []  # the prior's varies
+    for row in rows:
+        row["prior_volume"] = [0.0, 0.0, 0.0]
+    found = constant_volume.section(Analysis(results))
+    assert len(found.tables[0][1]) == 1
+    assert found.text[1].endswith("the higher mean log p on 1 of 1 pairs.")
+
+
+def test_cards_of_another_name_are_shown_under_today_s():
+    """Two Glows with a learned prior were published as constant-volume ones."""
+    identity, name = next(iter(RENAMED_MODELS.items()))
+
+    def names(*identities):
+        old = {"model": "cvglow-fashionmnist", "status": "ok"}
+        rows = [old | {"inputs": {"models": {old["model"]: one}}} for one in identities]
+        skipped = {"model": old["model"], "status": "skipped"}
+        found = renamed({"rows": [*rows, skipped], "analysis": [old]}, "rows")
+        return {row["model"] for own in found.values() for row in own}
+
+    assert names(identity, identity) == {name}
+    assert names("another") == {"cvglow-fashionmnist"}  # a card of that name with other weights
+    assert names(identity, "another") == {"cvglow-fashionmnist"}
 
 
 def test_the_page_is_self_contained_and_its_twin_says_the_same(published):

@@ -10,7 +10,9 @@ import numpy as np
 from oodbench.analysis.material import Material
 from oodbench.contract import bits_per_dim
 
-TERMS = ("log_prob", "log_prob_z", "log_det", "latent_norm", "reconstruction", "kl")
+VOLUMES = ("prior_volume", "log_det")
+"""The terms of the change of variables that say how much space is stretched."""
+TERMS = ("log_prob", "latent_term", *VOLUMES, "latent_norm", "reconstruction", "kl")
 Result = tuple[dict[str, Any], Mapping[str, bytes]]
 """A row's values, and files beside it."""
 

@@ -200,7 +200,7 @@ def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     real = [_of(subject, role, images) for role, images in _real(subject)]
     drawn = [_of(subject, "samples", subject.samples)] if subject.samples else []
     if model.gives("latent_shapes") or model.gives("encode"):
-        for column in ("log_prob_z", "log_det"):
+        for column in ("latent_term", *rows.VOLUMES):
             head = _curve_head("decomposition", model, test, plan) | {"column": column}
             yield _task("decomposition", head, Material(real, {"column": column}))
         if drawn:

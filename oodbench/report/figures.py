@@ -49,6 +49,8 @@ PANEL = (3.4, 2.5)
 UNITS = {
     "log_prob": "log p(x) / nats",
     "log_prob_z": "log p(z) / nats",
+    "latent_term": "−½‖z‖² / nats",
+    "prior_volume": "prior's −Σ log σ / nats",
     "log_det": "log|det ∂z/∂x| / nats",
     "mean": "mean of a pixel",
     "variance": "variance of a pixel",
@@ -193,26 +195,27 @@ def _curve_of(axes: Axes, row: Row, number: int) -> None:
     axes.plot(row["flagged"], row["caught"], color=colour, label=label, **look)
 
 
-def _two_histograms(rows: Sequence[Row], field: str, order: Sequence[str]) -> Figure:
-    """A panel for each of two quantities of the same sets."""
-    figure, panels = _panels(2, (4.2, 2.7))
+def _histograms_of(rows: Sequence[Row], field: str, order: Sequence[str]) -> Figure:
+    """A panel for each quantity of the same sets."""
     found = {row[field]: row for row in rows}
+    known = [quantity for quantity in order if quantity in found]
+    figure, panels = _panels(len(known), (4.2, 2.7))
     names = _set_names(one for row in rows for one in row["sets"])
-    for axes, quantity in zip(panels, order):
-        if quantity in found:
-            _histograms(axes, found[quantity], names, UNITS[quantity])
+    for axes, quantity in zip(panels, known):
+        _histograms(axes, found[quantity], names, UNITS[quantity])
     return figure
 
 
 def decomposition(rows: Sequence[Row], _: Path) -> Figure:
-    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's
-    Figure 4."""
-    return _two_histograms(rows, "column", ("log_prob_z", "log_det"))
+    """Histograms of the terms of log p(x) over the in-dist and the OOD test sets, as in the paper's
+    Figure 4; rows measured before log p(z) was taken apart have two."""
+    order = ("latent_term", "prior_volume", "log_prob_z", "log_det")
+    return _histograms_of(rows, "column", order)
 
 
 def data(rows: Sequence[Row], _: Path) -> Figure:
     """Histograms of each pixel's mean and variance over a set, as in the paper's Figure 5."""
-    return _two_histograms(rows, "quantity", ("mean", "variance"))
+    return _histograms_of(rows, "quantity", ("mean", "variance"))
 
 
 def graying(rows: Sequence[Row], _: Path) -> Figure:

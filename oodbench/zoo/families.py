@@ -65,8 +65,8 @@ VAE = DIFFERENTIABLE | {"posterior"}
 
 
 FAMILIES: dict[str, Family] = {
-    "glow": Family("glow:Glow", FLOW, version="1", sampler_version="1"),
-    "realnvp": Family("realnvp:RealNVP", FLOW, version="1", sampler_version="1"),
+    "glow": Family("glow:Glow", FLOW, version="2", sampler_version="2"),
+    "realnvp": Family("realnvp:RealNVP", FLOW, version="2", sampler_version="2"),
     "pixelcnn++": Family("pixelcnn:PixelCNN", DIFFERENTIABLE, version="1", sampler_version="1"),
     "gated-pixelcnn": Family(
         "gated_pixelcnn:GatedPixelCNN", DRAWS, version="1", sampler_version="1"
