@@ -356,9 +356,10 @@ def check(target: str) -> None:
     help="Images and vectors for the traces.",
 )
 def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None:
-    """Predict from variances and curvature which of two image sets is likelier under the flow MODEL, and measure it.
+    """Why is one of two image sets likelier under MODEL? Predict it from variances and curvature, and measure it.
 
-    IN_DIST and OOD are image sets such as cifar10 or svhn/test[:200].
+    Of a flow, the second-order expansion and how far its assumptions hold; of every model, what the data alone predict,
+    and what less variance does to its likelihood. IN_DIST and OOD are image sets such as cifar10 or svhn/test[:200].
     """
     from oodbench.analysis.explain import explain as explain_pair
 

@@ -16,7 +16,7 @@ from oodbench.passes.values import ImagePass, ImageRef, Images, Model
 from oodbench.registry import reads_reference, scorers
 from oodbench.resolver import Resolver, cannot_give, drawn_samples, set_name
 from oodbench.store import key_of
-from oodbench.suite import Entry, Suite, named
+from oodbench.suite import Analysis, Entry, Suite, named
 from oodbench.types import Scorer
 from oodbench.zoo.cards import Card, training_log
 from oodbench.zoo.describe import describe, unknown_set
@@ -59,7 +59,7 @@ class Subject:
     Attributes
     ----------
     train, samples : training images, and images drawn from the model, where there are some
-    grayed : set → per cent → the set's drawn images, contracted towards mid-grey
+    grayed : set → ``contractNN`` or ``shrinkNN`` → the set's drawn images, so contracted towards mid-grey or their mean
     members : the models of its ensemble, where all are here: trainings that differ in their seed alone
     logs : model → its validations during training
     """
@@ -71,7 +71,7 @@ class Subject:
     train: Images | None
     samples: Images | None
     draw: DrawTask | None
-    grayed: Mapping[Images, Mapping[int, Images]]
+    grayed: Mapping[Images, Mapping[str, Images]]
     density: Mapping[Images, ImagePass]
     members: tuple[Model, ...]
     logs: Mapping[Model, list[dict[str, float]]]
@@ -327,7 +327,7 @@ class _Planner:
         draw = self._draw(model, settings.samples)
         samples = drawn_samples(draw) if draw else None
         real = [images for images in (test, *oods) if not images.synthetic]
-        grayed = {images: self._grayed(images, settings.images, settings.gray) for images in real}
+        grayed = {images: self._grayed(images, settings) for images in real}
         sets = [
             test,
             *oods,
@@ -342,12 +342,13 @@ class _Planner:
         logs = {one: _log(one.reference) for one in (model, *members)}
         return Subject(model, test, oods, ref, train, samples, draw, grayed, density, members, logs)
 
-    def _grayed(self, images: Images, n: int, percents: Iterable[int]) -> dict[int, Images]:
-        """The images that a limit of ``n`` draws, contracted towards mid-grey by each factor."""
-        few = replace(images.ref, limit=min(n, images.n))
-        return {
-            percent: self.resolver.images(replace(few, contract=percent)) for percent in percents
-        }
+    def _grayed(self, images: Images, settings: Analysis) -> dict[str, Images]:
+        """The images that a limit draws, contracted by each factor towards mid-grey and towards their mean."""
+        few = replace(images.ref, limit=min(settings.gray_images, images.n))
+        contractions = [
+            f"{kind}{percent}" for kind in ("contract", "shrink") for percent in settings.gray
+        ]
+        return {name: self.resolver.images(replace(few, contraction=name)) for name in contractions}
 
     def _draw(self, model: Model, n: int) -> DrawTask | None:
         if not n or not model.gives("sample"):

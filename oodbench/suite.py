@@ -66,9 +66,11 @@ class Analysis(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: int = Field(200, gt=1)
-    """Of each set: training images, grayed images, those of the second-order expansion."""
+    """Of each set: training images, and those of the second-order expansion."""
     gray: tuple[int, ...] = (0, 12, 25, 37, 50, 62, 75, 87)
-    """Per cent to which pixels are contracted towards mid-grey; 100 needs no measurement."""
+    """Per cent to which pixels are contracted, towards mid-grey and towards the set's own mean; 100 needs no measurement."""
+    gray_images: int = Field(100, gt=1)
+    """Of each set that are contracted."""
     samples: int = Field(16, ge=0)
     """Images drawn from each model that can be sampled."""
     probes: int = Field(64, gt=1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.analysis.material import Material, SetValue
+from oodbench.analysis.moments import variance_sums
 from oodbench.contract import bits_per_dim
 from oodbench.trials import curves
 
@@ -30,6 +31,17 @@ def decomposition(material: Material) -> Result:
     """Histograms of one term of the change of variables over all sets."""
     name = material.options["column"]
     return curves.histograms({one.identifier: one.columns()[name] for one in material.sets}), {}
+
+
+def contracted(material: Material) -> Result:
+    """Histograms of log p over the images that were drawn of a set: as they are, and contracted."""
+    rows = material.options["rows"]
+    columns = {one.role: one.columns()["log_prob"] for one in material.sets}
+    columns["test"] = columns["test"][rows]
+    found = curves.histograms(columns)
+    for entry, one in zip(found["sets"], material.sets, strict=True):
+        entry |= {"set": one.identifier, "contraction": "" if one.role == "test" else one.role}
+    return found, {}
 
 
 def latents(material: Material) -> Result:
@@ -54,11 +66,16 @@ def grid(material: Material) -> Result:
 
 
 def data(material: Material) -> Result:
-    """Histograms of each pixel's mean or variance over the images of each set."""
+    """Histograms of each pixel's mean or variance over the images of each set; with the variances, their sums."""
     quantity = material.options["quantity"]
-    return curves.histograms(
-        {one.identifier: curves.pixel_moments(one.images())[quantity] for one in material.sets}
-    ), {}
+    images = {one.identifier: one.images() for one in material.sets}
+    found = curves.histograms(
+        {name: curves.pixel_moments(own)[quantity] for name, own in images.items()}
+    )
+    for entry in found["sets"] if quantity == "variance" else []:
+        sums = variance_sums(images[entry["set"]])
+        entry["variance_sums"] = [[one.value, one.error] for one in sums]
+    return found, {}
 
 
 def _median_bits(log_prob: np.ndarray, one: SetValue) -> float | None:

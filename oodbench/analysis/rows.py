@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from oodbench.analysis.contraction import changes, factors
+from oodbench.analysis.expected import Expected
 from oodbench.analysis.material import Material
+from oodbench.analysis.moments import variance_sums
 from oodbench.contract import bits_per_dim
 
 VOLUMES = ("prior_volume", "log_det")
@@ -38,25 +42,44 @@ def likelihood(material: Material) -> Result:
 
 
 def graying(material: Material) -> Result:
-    """Mean bits/dim of the same images at each factor of contraction, 100 % being the images themselves."""
+    """Mean bits/dim of the same images at each factor of contraction, 100 % being the images themselves, and the paired
+    change of log p; towards mid-grey, and towards the set's own mean."""
     whole, test = material.of("images"), material.of("test")
-    factors = [one for one in material.sets if one.role.isdigit()]
-    curve = {100: whole.columns()["log_prob"][material.options["rows"]]}
-    curve |= {int(one.role): one.columns()["log_prob"] for one in factors}
+    as_it_is = whole.columns()["log_prob"][material.options["rows"]]
     of_test = test.columns()["log_prob"][material.options["test_rows"]]
+    columns = {one.role: one.columns()["log_prob"] for one in material.sets}
+    found: dict[str, Any] = {}
+    for centre, prefix in (("contract", ""), ("shrink", "own_mean_")):
+        curve = factors(columns, centre)
+        found[f"{prefix}curve"] = _curve({**curve, 100: as_it_is}, whole.dimensions)
+        found[f"{prefix}change"] = _changes(as_it_is, curve)
+    found["in_dist_bits_per_dim"] = summary(bits_per_dim(of_test, (test.dimensions,)))
+    return found, {}
+
+
+def _curve(columns: Mapping[int, np.ndarray], dimensions: int) -> list[list[float]]:
+    """``[per cent, mean bits/dim, standard error, median]`` of each factor; the per cent alone where one is not finite."""
     bits = {
-        percent: summary(bits_per_dim(column, (whole.dimensions,)))
-        for percent, column in sorted(curve.items())
+        percent: summary(bits_per_dim(column, (dimensions,)))
+        for percent, column in sorted(columns.items())
     }
-    return {
-        "curve": [[percent, *(found or [])] for percent, found in bits.items()],
-        "in_dist_bits_per_dim": summary(bits_per_dim(of_test, (test.dimensions,))),
-    }, {}
+    return [[percent, *(found or [])] for percent, found in bits.items()]
+
+
+def _changes(as_it_is: np.ndarray, curve: Mapping[int, np.ndarray]) -> list[list[float]]:
+    """``[per cent, change, standard error]`` of each factor; the per cent alone where one is not finite."""
+    found = changes(as_it_is, dict(sorted(curve.items())))
+    return [
+        [percent, *([one.value, one.error] if np.isfinite(one.value) else [])]
+        for percent, one in found.items()
+    ]
 
 
 def second_order(material: Material) -> Result:
-    """The expansion's terms beside the measured gap, each with its standard error, and the data's variance sums."""
-    from oodbench.analysis.second_order import Expected, expand, variance_sums
+    """The expansion's terms beside the measured gap, each with its standard error; what it assumes; and the data's
+    variance sums."""
+    from oodbench.analysis.assumptions import check_assumptions
+    from oodbench.analysis.second_order import expand
     from oodbench.passes.shards import load_verified
 
     options = material.options
@@ -67,12 +90,12 @@ def second_order(material: Material) -> Result:
     rows = [options[f"{role}_rows"] for role in ("test", "images")]
     few = [np.asarray(whole[chosen]) for whole, chosen in zip(images, rows, strict=True)]
     found = expand(model, few[0], few[1], options["probes"])
-    terms = {"measured": of_ood - of_in, "first": found.first, "second": found.second}
-    terms |= {"diagonal": found.diagonal, "at_data": found.at_data}
+    terms = {"measured": of_ood - of_in, **found.terms}
     return {
-        **{name: [value.value, value.error] for name, value in terms.items()},
+        **{name: [value.value, value.error] if value else None for name, value in terms.items()},
         "closed_form": found.closed_form,
-        "variance_sums": [variance_sums(np.asarray(whole)).tolist() for whole in images],
+        "variance_sums": [[one.value for one in variance_sums(whole)] for whole in images],
+        **asdict(check_assumptions(model, few[0], few[1], options["probes"])),
     }, {}
 
 

@@ -10,7 +10,6 @@ Pixels are ``y = (x + ½)/bins − ½``; the variance of dequantisation noise is
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from oodbench.analysis.expected import Expected
 from oodbench.errors import ModelError
 from oodbench.models.flows import ActNorm, Coupling, InvertibleConv
 from oodbench.models.glow import Glow
@@ -27,42 +27,31 @@ PROBES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Expected:
-    """A number in nats and its standard error; an error of zero means that nothing was sampled."""
-
-    value: float
-    error: float = 0.0
-
-    @classmethod
-    def of_mean(cls, values: np.ndarray) -> Expected:
-        """The mean of independent numbers."""
-        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
-
-    def __sub__(self, other: Expected) -> Expected:
-        return Expected(self.value - other.value, math.hypot(self.error, other.error))
-
-    def __str__(self) -> str:
-        return f"{self.value:+.1f}" + f" ± {self.error:.1f}" * (self.error > 0)
-
-
-@dataclass(frozen=True)
 class Expansion:
     """The expansion's terms, nats.
 
     Attributes
     ----------
-    first : the gradient's term
+    first : the gradient's term, with the error that the sets' means have
     second : the curvature's term at the in-dist mean, over the sets' whole second moments
     diagonal : the same over per-pixel variances alone, each set's about its own mean, as in the paper
-    at_data : the second term with the curvature averaged over in-dist images instead of taken at their mean
+    at_data : the second term with the curvature averaged over in-dist images instead of taken at their mean; None where a
+        set has fewer than four
     closed_form : the paper's form for constant-volume Glow, from its 1×1 convolutions; None for other models
     """
 
     first: Expected
     second: Expected
     diagonal: Expected
-    at_data: Expected
+    at_data: Expected | None
     closed_form: float | None
+
+    @property
+    def terms(self) -> dict[str, Expected | None]:
+        """Its terms by their names; nothing is sampled in the closed form."""
+        closed = None if self.closed_form is None else Expected(self.closed_form)
+        sampled = ("first", "second", "diagonal", "at_data")
+        return {**{name: getattr(self, name) for name in sampled}, "closed_form": closed}
 
 
 def scaled_pixels(model: MultiscaleFlow, images: np.ndarray) -> Tensor:
@@ -90,14 +79,42 @@ def curvature(model: MultiscaleFlow, points: Tensor, left: Tensor, right: Tensor
 def whole_moments_term(
     model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor
 ) -> Expected:
-    """``½ Tr[H·(S_ood − S_in)]``: centred images are themselves the probes, since ``E[vᵀHv] = Tr[H·E[vvᵀ]]``."""
-    of_ood, of_in = (
-        Expected.of_mean(
-            curvature(model, points[torch.arange(len(y)) % len(points)], y - centre, y - centre) / 2
+    """``½ Tr[H·(S_ood − S_in)]``: centred images are themselves the probes, since ``E[vᵀHv] = Tr[H·E[vvᵀ]]``.
+
+    Parameters
+    ----------
+    points : where the curvature is taken: one, or the ``in_dist`` images, over which it is averaged
+    """
+    if len(points) == 1:
+        of_ood, of_in = (
+            Expected.of_mean(_quadratics(model, points, centre, y)) for y in (ood, in_dist)
         )
-        for y in (ood, in_dist)
+        return of_ood - of_in
+    return _over_halves(model, points, centre, in_dist, ood)
+
+
+def _over_halves(
+    model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor
+) -> Expected:
+    """The mean over many points. The points of each half of the in-dist images meet the other half as probes.
+
+    An image that were a point and its own probe would bias the mean, since H(x) depends on x.
+    """
+    half = min(len(points), len(in_dist), len(ood)) // 2
+    probes = in_dist[: 2 * half].roll(half, 0)
+    of_ood, of_in = (
+        _quadratics(model, points[: 2 * half], centre, y) for y in (ood[: 2 * half], probes)
     )
-    return of_ood - of_in
+    # two images that change places give two numbers that are not independent: their mean counts once
+    return Expected.of_mean((of_ood - of_in).reshape(2, half).mean(0))
+
+
+def _quadratics(
+    model: MultiscaleFlow, points: Tensor, centre: Tensor, images: Tensor
+) -> np.ndarray:
+    """``½ vᵀ∇²log p(x)v`` with each image, centred, as v, at its point x."""
+    vectors = images - centre
+    return curvature(model, points.expand_as(vectors), vectors, vectors) / 2
 
 
 def diagonal_term(
@@ -142,14 +159,17 @@ def expand(
     centre = y_in.mean(0)
     x = centre[None].clone().requires_grad_()
     (gradient,) = torch.autograd.grad(log_density(model, x).sum(), x)
-    first = float((gradient[0] * (y_ood.mean(0) - centre)).sum())
+    of_ood, of_in = (
+        Expected.of_mean((gradient * (y - centre)).flatten(1).sum(1).numpy()) for y in (y_ood, y_in)
+    )
     variances = y_ood.var(0, unbiased=False) - y_in.var(0, unbiased=False)
     few_in, few_ood = y_in[:probes], y_ood[:probes]
+    enough = min(len(few_in), len(few_ood)) >= 4
     return Expansion(
-        Expected(first),
+        of_ood - of_in,
         whole_moments_term(model, centre[None], centre, few_in, few_ood),
         diagonal_term(model, centre, variances, probes, torch.Generator().manual_seed(seed)),
-        whole_moments_term(model, few_in, centre, few_in, few_ood),
+        whole_moments_term(model, few_in, centre, few_in, few_ood) if enough else None,
         closed_form(model, variances) if is_constant_volume(model) else None,
     )
 
@@ -221,8 +241,3 @@ def _mixed(layer: nn.Module, covariance: Tensor) -> Tensor:
         matrix = layer.matrix().double()
         return matrix @ covariance @ matrix.T
     return covariance
-
-
-def variance_sums(images: np.ndarray) -> np.ndarray:
-    """Per-channel sums over pixels of the variances of images scaled to [0, 1], ``(C,)``: the paper's data statistics."""
-    return (images / 255.0).var(0).sum((1, 2))

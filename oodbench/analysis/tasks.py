@@ -2,13 +2,13 @@
 
 ==============  ====================================================================================================
 likelihood      mean log-probability of one image set under one model, and of the terms that it is made of
-graying         the same, of images contracted towards mid-grey by several factors
+graying         the same, of images contracted by several factors, towards mid-grey and towards their own mean
 second-order    predicted against measured gap of two image sets, see :mod:`oodbench.analysis.second_order`
 training        bits/dim, and AUROC of raw likelihood, after each validation of a model's training
 ==============  ====================================================================================================
 
 These are rows of ``analysis.jsonl``. What figures draw, in ``curves.jsonl``: ``likelihoods``, ``decomposition``,
-``latents``, ``grid``, ``data``.
+``contracted``, ``latents``, ``grid``, ``data``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ RULES = {
     "training": rows.training,
     "likelihoods": curves.likelihoods,
     "decomposition": curves.decomposition,
+    "contracted": curves.contracted,
     "latents": curves.latents,
     "grid": curves.grid,
     "data": curves.data,
 }
 ANALYSES = ("likelihood", "graying", "second-order", "training")
 """Kinds that are rows of ``analysis.jsonl``; the others are drawn by figures."""
+SHOWN = (75, 50)
+"""Per cent of contraction that the histograms show."""
 
 
 @cache
@@ -155,17 +158,28 @@ def _real(subject: Subject) -> list[tuple[str, Images]]:
 def _graying(plan: Plan, subject: Subject, role: str, images: Images) -> AnalysisTask:
     settings = plan.suite.analysis
     assert settings is not None
-    n = min(settings.images, images.n)
-    contracted = [
-        _of(subject, f"{percent}", one) for percent, one in subject.grayed[images].items()
-    ]
+    n = min(settings.gray_images, images.n)
+    contracted = [_of(subject, name, one) for name, one in subject.grayed[images].items()]
     options = {
         "rows": images.rows_of(n),
-        "test_rows": subject.test.rows_of(min(settings.images, subject.test.n)),
+        "test_rows": subject.test.rows_of(min(settings.gray_images, subject.test.n)),
     }
     sets = [_of(subject, "images", images), _of(subject, "test", subject.test), *contracted]
     head = _head("graying", plan, subject, role, images) | {"n": n}
     return _task("graying", head, Material(sets, options), subject.model)
+
+
+def _contracted(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
+    """The histograms of the in-dist test set, contracted; none where no factor that they show was measured."""
+    settings, test = plan.suite.analysis, subject.test
+    assert settings is not None
+    names = [f"{kind}{percent}" for kind in ("contract", "shrink") for percent in SHOWN]
+    grayed = subject.grayed.get(test, {})
+    shown = [_of(subject, name, grayed[name]) for name in names if name in grayed]
+    if shown:
+        options = {"rows": test.rows_of(min(settings.gray_images, test.n))}
+        head = _curve_head("contracted", subject.model, test, plan)
+        yield _task("contracted", head, Material([_of(subject, "test", test), *shown], options))
 
 
 def _second_order(plan: Plan, subject: Subject, images: Images) -> AnalysisTask:
@@ -206,6 +220,7 @@ def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
         if drawn:
             head = _curve_head("latents", model, test, plan) | {"dimensions": test.dimensions}
             yield _task("latents", head, Material([*real, *drawn]))
+    yield from _contracted(plan, subject)
     if drawn and subject.samples:
         shown = {images.identifier for _, images in _real(subject) if images.may_be_shown}
         for one in [*drawn, *(one for one in real if one.identifier in shown)]:

@@ -16,7 +16,7 @@ import numpy as np
 from oodbench.data import sources
 from oodbench.data.catalog import DataCard, catalog, data_card, unlisted_card
 from oodbench.data.copies import cached_copy
-from oodbench.data.views import Shape, apply_view, check_view, view_between
+from oodbench.data.views import SHRINK, Shape, apply_view, check_view, shrunk, view_between
 from oodbench.errors import DataError, MissingDataError
 
 GRAMMAR = re.compile(
@@ -127,6 +127,15 @@ class ImageSet:
             return self
         here = len(self) if self.drawn_from is None else self.drawn_from
         return replace(self, images=_read_only(self.images[self.drawn_rows(n)]), drawn_from=here)
+
+    def through(self, view: str) -> ImageSet:
+        """These images through a further view; ``shrinkNN`` contracts them towards their own mean."""
+        shrink = SHRINK.fullmatch(view)
+        seen = (
+            shrunk(self.images, int(shrink["percent"])) if shrink else apply_view(self.images, view)
+        )
+        chain = ",".join(filter(None, (self.view, view)))
+        return replace(self, images=_read_only(seen), view=chain)
 
     def drawn_rows(self, n: int | None) -> np.ndarray:
         """Positions of the images of :meth:`drawn` among these, so that they can be found in columns of the whole set."""

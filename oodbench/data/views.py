@@ -13,6 +13,9 @@ A view is a comma-separated chain of operations, applied left to right:
 ``contract50``         pixels moved towards mid-grey, to 50 per cent of their distance from 127.5 (100: nothing, 0: all grey)
 =====================  ============================================================================================
 
+Contraction towards a set's own mean, ``shrink50``, is no view of an image but of a whole set, the very images that were
+drawn: :meth:`oodbench.data.images.ImageSet.through` applies it, and no identifier can ask for it.
+
 A size may be ``HxW``. Resizing is a known confounder of this experiment (FACTS: one-sided resizing turns an AUROC of .50
 into .999), hence the spelled-out names.
 """
@@ -35,6 +38,7 @@ OPERATION = re.compile(
     r"(?P<op>pad|crop|resize)(?P<height>\d+)(x(?P<width>\d+))?(-(?P<filter>[a-z]+))?(?P<aa>-aa)?|rgb|grey|square"
     r"|contract(?P<percent>\d\d?|100)"
 )
+SHRINK = re.compile(r"shrink(?P<percent>\d\d?|100)")
 
 
 def view_between(have: Shape, want: Shape) -> str:
@@ -68,6 +72,11 @@ def view_between(have: Shape, want: Shape) -> str:
 def check_view(view: str) -> None:
     """Raise :class:`DataError` for an operation that does not exist."""
     for operation in filter(None, view.split(",")):
+        if SHRINK.fullmatch(operation):
+            raise DataError(
+                f"{operation!r} contracts a set that was drawn towards its own mean and is no view that a set is read "
+                f"through; load the set without it and call `.through({operation!r})`"
+            )
         match = OPERATION.fullmatch(operation)
         if not match:
             raise DataError(
@@ -117,6 +126,14 @@ def contracted(images: np.ndarray, percent: int) -> np.ndarray:
     """``127.5 + percent/100·(x − 127.5)``, rounded half up: the graying of Nalisnick et al. 2019, which scales variances."""
     levels = (255 * (100 - percent) + 2 * percent * np.arange(256) + 100) // 200
     return levels.astype(np.uint8)[images]
+
+
+def shrunk(images: np.ndarray, percent: int) -> np.ndarray:
+    """``µ + percent/100·(x − µ)`` with µ the mean of these very images, in whole numbers and rounded half up."""
+    n = len(images)
+    total = images.sum(0, dtype=np.int64)
+    hundredfold = (100 - percent) * total + percent * n * images.astype(np.int64)
+    return ((2 * hundredfold + 100 * n) // (200 * n)).astype(np.uint8)
 
 
 def _crop(images: np.ndarray, to_height: int, to_width: int) -> np.ndarray:

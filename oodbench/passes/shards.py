@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,6 @@ import numpy as np
 from oodbench import __version__
 from oodbench.contract import DensityModel
 from oodbench.data.images import ImageSet, content_hash, load_images
-from oodbench.data.views import apply_view
 from oodbench.errors import DamagedError, ModelError, OodbenchError
 from oodbench.passes.batches import as_column, batch_size_of, prepare, run_pass
 from oodbench.passes.values import SHARD, ImageRef
@@ -42,11 +41,7 @@ def open_images(ref: ImageRef) -> ImageSet:
         images = map_sealed(Path(ref.reference))
         return ImageSet(ref.name or "samples", "test", "", images, len(images))
     found = load_images(ref.reference, shape=ref.shape, name=ref.name).drawn(ref.limit)
-    if ref.contract == 100:
-        return found
-    view = f"contract{ref.contract}"
-    chain = ",".join(filter(None, (found.view, view)))
-    return replace(found, images=apply_view(found.images, view), view=chain)
+    return found.through(ref.contraction) if ref.contraction else found
 
 
 @lru_cache(maxsize=4)

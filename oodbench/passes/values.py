@@ -22,8 +22,8 @@ class ImageRef:
     reference: str
     shape: Shape
     limit: int | None = None
-    contract: int = 100
-    """Per cent to which pixels are contracted towards mid-grey, after the model's own view."""
+    contraction: str = ""
+    """``contractNN`` towards mid-grey or ``shrinkNN`` towards the mean of what was drawn, after the model's own view."""
     name: str | None = None
     """What the set is shown as, where that is not its own name."""
     sampled: bool = False
@@ -145,8 +145,9 @@ class ImagePass:
     @property
     def label(self) -> str:
         """The pass and its images, for people; all contractions of a set go by one label."""
-        plain = self.images.identifier.split(",contract")[0].split("@contract")[0]
-        return f"{self.name} on {plain}" + ", contracted" * (self.images.ref.contract < 100)
+        contraction = self.images.ref.contraction
+        plain = self.images.identifier.removesuffix(contraction)
+        return f"{self.name} on " + (f"{plain.rstrip(',@')}, contracted" if contraction else plain)
 
 
 def shard_starts(n: int) -> range:

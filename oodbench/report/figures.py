@@ -219,21 +219,47 @@ def data(rows: Sequence[Row], _: Path) -> Figure:
 
 
 def graying(rows: Sequence[Row], _: Path) -> Figure:
-    """Mean bits/dim of each set against the factor of contraction, as in the paper's Figure 6."""
-    figure, (axes,) = _panels(1, (5.0, 3.2))
-    ordered = sorted(rows, key=lambda row: (row["role"] != "test", row["images"]))
+    """Mean bits/dim of each set against the factor of contraction, towards mid-grey and towards its own mean; below,
+    histograms of log p of the in-dist set contracted, as in the paper's Figure 6."""
+    measured = [row for row in rows if row["kind"] == "graying"]
+    shown = [row for row in rows if row["kind"] == "contracted"]
+    ordered = sorted(measured, key=lambda row: (row["role"] != "test", row["images"]))
+    centres = {"curve": "distance from mid-grey kept / %"}
+    if any("own_mean_curve" in row for row in ordered):
+        centres["own_mean_curve"] = "distance from the set's mean kept / %"
+    figure, panels = _panels(len(centres) + 2 * len(shown), (5.0, 3.2), across=len(centres))
+    for axes, (field, label) in zip(panels, centres.items()):
+        _contraction_curves(axes, ordered, field)
+        axes.set(xlabel=label, ylabel="bits/dim (lower: likelier)")
+    panels[0].legend(frameon=False)
+    for row in shown:
+        for axes, kind in zip(panels[len(centres) :], ("contract", "shrink")):
+            _contracted_histograms(axes, row, kind)
+    return figure
+
+
+def _contraction_curves(axes: Axes, rows: Sequence[Row], field: str) -> None:
     names = short_names((row["images"] for row in rows), without_view)
-    for row, (colour, dash) in zip(ordered, _looks()):
-        known = [point[:3] for point in row["curve"] if len(point) > 1]
+    for row, (colour, dash) in zip(rows, _looks()):
+        known = [point[:3] for point in row.get(field, []) if len(point) > 1]
         percent, mean, error = np.array(known).reshape(-1, 3).T
         look: Any = {"color": colour, "linestyle": dash, "linewidth": 1.3}
         look |= {"marker": "o", "markersize": 3, "label": _plain(names[row["images"]])}
         axes.errorbar(percent, mean, error, **look)
         if row["role"] == "test" and len(mean):
             axes.axhline(mean[-1], color=colour, linewidth=0.8, alpha=0.6)
-    axes.set(xlabel="distance from mid-grey kept / %", ylabel="bits/dim (lower: likelier)")
-    axes.legend(frameon=False)
-    return figure
+
+
+def _contracted_histograms(axes: Axes, row: Row, kind: str) -> None:
+    """One kind of contraction beside the set as it is."""
+    sets = [one for one in row["sets"] if one["contraction"].startswith(kind)]
+    whole = [one for one in row["sets"] if not one["contraction"]]
+    labels = {one["set"]: "as it is" for one in whole}
+    centre = {"contract": "mid-grey", "shrink": "its mean"}[kind]
+    for one in sets:
+        percent = one["contraction"].removeprefix(kind)
+        labels[one["set"]] = f"{percent} % towards {centre}"
+    _histograms(axes, row | {"sets": [*whole, *sets]}, labels, UNITS["log_prob"])
 
 
 def samples(rows: Sequence[Row], folder: Path) -> Figure:
