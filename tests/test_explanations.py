@@ -169,7 +169,7 @@ def plan_of_drawing(model, n, seed):
 
 def drawing(*arguments):
     (subject,) = plan_of_drawing(*arguments).subjects
-    return subject.draw
+    return subject.draws[0]
 
 
 def drawings_left(folder, *arguments):

@@ -133,7 +133,8 @@ def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None
         heights, edges = _density(one["counts"], row["span"])
         highest = max(highest, float(heights.max()))
         look: Any = {"color": colour, "baseline": 0}
-        axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
+        if one.get("role") != "train":  # beside the test images that it ought to lie on
+            axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
         label = labels[one["set"]]
         axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
     axes.set(xlim=row["span"], ylim=(0, 1.05 * highest or 1))
@@ -154,7 +155,8 @@ def _by_pair(rows: Iterable[Row]) -> list[Row]:
 
 
 def likelihoods(rows: Sequence[Row], _: Path) -> Figure:
-    """Histograms of log p(x) over the in-dist and each OOD test set, as in the paper's Figures 2 and 3."""
+    """Histograms of log p(x) over the in-dist and each OOD test set and over training images, as in the paper's Figures 2
+    and 3."""
     figure, panels = _panels(len(rows))
     names = _set_names(one for row in rows for one in row["sets"])
     for axes, row in zip(panels, _by_pair(rows)):
