@@ -55,6 +55,7 @@ UNITS = {
 }
 """What stands below a histogram of each column or quantity."""
 ROLES = ("samples", "test", "ood")
+BY_ROLE = {"samples": "samples", "train": "training images"}
 
 
 def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
@@ -107,10 +108,10 @@ def _plain(name: str) -> str:
 
 
 def _set_names(sets: Iterable[Row]) -> dict[str, str]:
-    """What each image set is called in one figure; images drawn from a model go by one name."""
+    """What each image set is called in one figure; training images, and those drawn from a model, go by their role."""
     known = list(sets)
-    named = short_names(one["set"] for one in known if one.get("role") != "samples")
-    named |= {one["set"]: "samples" for one in known if one.get("role") == "samples"}
+    named = short_names(one["set"] for one in known if one.get("role") not in BY_ROLE)
+    named |= {one["set"]: BY_ROLE[one["role"]] for one in known if one.get("role") in BY_ROLE}
     return {identifier: _plain(name) for identifier, name in named.items()}
 
 
@@ -139,7 +140,9 @@ def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None
         axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
     axes.set(xlim=row["span"], ylim=(0, 1.05 * highest or 1))
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, 1.32), "handlelength": 1.6}
+    trained = any(one.get("role") == "train" for one in row["sets"])
+    top = 1.44 if trained else 1.32  # room for a third line above the bars
+    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, top), "handlelength": 1.6}
     axes.legend(frameon=False, **legend)
 
 

@@ -12,7 +12,7 @@ from oodbench.report.illustrations import BEYOND, Illustration
 from oodbench.report.results import Results, Subject, subject_of
 from oodbench.report.section import Analysis, Section, bits
 from oodbench.report.sections.likelihoods import where_text
-from oodbench.report.tables import bare_name, short_name, text
+from oodbench.report.tables import short_name, text
 from oodbench.store import Row
 
 ROLES = ("samples", "test", "ood")
@@ -84,8 +84,9 @@ def section(analysis: Analysis) -> Section:
     cooled = [one for one in models if len(one.temperatures) > 1]
     lines = [line for one in models for line in _lines(one)]
     cooled_lines = [line for one in cooled for line in _cooled_lines(one)]
-    words = [WORDS, *_shells(models), *([COOLED_WORDS] if cooled else []), *map(verdict, models)]
-    tables = [(HEADS, lines), (COOLED, cooled_lines)]
+    words = [WORDS, *_shells(models), *([COOLED_WORDS] if cooled else [])]
+    verdicts = [[text(one.label), verdict(one)] for one in models]
+    tables = [(["model", "verdict"], verdicts), (HEADS, lines), (COOLED, cooled_lines)]
     title = "Why samples do not look like the OOD images"
     return Section(title, words, tables, analysis.figures("latents"))
 
@@ -197,25 +198,20 @@ def _span(values: list[float]) -> str:
 
 def verdict(one: Drawn) -> str:
     """One sentence on a model: whether the shell argument applies, and how many draws are likelier than OOD images."""
-    return f"{text(one.label)}: {_shell(one)}; {_counted(one)}."
+    return f"{_shell(one)}; {_counted(one)}."
 
 
 def _shell(one: Drawn) -> str:
     if not one.test.get("latent_norm"):
-        return "it gives no latents whose norm could be compared"
+        return "It gives no latents whose norm could be compared"
     within = [row for row in one.oods if _is_inside(row, one.test)]
     outside = [row for row in one.oods if row not in within]
     parts = [("applies", within), ("does not apply", outside)]
     said = " and ".join(f"{verb} to {_at(rows, one)}" for verb, rows in parts if rows)
-    draws = (
-        f"draws at {_in_roots(one.draws['latent_norm'], one):.2f}"
-        if one.draws.get("latent_norm")
-        else ""
-    )
-    where = ", ".join(
-        filter(None, (f"in-dist at {_in_roots(one.test['latent_norm'], one):.2f}", draws))
-    )
-    return f"the shell argument {said} ({where})"
+    draws = one.draws.get("latent_norm")
+    of_draws = f", of draws {_in_roots(draws, one):.2f}" if draws else ""
+    in_dist = f"in-dist {_in_roots(one.test['latent_norm'], one):.2f}"
+    return f"The shell argument {said}; in brackets ‖z‖/√D, {in_dist}{of_draws}"
 
 
 def _is_inside(row: Row, test: Row) -> bool:
@@ -232,11 +228,11 @@ def _at(rows: list[Row], one: Drawn) -> str:
 
 def _where(row: Row, one: Drawn) -> str:
     norm = row.get("latent_norm")
-    return f"‖z‖/√D {_in_roots(norm, one):.2f}" if norm else "a norm that is not finite"
+    return f"{_in_roots(norm, one):.2f}" if norm else "not finite"
 
 
 def _name(row: Row) -> str:
-    return text(bare_name(row["images"]))
+    return text(short_name(row["images"]))
 
 
 def _counted(one: Drawn) -> str:
@@ -244,10 +240,10 @@ def _counted(one: Drawn) -> str:
     known = [(row, count) for row, count in counts if count is not None]
     if not known:
         return "how many draws are likelier than the median OOD image was not measured"
-    of_each = ", ".join(f"{count} than {_name(row)}'s" for row, count in known)
+    than = [f"{count} than the median {_name(row)} image" for row, count in known]
     in_dist = one.likelier(one.test)
-    beside = "" if in_dist is None else f", {in_dist} than the median in-dist image"
-    return f"of {one.draws['n']} draws, likelier than the median OOD image are {of_each}{beside}"
+    than += [] if in_dist is None else [f"{in_dist} than the median in-dist one"]
+    return f"of {one.draws['n']} draws are likelier: {', '.join(than)}"
 
 
 # figures
