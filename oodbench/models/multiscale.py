@@ -209,13 +209,30 @@ class MultiscaleFlow(nn.Module):
             return mean + torch.exp(log_std) * standardised[scale]
 
         top = torch.zeros_like(standardised[-1])
-        return self._invert(latent(len(self.scales) - 1, top), latent)
+        return self._levels(self._invert(latent(len(self.scales) - 1, top), latent))
 
     @torch.no_grad()
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``; ``temperature`` scales the prior's standard deviations."""
+        return self._levels(self._draw(n, temperature, generator))
+
+    @torch.no_grad()
+    def sample_with_norm(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The images of :meth:`sample`, and ``‖z‖`` of each draw as it was before it became levels, float64 ``(n,)``.
+
+        The norm is measured: the unrounded draw goes through the flow again, and its latents are standardised. It follows
+        ``temperature · χ_D``, about ``temperature · √D``.
+        """
+        y = self._draw(n, temperature, generator)
+        squares = [sum_per_image(scale.standardised**2) for scale in self._by_scale(y)]
+        return self._levels(y), torch.stack(squares).sum(0).sqrt()
+
+    def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+        """Continuous draws in ``[−½, ½)``, up to the tails that only clamping brings back there."""
         like = self.top_prior
 
         def draw(scale: int, kept: Tensor) -> Tensor:
@@ -236,4 +253,8 @@ class MultiscaleFlow(nn.Module):
                 y = cast(Bijection, step).inverse(y)
             if self.squeeze_first:
                 y = self.squeeze.inverse(y)
+        return y
+
+    def _levels(self, y: Tensor) -> Tensor:
+        """The level that each continuous value belongs to; the nearest one where it lies beyond the ends."""
         return ((y + 0.5) * self.bins).floor().clamp(0, self.bins - 1).to(torch.uint8)

@@ -57,6 +57,7 @@ UNITS = {
 }
 """What stands below a histogram of each column or quantity."""
 ROLES = ("samples", "test", "ood")
+BY_ROLE = {"samples": "samples", "train": "training images"}
 
 
 def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
@@ -109,10 +110,10 @@ def _plain(name: str) -> str:
 
 
 def _set_names(sets: Iterable[Row]) -> dict[str, str]:
-    """What each image set is called in one figure; images drawn from a model go by one name."""
+    """What each image set is called in one figure; training images, and those drawn from a model, go by their role."""
     known = list(sets)
-    named = short_names(one["set"] for one in known if one.get("role") != "samples")
-    named |= {one["set"]: "samples" for one in known if one.get("role") == "samples"}
+    named = short_names(one["set"] for one in known if one.get("role") not in BY_ROLE)
+    named |= {one["set"]: BY_ROLE[one["role"]] for one in known if one.get("role") in BY_ROLE}
     return {identifier: _plain(name) for identifier, name in named.items()}
 
 
@@ -135,12 +136,15 @@ def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None
         heights, edges = _density(one["counts"], row["span"])
         highest = max(highest, float(heights.max()))
         look: Any = {"color": colour, "baseline": 0}
-        axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
+        if one.get("role") != "train":  # beside the test images that it ought to lie on
+            axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
         label = labels[one["set"]]
         axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
     axes.set(xlim=row["span"], ylim=(0, 1.05 * highest or 1))
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, 1.32), "handlelength": 1.6}
+    trained = any(one.get("role") == "train" for one in row["sets"])
+    top = 1.44 if trained else 1.32  # room for a third line above the bars
+    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, top), "handlelength": 1.6}
     axes.legend(frameon=False, **legend)
 
 
@@ -156,7 +160,8 @@ def _by_pair(rows: Iterable[Row]) -> list[Row]:
 
 
 def likelihoods(rows: Sequence[Row], _: Path) -> Figure:
-    """Histograms of log p(x) over the in-dist and each OOD test set, as in the paper's Figures 2 and 3."""
+    """Histograms of log p(x) over the in-dist and each OOD test set and over training images, as in the paper's Figures 2
+    and 3."""
     figure, panels = _panels(len(rows))
     names = _set_names(one for row in rows for one in row["sets"])
     for axes, row in zip(panels, _by_pair(rows)):

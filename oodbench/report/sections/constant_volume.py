@@ -50,6 +50,4 @@ def _line(analysis: Analysis, pair: Pair) -> list[str]:
 
 def _verdict(pairs: list[Pair]) -> str:
     inverted = sum(ood["log_prob"][0] > test["log_prob"][0] for test, ood in pairs)
-    return (
-        f"With constant volume the OOD images have the higher mean log p on {inverted} of {len(pairs)} pairs."
-    )
+    return f"With constant volume the OOD images have the higher mean log p on {inverted} of {len(pairs)} pairs."

@@ -99,9 +99,7 @@ def _share(pair: Pair, name: str) -> str:
 def _tally(pairs: list[Pair]) -> str:
     shares = [share for pair in pairs if (share := volume_share(pair)) is not None]
     most = sum(share > 0.5 for share in shares)
-    return (
-        f"Volume makes more than half of the gap on {most} of {len(shares)} pairs of a flow and an OOD set."
-    )
+    return f"Volume makes more than half of the gap on {most} of {len(shares)} pairs of a flow and an OOD set."
 
 
 def figure(results: Results, subject: Subject) -> Illustration:
@@ -116,5 +114,7 @@ def figure(results: Results, subject: Subject) -> Illustration:
 
 def _named(curves: list[Row]) -> str:
     older = any(row["column"] == "log_prob_z" for row in curves)
-    terms = ["log p(z)"] if older else ["−½‖z‖² (z standardised by the prior)", "the prior's −Σ log σ"]
+    terms = (
+        ["log p(z)"] if older else ["−½‖z‖² (z standardised by the prior)", "the prior's −Σ log σ"]
+    )
     return f"The terms of log p(x), {', '.join(terms)} and log|det ∂f/∂x|,"
