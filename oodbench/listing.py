@@ -72,11 +72,20 @@ def _here(card: DataCard) -> str:
             found.append(
                 f"{split} {source.n:,} of {card.counts.get(split, source.n):,} ({source.where})"
             )
-        elif split == "train" and (ref := sources.find(card, "ref")):
-            found.append(
-                f"ref {ref.n:,} of {len(split_indices(card.counts['train'])['ref']):,} ({ref.where})"
-            )
+        elif split == "train":
+            found += _beside_train(card)
     return "; ".join(found) or "nothing"
+
+
+def _beside_train(card: DataCard) -> list[str]:
+    """What is here of a training set that is not."""
+    found = []
+    if ref := sources.find(card, "ref"):
+        official = len(split_indices(card.counts["train"])["ref"])
+        found.append(f"ref {ref.n:,} of {official:,} ({ref.where})")
+    if drawn := sources.drawn_train(card):
+        found.append(f"train {drawn.n:,} drawn ({drawn.where})")
+    return found
 
 
 def _whole(card: DataCard) -> bool:

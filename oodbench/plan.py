@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from oodbench.data.images import load_images, parse_identifier
+from oodbench.data.sources import DRAWN
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
 from oodbench.passes.values import ImagePass, ImageRef, Images, Model
@@ -58,7 +59,10 @@ class Subject:
 
     Attributes
     ----------
-    train, samples : training images, and images drawn from the model, where there are some
+    train : training images, where there are some
+    second_tests : further test sets, drawn in another way from what the in-dist set is of
+    drawn : temperature → images drawn from the model at it; 1 comes first, and none where the model cannot be sampled
+    draws : what draws them
     grayed : set → ``contractNN`` or ``shrinkNN`` → the set's drawn images, so contracted towards mid-grey or their mean
     members : the models of its ensemble, where all are here: trainings that differ in their seed alone
     logs : model → its validations during training
@@ -69,12 +73,18 @@ class Subject:
     oods: tuple[Images, ...]
     ref: Images | None
     train: Images | None
-    samples: Images | None
-    draw: DrawTask | None
+    second_tests: tuple[Images, ...]
+    drawn: Mapping[float, Images]
+    draws: tuple[DrawTask, ...]
     grayed: Mapping[Images, Mapping[str, Images]]
     density: Mapping[Images, ImagePass]
     members: tuple[Model, ...]
     logs: Mapping[Model, list[dict[str, float]]]
+
+    @property
+    def samples(self) -> Images | None:
+        """The images drawn at temperature 1."""
+        return self.drawn.get(1.0)
 
 
 @dataclass(frozen=True)
@@ -319,13 +329,12 @@ class _Planner:
         own = [trial for trial in self.made.trials if (trial.model, trial.test) == (model, test)]
         oods = tuple(dict.fromkeys(trial.ood for trial in own))
         whole = parse_identifier(test.ref.reference)
-        of_split = {
-            name: ImageRef(str(whole.in_split(name)), test.shape, limit, name=test.ref.name)
-            for name, limit in (("ref", self.suite.limit), ("train", settings.images))
-        }
-        ref, train = (self.resolver.images_or_none(one) for one in of_split.values())
-        draw = self._draw(model, settings.samples)
-        samples = drawn_samples(draw) if draw else None
+        ref = self.resolver.images_or_none(
+            replace(test.ref, reference=str(whole.in_split("ref")), limit=self.suite.limit)
+        )
+        train, second_tests = self._train(test), self._second_tests(model, test)
+        draws = self._draws(model, test)
+        drawn = {draw.temperature: drawn_samples(draw) for draw in draws}
         real = [images for images in (test, *oods) if not images.synthetic]
         grayed = {images: self._grayed(images, settings) for images in real}
         sets = [
@@ -333,14 +342,54 @@ class _Planner:
             *oods,
             ref,
             train,
-            samples,
+            *second_tests,
+            *drawn.values(),
             *(one for curve in grayed.values() for one in curve.values()),
         ]
         density = {images: self._density(model, images) for images in sets if images is not None}
         lacking = cannot_give(model, ["ensemble_log_prob"])
         members = () if lacking else model.of("ensemble")
         logs = {one: _log(one.reference) for one in (model, *members)}
-        return Subject(model, test, oods, ref, train, samples, draw, grayed, density, members, logs)
+        return Subject(
+            model=model,
+            test=test,
+            oods=oods,
+            ref=ref,
+            train=train,
+            second_tests=second_tests,
+            drawn=drawn,
+            draws=draws,
+            grayed=grayed,
+            density=density,
+            members=members,
+            logs=logs,
+        )
+
+    def _train(self, test: Images) -> Images | None:
+        """Images drawn of the training set, or those that travel in the package where it is not here."""
+        settings = self.suite.analysis
+        assert settings is not None
+        split = parse_identifier(test.ref.reference).in_split("train")
+        limit = min(settings.train, self.suite.limit or settings.train)
+        places = [split, replace(split, draw=DRAWN)]
+        refs = (replace(test.ref, reference=str(place), limit=limit) for place in places)
+        found = map(self.resolver.images_or_none, refs)
+        return next((images for images in found if images), None)
+
+    def _second_tests(self, model: Model, test: Images) -> tuple[Images, ...]:
+        """The further test sets of a model's in-dist set; one that is not here is a skip."""
+        pairs = [one for one in self.suite.pairs if self._set(one.in_dist) == model.trained_on]
+        entries = [(pair.in_dist, entry) for pair in pairs for entry in pair.also_test]
+        found = []
+        for in_dist, entry in entries:
+            try:
+                images = self.resolver.images(self._ref(model, entry))
+            except DataError as error:
+                self._skip(in_dist, entry, str(error), model.name)
+                continue
+            self._check_shown(model, {images: entry})
+            found.append(images)
+        return tuple(found)
 
     def _grayed(self, images: Images, settings: Analysis) -> dict[str, Images]:
         """The images that a limit draws, contracted by each factor towards mid-grey and towards their mean."""
@@ -350,11 +399,22 @@ class _Planner:
         ]
         return {name: self.resolver.images(replace(few, contraction=name)) for name in contractions}
 
-    def _draw(self, model: Model, n: int) -> DrawTask | None:
-        if not n or not model.gives("sample"):
-            return None
+    def _draws(self, model: Model, test: Images) -> tuple[DrawTask, ...]:
+        """The drawings from a model: at temperature 1, and from flows at lower ones where the whole test set is here."""
+        settings = self.suite.analysis
+        assert settings is not None
+        limits = [settings.samples]
+        limits += [] if test.whole else [settings.few_samples]
+        limits += [] if model.draws_at_once else [settings.slow_samples]
+        if not min(limits) or not model.gives("sample"):
+            return ()
+        cooler = settings.temperatures if test.whole and model.gives("sample_with_norm") else ()
+        return tuple(self._draw(model, min(limits), one) for one in (1.0, *cooler))
+
+    def _draw(self, model: Model, n: int, temperature: float) -> DrawTask:
         kind, seed = self.resolver.device.split(":")[0], self.suite.seed
-        key = key_of("samples", model.identity, model.sampler, n, seed, kind)
+        cooled = [] if temperature == 1 else [temperature]
+        key = key_of("samples", model.identity, model.sampler, n, seed, kind, *cooled)
         return DrawTask(
             key=key,
             model=model.reference,
@@ -364,6 +424,8 @@ class _Planner:
             n=n,
             seed=seed,
             device=self.resolver.device,
+            temperature=temperature,
+            with_norm=model.gives("sample_with_norm"),
             here=model.here,
         )
 

@@ -28,7 +28,7 @@ class Resolver:
         self._passes: dict[tuple[str, str, Images, Images | None], ImagePass] = {}
         entries = statistics.values()
         asked = {entry.capability_for(name) for entry in entries for name in entry.statistics}
-        self._asked = {*asked, "sample", "latent_shapes"} - {""}
+        self._asked = {*asked, "sample", "sample_with_norm", "latent_shapes"} - {""}
 
     def model(self, reference: str, shown: str | None = None) -> Model:
         """The model of a reference with its relatives; where it cannot be used, ``missing`` says why."""
@@ -63,6 +63,7 @@ class Resolver:
             or bool(known.unhashable),  # another process would make another identity
             folded=isinstance(known, Card),
             sampler=known.sampler_version or "",
+            draws_at_once=known.draws_at_once,
             training_seed=known.training_seed,
             missing=missing,
             unhashable=known.unhashable,
@@ -136,6 +137,7 @@ def resolved_images(ref: ImageRef, found: ImageSet) -> Images:
         shards=found.shard_hashes(SHARD),
         n=len(found),
         in_random_order=found.in_random_order or found.drawn_from is not None,
+        whole=found.is_whole,
         synthetic=is_synthetic(found.card),
         may_be_shown=may_be_shown(found.card),
     )
@@ -148,13 +150,14 @@ def set_name(reference: str) -> str:
 
 def drawn_samples(draw: DrawTask) -> Images:
     """The images that a drawing gives, or will: an image set whose identity is the drawing's."""
-    ref = ImageRef(str(samples_path(draw.key)), draw.shape, name="samples", sampled=True)
+    name = "samples" if draw.temperature == 1 else f"samples at {draw.temperature:g}"
+    ref = ImageRef(str(samples_path(draw.key)), draw.shape, name=name, sampled=True)
     starts = range(0, draw.n, SHARD)
     shards = tuple(key_of(draw.key, start) for start in starts)
     return Images(
         ref,
-        "samples",
-        "samples",
+        name,
+        name,
         "test",
         draw.key,
         shards,

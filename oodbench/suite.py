@@ -58,6 +58,9 @@ class Pair(BaseModel):
     """Name of the image set, as in the models' ``trained_on``; ``name@view`` where the shape rule is not wanted."""
     ood: Entries = Field(min_length=1)
     """Image sets, ``name[/split][[:limit]][@view]``, or ``shown name: path``."""
+    also_test: Entries = []
+    """Further test sets, drawn in another way from what the in-dist set is of: the report shows their likelihood beside that of
+    ``test``. They are no OOD sets: no scorer judges them and nothing is averaged over them."""
 
 
 class Analysis(BaseModel):
@@ -66,13 +69,21 @@ class Analysis(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: int = Field(200, gt=1)
-    """Of each set: training images, and those of the second-order expansion."""
+    """Of each set: those of the second-order expansion."""
+    train: int = Field(1000, gt=0)
+    """Training images, drawn of as many as are here; the suite's limit where that is less."""
     gray: tuple[int, ...] = (0, 12, 25, 37, 50, 62, 75, 87)
     """Per cent to which pixels are contracted, towards mid-grey and towards the set's own mean; 100 needs no measurement."""
     gray_images: int = Field(100, gt=1)
     """Of each set that are contracted."""
-    samples: int = Field(16, ge=0)
+    samples: int = Field(200, ge=0)
     """Images drawn from each model that can be sampled."""
+    few_samples: int = Field(48, ge=0)
+    """At most so many where not the whole test set is here, as in the bundled sample or under a limit; at one temperature."""
+    slow_samples: int = Field(16, ge=0)
+    """At most so many from models whose every draw takes a pass of the network for each pixel or step."""
+    temperatures: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.3, 0.5, 0.7, 0.85)
+    """Flows are drawn from at these too, beside 1: the prior's standard deviations are multiplied by them."""
     probes: int = Field(64, gt=1)
     """Images and vectors that the second-order traces are estimated with."""
 

@@ -54,7 +54,7 @@ def work_left(plan: Plan, results: ResultsFolder) -> Work:
     rows: list[TrialTask | AnalysisTask] = [*trial_tasks(plan), *analysis_tasks(plan)]
     kept = {table: results.kept(table) for table in ("rows", "analysis", "curves")}
     new = [task for task in rows if not _is_there(task, kept, results.folder)]
-    draws = {subject.draw.key: subject.draw for subject in plan.subjects if subject.draw}
+    draws = {draw.key: draw for subject in plan.subjects for draw in subject.draws}
     passes = [*plan.passes, *(one for subject in plan.subjects for one in subject.density.values())]
     shards = {task.key: task for one in dict.fromkeys(passes) for task in shard_tasks(one)}
     wanted = {key for task in new for key in task.after}

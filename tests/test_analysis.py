@@ -69,11 +69,12 @@ def test_the_expansion_is_exact_for_a_gaussian(sets, scales):
     )
 
 
-@pytest.mark.parametrize("scales", [1, 2])
-def test_the_closed_form_is_the_trace_of_a_constant_volume_glow(sets, scales):
-    model = linear_glow(scales, prior="learned")
-    with torch.no_grad():
-        model.top_prior.add_(0.3 * torch.randn_like(model.top_prior))
+@pytest.mark.parametrize(("scales", "prior"), [(1, "standard"), (1, "learned"), (2, "standard")])
+def test_the_closed_form_is_the_trace_of_a_constant_volume_glow(sets, scales, prior):
+    model = linear_glow(scales, prior=prior)
+    if prior == "learned":  # of one scale: its σ are parameters, not predictions
+        with torch.no_grad():
+            model.top_prior.add_(0.3 * torch.randn_like(model.top_prior))
     y_in, y_ood = (scaled_pixels(model, images) for images in sets)
     centre = y_in.mean(0)
     variances = y_ood.var(0, unbiased=False) - y_in.var(0, unbiased=False)
@@ -269,20 +270,27 @@ def test_curvature_is_the_hessian_s(sets):
     )
 
 
-def test_affine_flows_have_no_closed_form_and_other_models_no_expansion(sets):
-    assert expand(linear_glow(coupling="affine"), *sets, probes=8).closed_form is None
+@pytest.mark.parametrize("options", [{"coupling": "affine"}, {"scales": 2, "prior": "learned"}])
+def test_a_volume_that_varies_has_no_closed_form(sets, options):
+    model = linear_glow(**options)
+    assert expand(model, *sets, probes=8).closed_form is None
+    with pytest.raises(ModelError, match="a Glow of constant volume alone"):
+        closed_form(model, scaled_pixels(model, sets[0]).var(0))
+
+
+def test_other_models_have_no_expansion(sets):
     with pytest.raises(ModelError, match="UniformModel has none"):
         expand(UniformModel(), *sets)
 
 
 def test_a_pair_is_explained_in_words_and_numbers():
-    page = explain("cvglow-fashionmnist", "fashionmnist", "mnist", limit=40, probes=4)
+    page = explain("glow-additive-fashionmnist", "fashionmnist", "mnist", limit=40, probes=4)
     ood, in_dist = (f"{name}/test[first 2000][40 drawn]" for name in ("mnist", "fashionmnist"))
-    assert f"cvglow-fashionmnist: E[log p] of {ood} minus that of {in_dist}, in nats" in page
-    assert "closed form from the 1×1 convolutions" in page
+    assert f"glow-additive-fashionmnist: E[log p] of {ood} minus that of {in_dist}, in nats" in page
+    assert "closed form" not in page  # a learned prior's volume varies
     assert "The OOD set lies inside" in page
     measured = float(page.split("measured")[1].split()[0].replace(",", ""))
-    model = ob.load_model("cvglow-fashionmnist")
+    model = ob.load_model("glow-additive-fashionmnist")
     sets = [ob.load_images(f"{name}/test[:40]") for name in ("mnist", "fashionmnist")]
     means = [ob.measure(model, images, "log_prob")["log_prob"].mean() for images in sets]
     assert measured == pytest.approx(means[0] - means[1], abs=0.06)

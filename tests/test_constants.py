@@ -361,7 +361,9 @@ def test_what_a_suite_leaves_out():
     )
     assert (suite.seed, suite.bootstrap, suite.limit, suite.analysis) == (0, 1000, None, None)
     analysis = Analysis()
-    assert (analysis.images, analysis.samples, analysis.probes) == (200, 16, 64)
+    assert (analysis.images, analysis.train, analysis.probes) == (200, 1000, 64)
+    assert (analysis.samples, analysis.few_samples, analysis.slow_samples) == (200, 48, 16)
+    assert analysis.temperatures == (0.3, 0.5, 0.7, 0.85)
     assert analysis.gray == (0, 12, 25, 37, 50, 62, 75, 87)
 
 

@@ -41,17 +41,22 @@ from oodbench.errors import DataError, MissingDataError, OodbenchError, UnknownN
 SAMPLE_HASHES = {
     "fashionmnist/test[first 2000]": "664828cf500c6725",
     "fashionmnist/ref[first 1000]": "1fee418b718d466a",
+    "fashionmnist/train[100 drawn]": "6e16858b6797d7d4",
     "mnist/test[first 2000]": "de7b3b5bee3c364a",
     "mnist/ref[first 1000]": "80c757ec850d5feb",
+    "mnist/train[100 drawn]": "64ad6ff1d365d3cf",
     "cifar10/test[first 2000]": "38b0954b965d9e67",
     "cifar10/ref[first 1000]": "36c4f2432eca33d5",
+    "cifar10/train[100 drawn]": "6af439d1f6510ee7",
     "svhn/test[first 2000]": "3b62f04750bbc2e8",
 }
+TRAINED_ON = ("fashionmnist", "mnist", "cifar10")
 
 
 @pytest.mark.parametrize("identifier", SAMPLE_HASHES)
 def test_the_sample_is_what_it_says(identifier):
-    images = ob.load_images(identifier.split("[")[0])
+    drawn = "drawn" in identifier  # of `train` there is a draw alone
+    images = ob.load_images(identifier if drawn else identifier.split("[")[0])
     assert images.identifier == identifier
     assert images.sha256[:16] == SAMPLE_HASHES[identifier]
 
@@ -62,6 +67,37 @@ def test_the_sample_is_cut_from_the_full_sets(shared_data, home):
         sample = next(h for name, h in SAMPLE_HASHES.items() if name.startswith(identifier))
         assert len(full) > 2000
         assert full.prefix(1000 if "ref" in identifier else 2000).sha256[:16] == sample
+    for name in ("fashionmnist", "mnist"):
+        sample = SAMPLE_HASHES[f"{name}/train[100 drawn]"]
+        assert ob.load_images(f"{name}/train").drawn(100).sha256[:16] == sample
+
+
+@pytest.mark.parametrize("name", TRAINED_ON)
+def test_training_images_in_the_sample_are_no_test_images(name):
+    splits = [f"{name}/train[100 drawn]", f"{name}/ref", f"{name}/test"]
+    train, *others = (set(image_digests(ob.load_images(split).images)) for split in splits)
+    assert len(train) == 100
+    assert not train & set.union(*others)
+
+
+@pytest.mark.parametrize("name", TRAINED_ON)
+def test_a_draw_in_the_sample_stands_in_for_no_training_set(name):
+    whole = ob.load_images(f"{name}/train[100 drawn]")
+    assert not whole.is_whole
+    few = ob.load_images(f"{name}/train[:30]")
+    assert few.identifier == f"{name}/train[30 drawn]"
+    assert np.array_equal(few.images, whole.images[:30])
+    assert whole.drawn(30).identifier == few.identifier
+    why = rf"{name}/train is not on this machine; to get it: .* \(of its images only 100 are here, .*too few to be fitted"
+    for identifier in ("train", "train[first 50]", "train[first 50][20 drawn]", "train[:101]"):
+        with pytest.raises(MissingDataError, match=why):
+            ob.load_images(f"{name}/{identifier}")
+    assert sources.find(catalog()[name], "train") is None
+
+
+def test_a_folder_with_the_sample_s_files_has_no_training_set(tmp_path, home, monkeypatch):
+    monkeypatch.setenv("OODBENCH_DATA", str(sources.SAMPLE))
+    assert sources.find(catalog()["mnist"], "train") is None
 
 
 def test_sample_files_are_written_without_a_clock(tmp_path, home):

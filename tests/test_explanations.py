@@ -17,16 +17,16 @@ from oodbench.data.views import apply_view
 from oodbench.errors import DataError
 from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_uniform
-from oodbench.passes.shards import DrawTask, ShardTask, open_images, samples_path
+from oodbench.passes.shards import DrawTask, ShardTask, forget, open_images, samples_path
 from oodbench.plan import make_plan
 from oodbench.registry import statistics
 from oodbench.report import read_results
 from oodbench.report.gallery import gallery
 from oodbench.report.reproduction import reproduction
 from oodbench.report.section import Analysis as AnalysisRows
-from oodbench.report.sections import decomposition
+from oodbench.report.sections import decomposition, likelihoods
 from oodbench.runner import Options, run_suite
-from oodbench.store import read_rows
+from oodbench.store import ColumnStore, read_rows
 from oodbench.suite import Analysis, Pair, Suite
 from oodbench.trials.comparison import ComparisonTask
 from oodbench.trials.results import ResultsFolder
@@ -90,16 +90,18 @@ def test_a_flow_tells_what_its_likelihood_is_made_of():
     glow = ob.load_model("glow-fashionmnist")
     images = torch.from_numpy(np.array(ob.load_images("mnist/test[:6]").images))
     with torch.no_grad():
-        terms, (_, log_prob_z, log_det) = glow.log_prob_terms(images), glow.encode(images)
+        terms, (z, log_prob_z, log_det) = glow.log_prob_terms(images), glow.encode(images)
         first, last = glow._by_scale(glow.dequantise(images, keyed_uniform(images, glow.seed)))
         shares = (
             first.log_prob_z + first.log_det / 2,
             last.log_prob_z + last.log_det + first.log_det / 2,
         )
-    assert torch.allclose(
-        terms["log_prob"], terms["log_prob_z"] + terms["log_det"], atol=1e-6, rtol=0
-    )
-    assert torch.allclose(terms["log_prob_z"], log_prob_z)
+    half = 392 * math.log(2 * math.pi)
+    summed = terms["latent_term"] + terms["prior_volume"] + terms["log_det"] - half
+    assert torch.allclose(terms["log_prob"], summed, atol=1e-6, rtol=0)
+    assert torch.allclose(terms["latent_term"] + terms["prior_volume"] - half, log_prob_z)
+    assert torch.allclose(terms["latent_norm"], z.double().norm(dim=1))
+    assert torch.allclose(terms["latent_term"], -(terms["latent_norm"] ** 2) / 2)
     assert torch.allclose(terms["log_det"], log_det)
     assert torch.allclose(terms["last_scale_log_prob"], shares[1])
     assert torch.allclose(
@@ -169,7 +171,7 @@ def plan_of_drawing(model, n, seed):
 
 def drawing(*arguments):
     (subject,) = plan_of_drawing(*arguments).subjects
-    return subject.draw
+    return subject.draws[0]
 
 
 def drawings_left(folder, *arguments):
@@ -193,6 +195,102 @@ def test_samples_are_drawn_once_and_again_the_same(home, tmp_path):
     keys = {drawing(*one).key for one in (first, *others)}
     assert len(keys) == 4
     assert drawing(*first).key == draw.key
+    ColumnStore().path(draw.key).unlink()  # the norms before rounding belong to a drawing
+    assert [job.key for job in drawings_left(tmp_path, *first)] == [draw.key]
+
+
+@pytest.mark.parametrize("prior", ["standard", "learned"])
+def test_draws_lie_on_the_shell_until_they_are_rounded(prior):
+    glow = small_glow(prior)
+    images, norms = glow.sample_with_norm(300, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(images, glow.sample(300, generator=torch.Generator().manual_seed(1)))
+    # χ of 64 dimensions has the mean 7.97 and the standard deviation 0.706
+    assert norms.mean().item() == pytest.approx(7.97, abs=0.15)
+    assert norms.std().item() == pytest.approx(0.706, rel=0.15)
+    _, cooled = glow.sample_with_norm(300, 0.5, torch.Generator().manual_seed(1))
+    # the same noise, half as long; what the flow's inverse loses in float32 is less than a thousandth
+    assert torch.allclose(cooled, norms / 2, rtol=1e-3)
+    with torch.no_grad():
+        rounded = glow.log_prob_terms(images)["latent_norm"]
+    assert not torch.allclose(rounded, norms, rtol=1e-3)
+
+
+def small_glow(prior):
+    """A Glow whose ActNorm fits images and whose weights are not those of the identity."""
+    torch.manual_seed(0)
+    glow = Glow((1, 8, 8), 2, 2, hidden=4, prior=prior)
+    glow.loss(torch.randint(0, 256, (64, 1, 8, 8)))
+    with torch.no_grad():
+        for parameter in glow.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return glow.eval()
+
+
+def test_how_many_are_drawn_follows_what_a_draw_costs_and_how_much_is_here(tmp_path, monkeypatch):
+    given = {
+        "models": ["glow-fashionmnist", "pixelcnn-fashionmnist", "vae-fashionmnist"],
+        "limit": None,
+        "analysis": Analysis(gray=(), probes=4),
+        "pairs": [Pair(in_dist="fashionmnist", ood=["mnist"])],
+    }
+
+    def drawn():
+        subjects = make_plan(suite(**given)).subjects
+        return {
+            one.model.name: {at: images.n for at, images in one.drawn.items()} for one in subjects
+        }
+
+    few = {
+        "glow-fashionmnist": {1: 48},
+        "pixelcnn-fashionmnist": {1: 16},
+        "vae-fashionmnist": {1: 48},
+    }
+    assert drawn() == few
+    images = ob.load_images("fashionmnist/test").images[:, 0]
+    np.savez(tmp_path / "fashionmnist_test.npz", images=np.concatenate([images] * 5))
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("OODBENCH_HOME", str(tmp_path / "home"))
+    forget()
+    flow = dict.fromkeys((1, 0.3, 0.5, 0.7, 0.85), 200)
+    many = {
+        "glow-fashionmnist": flow,
+        "pixelcnn-fashionmnist": {1: 16},
+        "vae-fashionmnist": {1: 200},
+    }
+    assert drawn() == many
+    given["limit"] = 100
+    assert drawn() == few
+    forget()
+
+
+# training images
+
+
+def test_training_images_are_those_of_the_package_where_no_training_set_is_here():
+    plan = make_plan(suite(limit=None, analysis=Analysis(gray=(), samples=0, probes=4)))
+    (subject,) = plan.subjects
+    assert subject.train.identifier == "fashionmnist/train[100 drawn]"
+    assert subject.density[subject.train].images is subject.train
+
+
+def test_a_second_test_set_has_a_likelihood_and_no_trial(home, tmp_path):
+    pairs = [Pair(in_dist="fashionmnist", ood=["constant"], also_test=["mnist", "kmnist"])]
+    run_suite(suite(pairs=pairs), Options(), tmp_path)
+    rows = [row for row in read_rows(tmp_path / "rows.jsonl") if row["status"] != "skipped"]
+    assert {row["ood_name"] for row in rows} == {"constant"}
+    (skip,) = (row for row in read_rows(tmp_path / "rows.jsonl") if row["status"] == "skipped")
+    assert skip["reason"].startswith("kmnist/test is not on this machine")
+    found = {
+        row["role"]: row
+        for row in read_rows(tmp_path / "analysis.jsonl")
+        if row["kind"] == "likelihood"
+    }
+    assert found["second test"]["images"].startswith("mnist/test")
+    section = likelihoods.section(AnalysisRows(read_results(tmp_path)))
+    (line,) = section.tables[1][1]
+    gap = found["second test"]["log_prob"][0] - found["test"]["log_prob"][0]
+    assert line[-1].startswith(f"{gap:+,.0f} ±")
+    assert not any("mnist" in cell for cell in section.tables[0][1][0][2:3])
 
 
 # the run
@@ -208,15 +306,15 @@ def published(tmp_path_factory):
 
 def test_analysis_rows_are_the_columns_means(published):
     rows = read_rows(published / "analysis.jsonl")
-    assert {row["kind"] for row in rows} == {"likelihood", "graying", "second-order", "training"}
+    kinds = {"likelihood", "graying", "second-order", "samples", "training"}
+    assert {row["kind"] for row in rows} == kinds
     assert {row["status"] for row in rows} == {"ok"}
     glow = ob.load_model("glow-fashionmnist")
     columns = ob.measure(
         glow,
         ob.load_images("mnist/test[first 2000][30 drawn]"),
         "log_prob",
-        "log_prob_z",
-        "log_det",
+        "latent_term",
     )
     found = next(
         row
@@ -224,9 +322,10 @@ def test_analysis_rows_are_the_columns_means(published):
         if row["kind"] == "likelihood" and row["images"] == "mnist/test[first 2000][30 drawn]"
     )
     assert found["log_prob"][0] == pytest.approx(columns["log_prob"].mean(), rel=1e-6)
-    assert found["log_prob_z"][0] + found["log_det"][0] == pytest.approx(
-        found["log_prob"][0], abs=1e-5
-    )
+    assert found["latent_term"][0] == pytest.approx(columns["latent_term"].mean(), rel=1e-5)
+    terms = (found[name][0] for name in ("latent_term", "prior_volume", "log_det"))
+    constant = 392 * math.log(2 * math.pi)
+    assert sum(terms) - constant == pytest.approx(found["log_prob"][0], abs=1e-5)
     gray = next(row for row in rows if row["kind"] == "graying" and row["role"] == "test")
     images = ob.load_images("fashionmnist/test[:20]")
     own = ob.measure(glow, images, "log_prob")["log_prob"]
@@ -327,7 +426,10 @@ def test_a_model_that_cannot_be_drawn_from_is_a_failed_row_alone(home, tmp_path,
         models._entries.pop("odd")
     rows = read_rows(tmp_path / "analysis.jsonl")
     failed = [row for row in rows if row["status"] == "failed"]
-    assert [row["role"] for row in failed] == ["samples"]
+    assert {(row["kind"], row["role"]) for row in failed} == {
+        ("likelihood", "samples"),
+        ("samples", "samples"),
+    }
     assert reason in failed[0]["reason"]
     told = f"FAILED: likelihood of odd on samples: {failed[0]['reason']}"
     assert told.replace("<", r"\<") in (tmp_path / "report.md").read_text()

@@ -120,6 +120,27 @@ def test_additive_couplings_keep_the_volume_of_every_image():
     assert torch.all(log_det == log_det[0])
 
 
+@pytest.mark.parametrize("coupling", ["additive", "affine"])
+@pytest.mark.parametrize("prior", ["standard", "learned"])
+def test_the_three_terms_and_one_constant_are_log_p(coupling, prior):
+    glow = small_glow(coupling=coupling, prior=prior)
+    with torch.no_grad():
+        terms = glow.log_prob_terms(images_for(glow, 20))
+    summed = terms["latent_term"] + terms["prior_volume"] + terms["log_det"]
+    constant = math.prod(glow.shape) / 2 * math.log(2 * math.pi)
+    assert torch.allclose(terms["log_prob"], summed - constant, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_constant_volume_leaves_the_norm_and_one_constant(precision):
+    glow = small_glow(coupling="additive", prior="standard").to(precision)
+    with torch.no_grad():
+        terms = glow.log_prob_terms(images_for(glow, 40))
+    rest = terms["log_prob"] + terms["latent_norm"] ** 2 / 2
+    assert (rest - rest[0]).abs().max() < 1e-6
+    assert terms["latent_norm"].std() > 0.1
+
+
 def test_lu_starts_as_the_matrix_it_factors():
     torch.manual_seed(3)
     glow = Glow((1, 4, 4), scales=1, steps=1, lu=True)

@@ -13,8 +13,8 @@ from oodbench.suite import Pair, Suite
 from oodbench.zoo.cards import load_card
 
 LOG_PROB = {
-    "cvglow-cifar10": [-5364.3641, -5236.9656, -5800.5010],
-    "cvglow-fashionmnist": [-1156.7207, -1507.8425, -803.1328],
+    "glow-additive-cifar10": [-5364.3641, -5236.9656, -5800.5010],
+    "glow-additive-fashionmnist": [-1156.7207, -1507.8425, -803.1328],
     "diffusion-cifar10": [-6960.3055, -6570.1112, -7126.7607],
     "diffusion-fashionmnist": [-913.9688, -1157.8003, -515.0090],
     "glow-celeba32": [-6516.3186, -5895.9343, -6418.9538],

@@ -71,6 +71,7 @@ SCALES, MEANS, SPREADS = [0.1, 0.2, 0.4, 0.5], [0.05, -0.1, 0.2, 0.0], [-0.3, 0.
 SHIFTS = {"net-glow": 0.0, "net-glow-b": 0.3, "net-background": -0.5}
 """What the means of each card are moved by."""
 GRAY = (0, 50)
+TEMPERATURES = (0.3, 0.5, 0.7, 0.85, 1.0)
 
 PLUGIN = """
 import time
@@ -240,12 +241,12 @@ def world(tmp_path_factory):
             return folder / out
 
         run("out")
-        samples = (
-            ob.load_model(glow, SEED)
-            .sample(4, generator=torch.Generator().manual_seed(SEED))
-            .numpy()
-        )
-        images |= {"samples": samples, "constant": constants()}
+        model = ob.load_model(glow, SEED)
+        drawn = {
+            at: model.sample(4, at, torch.Generator().manual_seed(SEED)).numpy()
+            for at in TEMPERATURES
+        }
+        images |= {"samples": drawn[1.0], "constant": constants()}
         order = np.argsort(np.random.Philox(key=181009136).random_raw(150), kind="stable")
         images |= {
             "ref": images["train"][order[:15]],
@@ -260,6 +261,7 @@ def world(tmp_path_factory):
             glow=glow,
             alone=alone,
             figures=figures,
+            drawn=drawn,
         )
     for kind, name in ((user_models, "net-stub"), (all_scorers, "net-boom")):
         kind._entries.pop(name, None)
@@ -297,12 +299,13 @@ def glow_terms(images, name="net-glow"):
     standard = (y * np.exp(place(SCALES)) - place(MEANS) - SHIFTS[name]) / np.exp(place(SPREADS))
     log_prob_z = (-0.5 * standard**2 - place(SPREADS) - 0.5 * math.log(2 * math.pi)).sum((1, 2, 3))
     log_det = np.full(len(images), place(SCALES).sum() - D * math.log(256))
-    norm = np.sqrt((standard**2).sum((1, 2, 3)))
+    squares = (standard**2).sum((1, 2, 3))
     return {
         "log_prob": log_prob_z + log_det,
-        "log_prob_z": log_prob_z,
+        "latent_term": -0.5 * squares,
+        "prior_volume": np.full(len(images), -place(SPREADS).sum()),
         "log_det": log_det,
-        "latent_norm": norm,
+        "latent_norm": np.sqrt(squares),
     }
 
 
@@ -497,6 +500,7 @@ IDENTIFIER = {
     "far": "far/test",
     "constant": "constant/test",
     "ref": "near/ref",
+    "train": "near/train",
 }
 DENSITY = "density of net-glow"
 PASSES = {
@@ -911,6 +915,38 @@ def off_diagonal(images):
     return 1 - diagonal / whole
 
 
+def samples_fields(world, model, role, name):
+    """The flow is affine: the latents of a draw that was not rounded are its noise, times the temperature."""
+    of_draws = log_prob(model, world.images["samples"])
+    sets = [
+        {
+            "set": IDENTIFIER[one],
+            "role": part,
+            "pixel_variance": pixel_variance(world.images[one]),
+            "draws_likelier": int((of_draws > np.median(log_prob(model, world.images[one]))).sum()),
+        }
+        for one, part in (("near", "test"), ("far", "ood"))
+    ]
+    noise = torch.randn(4, D, generator=torch.Generator().manual_seed(SEED)).double().numpy()
+    norms = np.sqrt((noise**2).sum(1))
+    temperatures = [
+        {
+            "temperature": at,
+            "n": 4,
+            "bits_per_dim": summary(bits(log_prob(model, world.drawn[at]))),
+            "latent_norm": summary(glow_terms(world.drawn[at])["latent_norm"]),
+            "latent_norm_unrounded": summary(at * norms),
+            "pixel_variance": pixel_variance(world.drawn[at]),
+        }
+        for at in TEMPERATURES
+    ]
+    return {"sets": sets, "temperatures": temperatures}
+
+
+def pixel_variance(images):
+    return float((images / 255).var(0).mean())
+
+
 def training_fields(world, model, role, name):
     log = [
         {"step": 19.0, "ref_bits_per_dim": 7.5, "auroc_far": 0.25},
@@ -923,6 +959,7 @@ RULES = {
     "likelihood": likelihood_fields,
     "graying": graying_fields,
     "second-order": second_order_fields,
+    "samples": samples_fields,
     "training": training_fields,
 }
 ALL_OF = {
@@ -936,6 +973,7 @@ ALL_OF = {
 }
 OF_GLOW = {
     ("likelihood", "samples", "samples"),
+    ("samples", "samples", "samples"),
     ("second-order", "ood", "far"),
     ("second-order", "ood", "constant"),
     ("training", "member", "near"),
@@ -943,7 +981,7 @@ OF_GLOW = {
 
 
 def test_every_field_of_the_analysis(world):
-    shown = {"train": "near/train", "samples": "samples", **IDENTIFIER}
+    shown = {"samples": "samples", **IDENTIFIER}
     names = {identifier: name for name, identifier in shown.items()}
     rows = {
         (row["model"], row["kind"], row["role"], names[row["images"]]): row
@@ -1070,22 +1108,24 @@ def test_histograms_of_log_prob(world):
     rows = {(row["model"], row["ood"]): row for row in curves_of(world, "likelihoods")}
     for model in LIKELIHOOD:
         for ood in ("far", "constant"):
-            columns = {name: log_prob(model, world.images[name]) for name in ("near", ood)}
+            roles = {"near": "test", ood: "ood", "train": "train"}
+            columns = {name: log_prob(model, world.images[name]) for name in roles}
             expected = histogram_fields(world, columns, precision(model)["rel"])
-            for one, column in zip(expected["sets"], columns.values(), strict=True):
+            for one, (name, column) in zip(expected["sets"], columns.items(), strict=True):
                 one["bits_per_dim_median"] = float(np.median(bits(column)))
+                one["role"] = roles[name]
             head = of_model("likelihoods", model) | {"ood": IDENTIFIER[ood]}
             check_fields(rows[model, IDENTIFIER[ood]], head | expected, precision(model))
 
 
 def test_histograms_of_the_terms_of_a_flow(world):
     rows = {row["column"]: row for row in curves_of(world, "decomposition")}
-    for column in ("log_prob_z", "log_det"):
+    for column in ("latent_term", "prior_volume", "log_det"):
         columns = {name: glow_terms(world.images[name])[column] for name in ("near", "far")}
         expected = histogram_fields(world, columns, FLOAT32["rel"])
         head = of_model("decomposition", "net-glow") | {"column": column}
         check_fields(rows[column], head | expected, FLOAT32)
-    for one in rows["log_det"]["sets"]:
+    for one in (*rows["log_det"]["sets"], *rows["prior_volume"]["sets"]):
         assert max(one["counts"]) == one["n"]  # constant volume
 
 

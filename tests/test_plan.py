@@ -166,7 +166,7 @@ def test_what_a_model_cannot_give_is_a_skip_with_a_sentence():
     plan = make_plan(suite(models=["pixelcnn-fashionmnist"], scorers=names))
     assert [trial.scorer.name for trial in plan.trials] == ["likelihood"]
     assert reasons(plan) == [
-        "pixelcnn-fashionmnist has no `encode`, which log_prob_z asks for",
+        "pixelcnn-fashionmnist has no `encode`, which latent_term asks for",
         "pixelcnn-fashionmnist has no `posterior`, which kl asks for",
         "pixelcnn-fashionmnist has no `log_prob_above`, which log_prob_above_1 asks for",
         "pixelcnn-fashionmnist has no `score`, which score_norms asks for",

@@ -35,7 +35,8 @@ def columns(random):
         "code_length_webp": random.normal(2600, 200, 50),
         "code_length_jxl": random.normal(2400, 200, 50),
         "dimensions": np.full(50, 784.0),
-        "log_prob_z": random.normal(-700, 30, 50),
+        "latent_term": random.normal(-700, 30, 50),
+        "prior_volume": random.normal(900, 40, 50),
         "log_det": random.normal(-2300, 300, 50),
         "reconstruction": random.normal(-3000, 300, 50),
         "kl": random.normal(40, 5, 50),
@@ -55,7 +56,7 @@ def columns(random):
 
 
 def of_flow(c):
-    return [c["log_prob"], c["log_prob_z"], c["log_det"]]
+    return [c["log_prob"], c["latent_term"], c["prior_volume"] + c["log_det"]]
 
 
 def of_vae(c):
@@ -317,8 +318,9 @@ def test_too_few_reference_images_are_told(columns):
 
 
 def test_constant_statistics_are_left_out_of_a_density(columns):
-    """A constant-volume flow has one log-determinant for all images."""
-    still = columns | {"log_det": np.full(50, -2300.0), "log_prob": columns["log_prob_z"] - 2300}
+    """A constant-volume flow has one volume for all images."""
+    still = columns | {"log_det": np.full(50, -2300.0), "prior_volume": np.zeros(50)}
+    still["log_prob"] = columns["latent_term"] - 2300
     assert np.isfinite(ob.scorer("dose-kde").fitted(still)(still)).all()
     flat = {name: np.zeros_like(column) for name, column in columns.items()}
     with pytest.raises(ScorerError, match="constant over the in-dist reference images"):
@@ -328,7 +330,7 @@ def test_constant_statistics_are_left_out_of_a_density(columns):
 def test_far_images_have_a_finite_and_ever_lower_density(columns):
     far = {
         name: columns[name][:3] - np.array([0.0, 1e5, 1e9])
-        for name in ("log_prob", "log_prob_z", "log_det")
+        for name in ("log_prob", "latent_term", "prior_volume", "log_det")
     }
     found = ob.scorer("dose-kde").fitted(columns)(far)
     assert np.isfinite(found).all()
@@ -338,7 +340,7 @@ def test_far_images_have_a_finite_and_ever_lower_density(columns):
 def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     """A toy where the OOD images are less likely, stranger in every statistic, and no more compressible."""
     far = {name: column.copy() for name, column in columns.items()}
-    for name in ("log_prob", "log_prob_z", "log_det", "last_scale_log_prob", "reconstruction"):
+    for name in ("log_prob", "latent_term", "log_det", "last_scale_log_prob", "reconstruction"):
         far[name] -= 3000
     far["ensemble_log_prob"] = (
         6 * columns["ensemble_log_prob"]

@@ -14,13 +14,21 @@ import yaml
 from oodbench.errors import StoreError
 from oodbench.paths import PACKAGE
 from oodbench.report import check_report, figures, read_results, write_report
-from oodbench.report.figures import draw, training
+from oodbench.report.figures import draw, likelihoods, training
 from oodbench.report.gallery import gallery
+from oodbench.report.older import RENAMED_MODELS, renamed
 from oodbench.report.page import html_page, markdown_page
 from oodbench.report.reproduction import Claim, claims, verdict
 from oodbench.report.results import Results
 from oodbench.report.section import Analysis, Section
-from oodbench.report.sections import both_directions, decomposition, graying, second_order
+from oodbench.report.sections import (
+    both_directions,
+    constant_volume,
+    decomposition,
+    graying,
+    samples,
+    second_order,
+)
 from oodbench.report.sections.graying import overtaking
 from oodbench.report.sections.training import trainings
 from oodbench.store import read_rows, write_rows
@@ -86,8 +94,9 @@ def curve(kind, **values):
 def likelihood(role, images, z, det):
     values = {
         "log_prob": [z + det, 1.0, z + det],
-        "log_prob_z": [z, 1.0, z],
-        "log_det": [det, 1.0, det],
+        "latent_term": [z, 1.0, z],
+        "prior_volume": [100.0, 1.0, 100.0],
+        "log_det": [det - 100, 1.0, det - 100],
     }
     bits = [-(z + det) / 500, 0.01, -(z + det) / 500]
     return explained(
@@ -114,7 +123,7 @@ def folder_of(folder, random, log_prob=None):
                 "roc", ood=OOD, scorer=scorer, baseline=scorer == "pixel-mean", auroc=0.7, **rates
             )
         )
-    for column in ("log_prob_z", "log_det"):
+    for column in ("latent_term", "prior_volume", "log_det"):
         curves.append(curve("decomposition", column=column, **histograms(log_prob)))
     for quantity, values in pixel_moments(images).items():
         curves.append(curve("data", quantity=quantity, **histograms({IN: values, OOD: values / 2})))
@@ -330,9 +339,60 @@ def test_the_factor_at_which_a_set_overtakes(curve, expected):
 
 def test_the_shares_of_the_gap_add_up(published):
     ((_, lines),) = decomposition.section(Analysis(read_results(published))).tables
-    assert lines == [
-        ["glow-fashionmnist", IN, OOD, "+300.0 ± 1.4", "+200.0 (+67%)", "+100.0 (+33%)"]
-    ]
+    shares = ["+200.0 (+67%)", "+0.0 (+0%)", "+100.0 (+33%)"]
+    assert lines == [["glow-fashionmnist", IN, OOD, "+300.0 ± 1.4", *shares]]
+
+
+def test_medians_stand_beside_means_that_a_few_images_make(published):
+    results = read_results(published)
+    for row in results.analysis:
+        if row["kind"] == "likelihood" and row["role"] == "ood":
+            row["log_prob"] = [-1e9, 1e9, -700.0]
+    (line,) = decomposition.section(Analysis(results)).tables[0][1]
+    assert line[3].endswith("median +800.0")
+    assert line[4].endswith("median +200.0")
+
+
+def test_rows_of_a_log_prior_in_one_piece_say_so(published):
+    results = read_results(published)
+    for row in results.analysis:
+        if row["kind"] == "likelihood":
+            row["log_prob_z"] = row.pop("latent_term")
+    analysis = Analysis(results)
+    found = decomposition.section(analysis)
+    assert found.text[0].startswith("Learned prior, two terms")
+    assert found.tables[0][0][-2:] == ["of log p(z)", "of the log-determinant"]
+    assert constant_volume.section(analysis).tables[0][1] == []
+
+
+def test_constant_volume_is_said_of_models_without_any_volume_that_varies(published):
+    results = read_results(published)
+    rows = [row for row in results.analysis if row["kind"] == "likelihood"]
+    assert constant_volume.section(Analysis(results)).tables[0][1] == []
+    for row in rows:
+        row["log_det"] = [-100.0, 0.0, -100.0]
+    assert constant_volume.section(Analysis(results)).tables[0][1] == []  # the prior's varies
+    for row in rows:
+        row["prior_volume"] = [0.0, 0.0, 0.0]
+    found = constant_volume.section(Analysis(results))
+    assert len(found.tables[0][1]) == 1
+    assert found.text[1].endswith("the higher mean log p on 1 of 1 pairs.")
+
+
+def test_cards_of_another_name_are_shown_under_today_s():
+    """Two Glows with a learned prior were published as constant-volume ones."""
+    identity, name = next(iter(RENAMED_MODELS.items()))
+
+    def names(*identities):
+        old = {"model": "cvglow-fashionmnist", "status": "ok"}
+        rows = [old | {"inputs": {"models": {old["model"]: one}}} for one in identities]
+        skipped = {"model": old["model"], "status": "skipped"}
+        found = renamed({"rows": [*rows, skipped], "analysis": [old]}, "rows")
+        return {row["model"] for own in found.values() for row in own}
+
+    assert names(identity, identity) == {name}
+    assert names("another") == {"cvglow-fashionmnist"}  # a card of that name with other weights
+    assert names(identity, "another") == {"cvglow-fashionmnist"}
 
 
 def test_the_page_is_self_contained_and_its_twin_says_the_same(published):
@@ -592,3 +652,104 @@ def test_images_that_must_not_be_passed_on_are_in_no_figure():
         if re.search("ImageNet terms|research only", card.licence)
     }
     assert may_be_shown("a-set-of-mine")
+
+
+# samples
+
+
+def lying(role, images, norm, **changes):
+    """A likelihood row of a flow whose latents have this median norm, in units of √784 = 28."""
+    norms = {} if norm is None else {"latent_norm": [28 * norm, 0.1, 28 * norm]}
+    return explained("likelihood", role, images, bits_per_dim=[3.0, 0.01, 3.0], **norms, **changes)
+
+
+def at(temperature, unrounded, rounded):
+    norms = {"latent_norm": rounded, "latent_norm_unrounded": unrounded}
+    scaled = {name: value and [28 * value, 0.1, 28 * value] for name, value in norms.items()}
+    about = {"temperature": temperature, "n": 40, "pixel_variance": 0.1 * temperature}
+    return {**about, **scaled, "bits_per_dim": [3.0 * temperature, 0.01, 3.0 * temperature]}
+
+
+def drawn(*temperatures):
+    sets = [
+        {"set": name, "role": role, "draws_likelier": count, "pixel_variance": 0.05}
+        for name, role, count in ((IN, "test", 11), (OOD, "ood", 7))
+    ]
+    return explained("samples", "samples", "samples", sets=sets, temperatures=list(temperatures))
+
+
+def of_samples(*rows):
+    return samples.section(Analysis(Results(PACKAGE, [], list(rows))))
+
+
+@pytest.mark.parametrize(
+    ("in_dist", "ood", "applies"),
+    [
+        (0.9, 0.65, True),
+        (1.0, 0.94, True),  # the shell ends at 1 − √2/28 = 0.949
+        (1.0, 0.96, False),
+        (0.9, 0.92, False),  # not nearer to the mode than in-dist
+        (1.0, 1.08, False),
+    ],
+)
+def test_the_shell_argument_applies_to_sets_inside_the_shell(in_dist, ood, applies):
+    rows = lying("test", IN, in_dist), lying("ood", OOD, ood), lying("samples", "samples", 1.05)
+    ((_, sentence),) = of_samples(*rows, drawn(at(1.0, 1.0, 1.05))).tables[0][1]
+    verb = "applies" if applies else "does not apply"
+    assert sentence == (
+        f"The shell argument {verb} to mnist ({ood:.2f}); in brackets ‖z‖/√D, in-dist {in_dist:.2f}, of draws "
+        "1.05; of 40 draws are likelier: 7 than the median mnist image, 11 than the median in-dist one."
+    )
+
+
+def test_draws_have_their_norm_before_and_after_rounding_and_at_each_temperature():
+    rows = lying("test", IN, 0.99), lying("ood", OOD, 1.1), lying("samples", "samples", 1.07)
+    section = of_samples(*rows, drawn(at(0.5, 0.5, 0.7), at(1.0, 1.0, 1.07)))
+    told = "the draws of these flows lie at 1.07 √D; at 1.00 √D before that."
+    assert any(words.endswith(told) for words in section.text)
+    _, (heads, lines), (_, cooled) = section.tables
+    shown = [dict(zip(heads, line, strict=True)) for line in lines]
+    assert [one["‖z‖/√D"] for one in shown] == ["1.070", "0.990", "1.100"]
+    assert [one["unrounded"] for one in shown] == ["1.000", "–", "–"]
+    assert [one["draws likelier"] for one in shown] == ["–", "11 of 40", "7 of 40"]
+    assert [line[2:] for line in cooled[:2]] == [
+        ["0.5", "40", "1.500 ± 0.010", "0.700", "0.500", "0.0500"],
+        ["1", "40", "3.000 ± 0.010", "1.070", "1.000", "0.1000"],
+    ]
+
+
+def test_rows_from_before_samples_were_compared_have_dashes_and_a_verdict():
+    rows = lying("test", IN, 0.99), lying("ood", OOD, 1.1), lying("samples", "samples", 1.07)
+    section = of_samples(*rows)
+    assert any(words.endswith("before that they were not measured.") for words in section.text)
+    (_, ((_, sentence),)), (_, lines), (_, cooled) = section.tables
+    assert "does not apply to mnist (1.10)" in sentence
+    assert sentence.endswith("median OOD image was not measured.")
+    assert all(line[-1] == line[-3] == "–" for line in lines)
+    assert cooled == []
+
+
+def test_a_model_without_latents_is_asked_for_its_draws_alone():
+    rows = lying("test", IN, None), lying("ood", OOD, None), lying("samples", "samples", None)
+    section = of_samples(*rows, drawn(at(1.0, None, None)))
+    ((_, sentence),) = section.tables[0][1]
+    assert sentence.startswith("It gives no latents whose norm could be compared; of 40 draws")
+    assert not any("these flows" in words for words in section.text)
+
+
+def test_training_images_are_unfilled_and_named_by_their_role(tmp_path, random):
+    folder = folder_of(tmp_path / "f", random)
+    sets = {**log_probs(random), "fashionmnist/train[100 drawn]": random.normal(-1500, 100, 100)}
+    row = curve("likelihoods", ood=OOD, **histograms(sets))
+    for one, role in zip(row["sets"], ("test", "ood", "train"), strict=True):
+        one |= {"role": role, "bits_per_dim_median": 2.5}
+    (axes,) = likelihoods([row], folder).axes
+    assert [bool(patch.get_fill()) for patch in axes.patches].count(True) == 2
+    assert len(axes.patches) == 5
+    names = axes.get_legend_handles_labels()[1]
+    assert [name.split(",")[0] for name in names] == ["fashionmnist", "mnist", "training images"]
+    rows = [one for one in read_rows(folder / "curves.jsonl") if one["kind"] != "likelihoods"]
+    write_rows(folder / "curves.jsonl", [*rows, row])
+    write_report(folder)
+    told = r"unfilled of 100 of its training images (fashionmnist/train\[100 drawn])"
+    assert told in (folder / "report.md").read_text()

@@ -15,6 +15,7 @@ from oodbench.errors import OodbenchError, ScorerError, UnknownNameError
 from oodbench.passes import batches
 from oodbench.registry import statistics
 from oodbench.statistics import complexity
+from oodbench.statistics.density import density
 from oodbench.testing import PixelHistogram, UniformModel, check_model
 
 
@@ -49,8 +50,36 @@ def test_batch_size_order_and_subset_change_nothing(glow, monkeypatch):
 
 
 def test_the_terms_add_up(glow):
-    found = ob.measure(glow, ob.load_images("mnist/test[:20]"), "log_prob", "log_prob_z", "log_det")
-    assert found["log_prob"] == pytest.approx(found["log_prob_z"] + found["log_det"], abs=1e-6)
+    names = ("log_prob", "latent_term", "prior_volume", "log_det")
+    log_prob, *terms = ob.measure(glow, ob.load_images("mnist/test[:20]"), *names).values()
+    assert log_prob == pytest.approx(sum(terms) - 392 * math.log(2 * math.pi), abs=1e-6)
+
+
+class HalfOfUser:
+    """A user's flow without `log_prob_terms`: y = x / 16 + 1, a prior N(1, σ²) with σ of each image's own corner pixel."""
+
+    shape = (1, 2, 2)
+
+    def encode(self, images):
+        x = images.double()
+        log_std = x[:, 0, 0, 0] / 512
+        z = (x / 16) / torch.exp(log_std)[:, None, None, None]
+        log_prob_z = torch.distributions.Normal(0, 1).log_prob(z).flatten(1).sum(1) - 4 * log_std
+        return z.flatten(1), log_prob_z, torch.full((len(x),), -4 * math.log(16.0)).double()
+
+    def log_prob(self, images):
+        _, log_prob_z, log_det = self.encode(images)
+        return log_prob_z + log_det
+
+
+def test_the_volume_of_a_user_s_prior_is_what_a_standard_gaussian_leaves():
+    images = torch.randint(0, 256, (9, 1, 2, 2), dtype=torch.uint8)
+    found = density(HalfOfUser(), images)
+    expected = -4 * images[:, 0, 0, 0].double() / 512
+    assert torch.allclose(found["prior_volume"], expected, atol=1e-3)
+    assert torch.allclose(found["latent_term"], -(HalfOfUser().encode(images)[0] ** 2).sum(1) / 2)
+    black = density(HalfOfUser(), torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+    assert black["prior_volume"].item() == 0
 
 
 def test_a_model_without_a_capability_says_so():

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from oodbench.analysis.moments import distance_of_means, off_diagonal_share
 from oodbench.analysis.second_order import curvature, scaled_pixels
-from oodbench.models.flows import sum_per_image
 from oodbench.models.multiscale import MultiscaleFlow
 
 
@@ -68,5 +67,5 @@ def curvatures(model: MultiscaleFlow, points: Tensor, variances: Tensor, seed: i
 @torch.no_grad()
 def prior_volume_spread(model: Any, points: Tensor) -> float:
     """Standard deviation of ``−Σ log σ`` over points, nats, with σ the prior's for each latent."""
-    scales = [sum_per_image(one.log_std.expand_as(one.latent)) for one in model._by_scale(points)]
-    return float(torch.stack(scales).sum(0).double().std())
+    volumes = [scale.prior_volume for scale in model._by_scale(points)]
+    return float(torch.stack(volumes).sum(0).double().std())

@@ -19,10 +19,11 @@ Result = tuple[dict[str, Any], Mapping[str, bytes]]
 
 
 def likelihoods(material: Material) -> Result:
-    """Histograms of log p over both sets of a pair, with each set's median bits/dim."""
+    """Histograms of log p over both sets of a pair and over training images, with each set's role and median bits/dim."""
     columns = {one.identifier: one.columns()["log_prob"] for one in material.sets}
     found = curves.histograms(columns)
     for entry, one in zip(found["sets"], material.sets, strict=True):
+        entry["role"] = one.role
         entry["bits_per_dim_median"] = _median_bits(columns[one.identifier], one)
     return found, {}
 

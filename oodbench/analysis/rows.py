@@ -10,11 +10,16 @@ import numpy as np
 
 from oodbench.analysis.contraction import changes, factors
 from oodbench.analysis.expected import Expected
-from oodbench.analysis.material import Material
+from oodbench.analysis.material import Material, SetValue
 from oodbench.analysis.moments import variance_sums
 from oodbench.contract import bits_per_dim
+from oodbench.passes.columns import read_columns
+from oodbench.passes.shards import UNROUNDED
+from oodbench.trials.curves import pixel_moments
 
-TERMS = ("log_prob", "log_prob_z", "log_det", "latent_norm", "reconstruction", "kl")
+VOLUMES = ("prior_volume", "log_det")
+"""The terms of the change of variables that say how much space is stretched."""
+TERMS = ("log_prob", "latent_term", *VOLUMES, "latent_norm", "reconstruction", "kl")
 Result = tuple[dict[str, Any], Mapping[str, bytes]]
 """A row's values, and files beside it."""
 
@@ -95,6 +100,45 @@ def second_order(material: Material) -> Result:
         "variance_sums": [[one.value for one in variance_sums(whole)] for whole in images],
         **asdict(check_assumptions(model, few[0], few[1], options["probes"])),
     }, {}
+
+
+def samples(material: Material) -> Result:
+    """How many draws at temperature 1 are likelier than the median image of each set, and what draws are at each temperature."""
+    drawn = {float(one.role): one for one in material.sets if one.draw}
+    log_prob = drawn[1.0].columns()["log_prob"]
+    real = [_beside_draws(one, log_prob) for one in material.sets if not one.draw]
+    with_norm = material.options["with_norm"]
+    return {
+        "sets": real,
+        "temperatures": [_drawn_at(at, drawn[at], with_norm) for at in sorted(drawn)],
+    }, {}
+
+
+def _beside_draws(one: SetValue, drawn: np.ndarray) -> dict[str, Any]:
+    own = one.columns()["log_prob"]
+    finite = own[np.isfinite(own)]
+    likelier = int((drawn > np.median(finite)).sum()) if len(finite) else None
+    about = {"set": one.identifier, "role": one.role, "pixel_variance": pixel_variance(one)}
+    return {**about, "draws_likelier": likelier}
+
+
+def _drawn_at(temperature: float, one: SetValue, with_norm: bool) -> dict[str, Any]:
+    columns = one.columns()
+    norm = summary(columns["latent_norm"]) if "latent_norm" in columns else None
+    unrounded = summary(read_columns([one.draw]).columns[UNROUNDED]) if with_norm else None
+    return {
+        "temperature": temperature,
+        "n": one.n,
+        "bits_per_dim": summary(bits_per_dim(columns["log_prob"], (one.dimensions,))),
+        "latent_norm": norm,
+        "latent_norm_unrounded": unrounded,
+        "pixel_variance": pixel_variance(one),
+    }
+
+
+def pixel_variance(one: SetValue) -> float:
+    """Variance of a pixel over the images of a set, in units of the full scale, averaged over pixels and channels."""
+    return float(pixel_moments(one.images())["variance"].mean())
 
 
 def training(material: Material) -> Result:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,9 +175,15 @@ def expand(
 
 
 def is_constant_volume(model: nn.Module) -> bool:
-    """Whether it is a Glow with additive couplings alone, whose log-determinant is the same for every image."""
+    """Whether log|det| and the prior's −Σ log σ are each one number for all images.
+
+    So it is with additive couplings alone and a prior that predicts nothing from the image: a fixed N(0, I), or a learned
+    one of a single scale, whose σ are parameters. Then log p(x) is −½‖z‖² plus a constant.
+    """
+    if not isinstance(model, Glow):
+        return False
     couplings = [layer for layer in model.modules() if isinstance(layer, Coupling)]
-    return isinstance(model, Glow) and not any(layer.affine for layer in couplings)
+    return not any(layer.affine for layer in couplings) and not len(model.split_priors)
 
 
 @torch.no_grad()
@@ -188,7 +194,16 @@ def closed_form(model: Any, variances: Tensor) -> float:
     ``variances`` ``(C, H, W)``, independent between pixels, are carried through it as a covariance of the channels at each
     place, and divided by the prior's variance where latents leave. In the paper's notation this is
     ``−1/(2σ²)·Σ_c α_c²·Σ_{h,w}(σ²_ood − σ²_in)``, with its products of 1×1 convolutions kept as matrices.
+
+    Raises
+    ------
+    ModelError : a model whose volume varies over images
     """
+    if not is_constant_volume(model):
+        raise ModelError(
+            "the closed form holds for a Glow of constant volume alone: additive couplings and a prior that predicts "
+            "nothing from the image (`coupling: additive`, `prior: standard`)"
+        )
     covariance = torch.diag_embed(variances.double().movedim(0, -1))  # (H, W, C, C)
     total = 0.0
     for scale, steps in enumerate(model.scales):
@@ -198,16 +213,11 @@ def closed_form(model: Any, variances: Tensor) -> float:
                 covariance = _mixed(layer, covariance)
         variances = torch.diagonal(covariance, dim1=-2, dim2=-1)
         kept = variances.shape[-1] // 2 if scale < len(model.scales) - 1 else 0
-        log_std = _prior_log_std(model, scale, variances.shape[-1] - kept)
+        latent = torch.zeros(1, variances.shape[-1] - kept, 1, 1, dtype=torch.float64)
+        log_std = model._prior(scale, latent)[1][0, :, 0, 0]
         total -= 0.5 * float((variances[..., kept:] * torch.exp(-2 * log_std)).sum())
         covariance = covariance[..., :kept, :kept]
     return total
-
-
-def _prior_log_std(model: Any, scale: int, channels: int) -> Tensor:
-    """The prior's log standard deviation of each latent channel, where it is predicted at its prediction for zeros."""
-    latent = torch.zeros(1, channels, 1, 1, dtype=model.top_prior.dtype)
-    return cast(Tensor, model._prior(scale, latent)[1].double()[0, :, 0, 0])
 
 
 def _squeezed(covariance: Tensor) -> Tensor:

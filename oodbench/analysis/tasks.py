@@ -4,6 +4,7 @@
 likelihood      mean log-probability of one image set under one model, and of the terms that it is made of
 graying         the same, of images contracted by several factors, towards mid-grey and towards their own mean
 second-order    predicted against measured gap of two image sets, see :mod:`oodbench.analysis.second_order`
+samples         images drawn from a model: likelier than which sets, ‖z‖ before rounding, and at other temperatures
 training        bits/dim, and AUROC of raw likelihood, after each validation of a model's training
 ==============  ====================================================================================================
 
@@ -31,6 +32,7 @@ RULES = {
     "likelihood": rows.likelihood,
     "graying": rows.graying,
     "second-order": rows.second_order,
+    "samples": rows.samples,
     "training": rows.training,
     "likelihoods": curves.likelihoods,
     "decomposition": curves.decomposition,
@@ -39,10 +41,12 @@ RULES = {
     "grid": curves.grid,
     "data": curves.data,
 }
-ANALYSES = ("likelihood", "graying", "second-order", "training")
+ANALYSES = ("likelihood", "graying", "second-order", "samples", "training")
 """Kinds that are rows of ``analysis.jsonl``; the others are drawn by figures."""
 SHOWN = (75, 50)
 """Per cent of contraction that the histograms show."""
+IN_GRID = 16
+"""Images of each set that a grid shows."""
 
 
 @cache
@@ -114,14 +118,20 @@ def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
 
 
 def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
-    """The histograms of log p on each pair."""
+    """The histograms of log p on each pair, with training images where there are some."""
     pairs: dict[tuple[Model, Images, Images], Trial] = {}
     for trial in plan.trials:
         pairs.setdefault((trial.model, trial.test, trial.ood), trial)
+    trained = {
+        (subject.model, subject.test): [_of(subject, "train", subject.train)]
+        for subject in plan.subjects
+        if subject.train
+    }
     for (model, test, ood), trial in pairs.items():
         sets = [
             _set("test", test, trial.density["test"].keys),
             _set("ood", ood, trial.density["ood"].keys),
+            *trained.get((model, test), []),
         ]
         head = _curve_head("likelihoods", model, test, plan) | {"ood": ood.identifier}
         yield _task("likelihoods", head, Material(sets))
@@ -138,6 +148,8 @@ def _of_subject(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     if model.gives("latent_shapes"):
         for images in subject.oods:
             yield _second_order(plan, subject, images)
+    if subject.samples:
+        yield _samples(plan, subject, subject.samples)
     yield from _training(plan, subject)
     yield from _drawn(plan, subject)
 
@@ -146,6 +158,7 @@ def _sets_of(subject: Subject) -> list[tuple[str, Images]]:
     """Role and image set of each likelihood row."""
     found = [("test", subject.test), *(("ood", images) for images in subject.oods)]
     found += [("train", subject.train)] if subject.train else []
+    found += [("second test", images) for images in subject.second_tests]
     return found + ([("samples", subject.samples)] if subject.samples else [])
 
 
@@ -199,6 +212,14 @@ def _second_order(plan: Plan, subject: Subject, images: Images) -> AnalysisTask:
     return _task("second-order", head, Material(sets, options), model)
 
 
+def _samples(plan: Plan, subject: Subject, samples: Images) -> AnalysisTask:
+    drawn = [_of(subject, f"{at:g}", images) for at, images in subject.drawn.items()]
+    real = [_of(subject, role, images) for role, images in _real(subject)]
+    head = _head("samples", plan, subject, "samples", samples)
+    options = {"with_norm": subject.draws[0].with_norm}
+    return _task("samples", head, Material([*real, *drawn], options), subject.model)
+
+
 def _training(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     own = [("test", subject.model), *(("member", member) for member in subject.members)]
     for role, model in own:
@@ -214,7 +235,7 @@ def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     real = [_of(subject, role, images) for role, images in _real(subject)]
     drawn = [_of(subject, "samples", subject.samples)] if subject.samples else []
     if model.gives("latent_shapes") or model.gives("encode"):
-        for column in ("log_prob_z", "log_det"):
+        for column in ("latent_term", *rows.VOLUMES):
             head = _curve_head("decomposition", model, test, plan) | {"column": column}
             yield _task("decomposition", head, Material(real, {"column": column}))
         if drawn:
@@ -233,7 +254,7 @@ def _grid(plan: Plan, subject: Subject, one: SetValue, n: int) -> AnalysisTask:
         "role": one.role,
     }
     path = f"grids/{key_of(head, one.sha256, n)[:24]}.png"
-    shown = min(n, one.n)
+    shown = min(n, one.n, IN_GRID)
     options = {"file": path, "n": shown}
     return _task("grid", head | {"file": path, "n": shown}, Material([one], options), files=(path,))
 

@@ -144,6 +144,11 @@ class ImageSet:
         already = self.in_random_order or self.drawn_from is not None
         return drawn_rows(n, len(self), already)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of its official split, or all that there is where no official size is known."""
+        return self.drawn_from is None and self.official in (None, len(self))
+
 
 def random_order(n: int) -> np.ndarray:
     """A fixed random order of ``n`` positions: it sorts raw Philox output, whose stream numpy guarantees.
@@ -246,14 +251,14 @@ def _open(wanted: Identifier, shape: Shape | None) -> ImageSet:
         if path.exists() or path.suffix in ARRAY_SUFFIXES:
             return _open_path(path, split, view, shape)
         if _in_folder(name):
-            return _open_card(unlisted_card(name), split, view, shape)
+            return _open_card(unlisted_card(name), wanted, shape)
     card = data_card(name)
     if card.generated:
         found = _generate(card, split, shape)
     elif card.part:
         found = _open_part(card, split, view, shape)
     else:
-        found = _open_card(card, split, view, shape)
+        found = _open_card(card, wanted, shape)
     return replace(found, card=name)
 
 
@@ -273,7 +278,10 @@ def shown_name(path: Path) -> str:
 
 @dataclass(frozen=True)
 class _Split:
-    """A split as it lies on this machine: a source, and which of its images are the split's (None: all)."""
+    """A split as it lies on this machine: a source, and which of its images are the split's (None: all).
+
+    ``drawn_from`` is set where the source holds the beginning of a draw of so many images.
+    """
 
     name: str
     split: str
@@ -281,6 +289,7 @@ class _Split:
     official: int
     rows: np.ndarray | None = None
     in_random_order: bool = False
+    drawn_from: int | None = None
 
 
 def _open_path(path: Path, split: str, view: str | None, shape: Shape | None) -> ImageSet:
@@ -297,11 +306,14 @@ def _open_path(path: Path, split: str, view: str | None, shape: Shape | None) ->
     return _seen(_Split(name, split, found, found.n), view, shape)
 
 
-def _open_card(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
+def _open_card(card: DataCard, wanted: Identifier, shape: Shape | None) -> ImageSet:
+    split = wanted.split
     found = _test_split(card) if split == "test" else _training_split(card, split)
+    if found is None and split == "train":
+        found = _drawn_train(card, wanted)
     if found is None:
         raise _missing(card, split)
-    return _seen(found, view, shape)
+    return _seen(found, wanted.view, shape)
 
 
 def _test_split(card: DataCard) -> _Split | None:
@@ -327,6 +339,15 @@ def _training_split(card: DataCard, split: str) -> _Split | None:
     return _Split(card.name, split, own, official, in_random_order=sources.is_sample(own))
 
 
+def _drawn_train(card: DataCard, wanted: Identifier) -> _Split | None:
+    """The training images in the package, where a draw of no more is asked for: they never stand in for the split."""
+    source = sources.drawn_train(card)
+    if source is None or wanted.draw is None or wanted.prefix is not None or wanted.draw > source.n:
+        return None
+    size = len(split_indices(card.counts["train"])["train"])
+    return _Split(card.name, "train", source, size, drawn_from=size)
+
+
 def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
     whole = load_images(card.part["of"])
     rows = part_indices(card.part["sizes"])[split]
@@ -345,8 +366,15 @@ def part_indices(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 
 def _missing(card: DataCard, split: str) -> MissingDataError:
+    drawn = sources.drawn_train(card) if split == "train" else None
+    few = (
+        f" (of its images only {drawn.n} are here, {card.name}/train[{drawn.n} drawn] in the bundled sample: "
+        "to be looked at, too few to be fitted to)"
+        if drawn
+        else ""
+    )
     return MissingDataError(
-        f"{card.name}/{split} is not on this machine; to get it: {card.how_to_get()}"
+        f"{card.name}/{split} is not on this machine; to get it: {card.how_to_get()}{few}"
     )
 
 
@@ -373,10 +401,10 @@ def _seen(found: _Split, view: str | None, shape: Shape | None) -> ImageSet:
         made_by = [view, None if rows is None else content_hash(rows)]
         make = partial(_chosen, images, rows, view)
         images = cached_copy(f"{name}-{split}-{view}", found.source, made_by, make)
-    return _checked_shape(
-        ImageSet(name, split, view, images, found.official, in_random_order=found.in_random_order),
-        shape,
+    seen = ImageSet(
+        name, split, view, images, found.official, found.drawn_from, found.in_random_order
     )
+    return _checked_shape(seen, shape)
 
 
 def _chosen(images: np.ndarray, rows: np.ndarray | None, view: str) -> np.ndarray:

@@ -9,22 +9,30 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.data.images import ImageSet, load_images
+from oodbench.data.sources import DRAWN
 from oodbench.paths import write_whole
 
 SAMPLED = (
     "fashionmnist/test[first 2000]",
     "fashionmnist/ref[first 1000]",
+    f"fashionmnist/train[{DRAWN} drawn]",
     "mnist/test[first 2000]",
     "mnist/ref[first 1000]",
+    f"mnist/train[{DRAWN} drawn]",
     "cifar10/test[first 2000]",
     "cifar10/ref[first 1000]",
+    f"cifar10/train[{DRAWN} drawn]",
     "svhn/test[first 2000]",
 )
 
 
 def write_sample(images: ImageSet, folder: Path) -> Path:
-    """Store an image set losslessly: an ``.npz`` whose ``images`` are LZMA-compressed."""
-    path = folder / f"{images.name}_{images.split}.npz"
+    """Store an image set losslessly: an ``.npz`` whose ``images`` are LZMA-compressed.
+
+    Training images get a name that no search for the training set finds.
+    """
+    drawn = "_drawn" * (images.split == "train")
+    path = folder / f"{images.name}_{images.split}{drawn}.npz"
 
     def write(file: object) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:  # type: ignore[call-overload]

@@ -24,6 +24,8 @@ from oodbench.errors import DataError
 from oodbench.paths import PACKAGE, data_folder, home
 
 SAMPLE = PACKAGE / "data" / "sample"
+DRAWN = 100
+"""Training images of an in-dist set that travel in the package: the beginning of a draw, to be looked at, not to be fitted to."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 
@@ -84,6 +86,12 @@ def _sample(card: DataCard, split: str) -> Source | None:
     found = _npz(SAMPLE, f"{card.name}_{split}.npz")
     order = "in the random order of ref" if split == "ref" else "in the official order"
     return found and replace(found, where=f"bundled sample, the first {order}")
+
+
+def drawn_train(card: DataCard) -> Source | None:
+    """The training images that travel in the package; no copy of the split, so that :func:`find` never takes them for one."""
+    found = _npz(SAMPLE, f"{card.name}_train_drawn.npz")
+    return found and replace(found, where="bundled sample, drawn")
 
 
 def is_sample(source: Source) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.errors import ModelError
-from oodbench.models.flows import Bijection, Squeeze, gaussian_log_prob, sum_per_image, zero_conv
+from oodbench.models.flows import Bijection, Squeeze, sum_per_image, zero_conv
 from oodbench.models.noise import keyed_uniform
 
 
@@ -23,12 +23,26 @@ class FactoredOut(NamedTuple):
     log_det: Tensor
 
     @property
-    def log_prob_z(self) -> Tensor:
-        return gaussian_log_prob(self.latent, self.mean, self.log_std)
-
-    @property
     def standardised(self) -> Tensor:
         return (self.latent - self.mean) * torch.exp(-self.log_std)
+
+    @property
+    def squared_norm(self) -> Tensor:
+        return sum_per_image(self.standardised**2)
+
+    @property
+    def prior_volume(self) -> Tensor:
+        return -sum_per_image(self.log_std.expand_as(self.latent))
+
+    @property
+    def log_prob_z(self) -> Tensor:
+        """Its log density, of the three terms themselves, so that they sum to it without rounding."""
+        return -0.5 * self.squared_norm + self.prior_volume - gaussian_constant(self.latent)
+
+
+def gaussian_constant(latent: Tensor) -> float:
+    """``(D/2)·log 2π`` of latents ``(B, ...)`` with D numbers an image, nats."""
+    return 0.5 * math.log(2 * math.pi) * latent[0].numel()
 
 
 class MultiscaleFlow(nn.Module):
@@ -139,18 +153,18 @@ class MultiscaleFlow(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents and the two terms of the change of variables.
+        """Latents standardised by the prior, and the change of variables.
 
         Returns
         -------
-        z : ``(B, D)``, the scales' latents one after another
-        log_prob_z : ``(B,)``, log density of ``z`` under the prior, nats
-        log_det : ``(B,)``, log|det ∂z/∂x| with x in pixel levels, so ``D·log bins`` is in here, nats
+        z : ``(B, D)``, the scales' latents one after another, each less the prior's mean and divided by its σ
+        log_prob_z : ``(B,)``, ``−½‖z‖² − Σ log σ − (D/2)·log 2π``, nats
+        log_det : ``(B,)``, log|det ∂f/∂x| with x in pixel levels, so ``D·log bins`` is in here, nats
         """
-        latents, log_prob_z, log_det = self.flow(
-            self.dequantise(images, keyed_uniform(images, self.seed))
-        )
-        return torch.cat([z.flatten(1) for z in latents], 1), log_prob_z, log_det - self._log_volume
+        found = list(self._by_scale(self.dequantise(images, keyed_uniform(images, self.seed))))
+        z = torch.cat([scale.standardised.flatten(1) for scale in found], 1)
+        log_det = torch.stack([scale.log_det for scale in found]).sum(0) - self._log_volume
+        return z, torch.stack([scale.log_prob_z for scale in found]).sum(0), log_det
 
     def input_and_log_prob(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The dequantised input, in units of the full scale, requiring its gradient, and log p as a function of it, ``(B,)``."""
@@ -161,39 +175,64 @@ class MultiscaleFlow(nn.Module):
     def log_prob_terms(self, images: Tensor) -> dict[str, Tensor]:
         """``log_prob`` and what it is made of, float64 ``(B,)`` each, in nats but for the norm.
 
-        ``log_prob_z + log_det``; ``latent_norm``, the Euclidean norm of the latents standardised by the prior, about √D for a
-        sample; ``last_scale_log_prob``, the last scale's share ``log p(z_L) + log|det f_L| + ½ Σ_{l<L} log|det f_l|``, as
-        Schirrmeister et al. (NeurIPS 2020, arXiv:2006.10848) divide the likelihood between scales.
+        ``log p(x) = latent_term + prior_volume + log_det − (D/2)·log 2π`` for the dequantised image:
+
+        latent_term : ``−½‖z‖²``, z standardised by the prior
+        prior_volume : ``−Σ log σ`` of the prior, which a learned one predicts from the image
+        log_det : ``log|det ∂f/∂x|`` with x in pixel levels, so ``D·log bins`` is in here
+        latent_norm : ``‖z‖``, about √D for a sample
+        last_scale_log_prob : ``log p(z_L) + log|det f_L| + ½ Σ_{l<L} log|det f_l|``, the last scale's share, as
+            Schirrmeister et al. (NeurIPS 2020, arXiv:2006.10848) divide the likelihood between scales
         """
-        y = self.dequantise(images, keyed_uniform(images, self.seed))
-        found = list(self._by_scale(y))
-        of_z, of_det = [scale.log_prob_z for scale in found], [scale.log_det for scale in found]
-        log_prob_z, log_det = torch.stack(of_z).sum(0), torch.stack(of_det).sum(0)
+        found = list(self._by_scale(self.dequantise(images, keyed_uniform(images, self.seed))))
+        log_det = torch.stack([scale.log_det for scale in found]).sum(0)
+        squared_norm = torch.stack([scale.squared_norm for scale in found]).sum(0)
+        log_prob_z = torch.stack([scale.log_prob_z for scale in found])
         return {
-            "log_prob": log_prob_z + log_det - self._log_volume,
-            "log_prob_z": log_prob_z,
+            "log_prob": log_prob_z.sum(0) + log_det - self._log_volume,
+            "latent_term": -0.5 * squared_norm,
+            "prior_volume": torch.stack([scale.prior_volume for scale in found]).sum(0),
             "log_det": log_det - self._log_volume,
-            "latent_norm": torch.stack([sum_per_image(scale.standardised**2) for scale in found])
-            .sum(0)
-            .sqrt(),
-            "last_scale_log_prob": of_z[-1] + (log_det + of_det[-1]) / 2,
+            "latent_norm": squared_norm.sqrt(),
+            "last_scale_log_prob": log_prob_z[-1] + (log_det + found[-1].log_det) / 2,
         }
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Images of latents: ``(B, D) -> `` uint8 ``(B, C, H, W)``; undoes :meth:`encode`, its noise rounded away."""
         sizes = [math.prod(shape) for shape in self.latent_shapes]
-        latents = [
-            part.reshape(-1, *shape)
-            for part, shape in zip(z.split(sizes, 1), self.latent_shapes, strict=True)
-        ]
-        return self._invert(latents[-1], lambda scale, kept: latents[scale])
+        parts = zip(z.split(sizes, 1), self.latent_shapes, strict=True)
+        standardised = [part.reshape(-1, *shape) for part, shape in parts]
+
+        def latent(scale: int, kept: Tensor) -> Tensor:
+            mean, log_std = self._prior(scale, kept)
+            return mean + torch.exp(log_std) * standardised[scale]
+
+        top = torch.zeros_like(standardised[-1])
+        return self._levels(self._invert(latent(len(self.scales) - 1, top), latent))
 
     @torch.no_grad()
     def sample(
         self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``; ``temperature`` scales the prior's standard deviations."""
+        return self._levels(self._draw(n, temperature, generator))
+
+    @torch.no_grad()
+    def sample_with_norm(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The images of :meth:`sample`, and ``‖z‖`` of each draw as it was before it became levels, float64 ``(n,)``.
+
+        The norm is measured: the unrounded draw goes through the flow again, and its latents are standardised. It follows
+        ``temperature · χ_D``, about ``temperature · √D``.
+        """
+        y = self._draw(n, temperature, generator)
+        squares = [sum_per_image(scale.standardised**2) for scale in self._by_scale(y)]
+        return self._levels(y), torch.stack(squares).sum(0).sqrt()
+
+    def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+        """Continuous draws in ``[−½, ½)``, up to the tails that only clamping brings back there."""
         like = self.top_prior
 
         def draw(scale: int, kept: Tensor) -> Tensor:
@@ -214,4 +253,8 @@ class MultiscaleFlow(nn.Module):
                 y = cast(Bijection, step).inverse(y)
             if self.squeeze_first:
                 y = self.squeeze.inverse(y)
+        return y
+
+    def _levels(self, y: Tensor) -> Tensor:
+        """The level that each continuous value belongs to; the nearest one where it lies beyond the ends."""
         return ((y + 0.5) * self.bins).floor().clamp(0, self.bins - 1).to(torch.uint8)

@@ -21,7 +21,7 @@ from oodbench import __version__
 from oodbench.contract import DensityModel
 from oodbench.data.images import ImageSet, content_hash, load_images
 from oodbench.errors import DamagedError, ModelError, OodbenchError
-from oodbench.passes.batches import as_column, batch_size_of, prepare, run_pass
+from oodbench.passes.batches import BATCH, as_column, batch_size_of, prepare, run_pass
 from oodbench.passes.values import SHARD, ImageRef
 from oodbench.paths import home
 from oodbench.registry import statistics
@@ -185,6 +185,10 @@ def _prepared(statistic: str, model: Any, ref: ImageRef | None) -> tuple[Any, ..
     return prepare(statistics[statistic], model, images)
 
 
+UNROUNDED = "latent_norm_unrounded"
+"""Column of a drawing: norm of the standardised latents before the draw was rounded to levels and clamped."""
+
+
 def samples_path(key: str) -> Path:
     """Where the images of a drawing lie, or will."""
     return home() / "samples" / f"{key}.npy"
@@ -192,9 +196,14 @@ def samples_path(key: str) -> Path:
 
 @dataclass(frozen=True)
 class DrawTask:
-    """Draw ``n`` images from a model at temperature 1 and keep them as an image set.
+    """Draw ``n`` images from a model and keep them as an image set.
 
     The sampler's random stream starts at ``seed``; images belong to the kind of device that they were drawn on.
+
+    Attributes
+    ----------
+    temperature : by which the standard deviations of the prior are multiplied; other ones than 1 need ``with_norm``
+    with_norm : the model gives the norm of each draw's latents before rounding, which is kept as a column under ``key``
     """
 
     key: str
@@ -205,12 +214,15 @@ class DrawTask:
     n: int
     seed: int
     device: str
+    temperature: float = 1.0
+    with_norm: bool = False
     here: bool = False
     after: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
-        return f"drawing from {self.model_name}"
+        at = "" if self.temperature == 1 else f" at temperature {self.temperature:g}"
+        return f"drawing from {self.model_name}{at}"
 
     def __str__(self) -> str:
         return self.label
@@ -222,7 +234,7 @@ class DrawTask:
             map_sealed(samples_path(self.key))
         except (FileNotFoundError, DamagedError):
             return False
-        return True
+        return not self.with_norm or self.key in ColumnStore()
 
     def perform(self) -> int:
         """Draw into the cache; returns how many.
@@ -235,12 +247,28 @@ class DrawTask:
 
         model = load_verified(self.model, self.model_identity, self.seed, self.device, False)
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        images = np.asarray(model.sample(self.n, generator=generator).cpu())
-        wanted = (self.n, *self.shape)
+        sizes = [min(BATCH, self.n - start) for start in range(0, self.n, BATCH)]
+        drawn = [self._batch(model, size, generator) for size in sizes]
+        if self.with_norm:
+            norms = np.concatenate([norm for _, norm in drawn])
+            about = {"images_of": self.label, "images": self.n, "device": self.device}
+            ColumnStore().put(self.key, Shard({UNROUNDED: norms}, about))
+        images = np.concatenate([images for images, _ in drawn])
+        write_sealed(samples_path(self.key), array_bytes(images))
+        return self.n
+
+    def _batch(self, model: Any, n: int, generator: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The next images of the stream, and the norms of their latents; none of a model that gives none."""
+        if not self.with_norm:
+            return self._checked(model.sample(n, generator=generator), n), np.empty(0)
+        drawn, norms = model.sample_with_norm(n, temperature=self.temperature, generator=generator)
+        return self._checked(drawn, n), np.asarray(norms.cpu(), np.float64)
+
+    def _checked(self, drawn: Any, n: int) -> np.ndarray:
+        images, wanted = np.asarray(drawn.cpu()), (n, *self.shape)
         if images.dtype != np.uint8 or images.shape != wanted:
             found = f"{images.dtype} {images.shape}"
             raise ModelError(
                 f"sample(n, generator=…) of {self.model_name} gave {found}, not uint8 {wanted}"
             )
-        write_sealed(samples_path(self.key), array_bytes(images))
-        return self.n
+        return images

@@ -42,6 +42,7 @@ class Images:
     shards : the same of each shard
     n : images here
     in_random_order : a draw of fewer is their beginning
+    whole : it is all of the official split
     synthetic, may_be_shown : it is noise or constants; its terms permit showing images
     draw : key of the task that draws them from a model; empty for all others
     """
@@ -54,6 +55,7 @@ class Images:
     shards: tuple[str, ...]
     n: int
     in_random_order: bool = False
+    whole: bool = True
     synthetic: bool = False
     may_be_shown: bool = True
     draw: str = ""
@@ -87,6 +89,7 @@ class Model:
     here : only this process knows it
     folded : it is one of ours, scored in its folded form
     methods : those that it has of the ones that statistics ask for
+    sampler, draws_at_once : version of what draws from it; whether a draw takes one pass of the network
     relatives : its background, general model and ensemble
     """
 
@@ -101,6 +104,7 @@ class Model:
     folded: bool = True
     view: str = ""
     sampler: str = ""
+    draws_at_once: bool = False
     training_seed: int | None = None
     missing: str = ""
     unhashable: str = ""

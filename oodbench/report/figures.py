@@ -49,12 +49,15 @@ PANEL = (3.4, 2.5)
 UNITS = {
     "log_prob": "log p(x) / nats",
     "log_prob_z": "log p(z) / nats",
+    "latent_term": "−½‖z‖² / nats",
+    "prior_volume": "prior's −Σ log σ / nats",
     "log_det": "log|det ∂z/∂x| / nats",
     "mean": "mean of a pixel",
     "variance": "variance of a pixel",
 }
 """What stands below a histogram of each column or quantity."""
 ROLES = ("samples", "test", "ood")
+BY_ROLE = {"samples": "samples", "train": "training images"}
 
 
 def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
@@ -107,10 +110,10 @@ def _plain(name: str) -> str:
 
 
 def _set_names(sets: Iterable[Row]) -> dict[str, str]:
-    """What each image set is called in one figure; images drawn from a model go by one name."""
+    """What each image set is called in one figure; training images, and those drawn from a model, go by their role."""
     known = list(sets)
-    named = short_names(one["set"] for one in known if one.get("role") != "samples")
-    named |= {one["set"]: "samples" for one in known if one.get("role") == "samples"}
+    named = short_names(one["set"] for one in known if one.get("role") not in BY_ROLE)
+    named |= {one["set"]: BY_ROLE[one["role"]] for one in known if one.get("role") in BY_ROLE}
     return {identifier: _plain(name) for identifier, name in named.items()}
 
 
@@ -133,12 +136,15 @@ def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None
         heights, edges = _density(one["counts"], row["span"])
         highest = max(highest, float(heights.max()))
         look: Any = {"color": colour, "baseline": 0}
-        axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
+        if one.get("role") != "train":  # beside the test images that it ought to lie on
+            axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
         label = labels[one["set"]]
         axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
     axes.set(xlim=row["span"], ylim=(0, 1.05 * highest or 1))
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, 1.32), "handlelength": 1.6}
+    trained = any(one.get("role") == "train" for one in row["sets"])
+    top = 1.44 if trained else 1.32  # room for a third line above the bars
+    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, top), "handlelength": 1.6}
     axes.legend(frameon=False, **legend)
 
 
@@ -154,7 +160,8 @@ def _by_pair(rows: Iterable[Row]) -> list[Row]:
 
 
 def likelihoods(rows: Sequence[Row], _: Path) -> Figure:
-    """Histograms of log p(x) over the in-dist and each OOD test set, as in the paper's Figures 2 and 3."""
+    """Histograms of log p(x) over the in-dist and each OOD test set and over training images, as in the paper's Figures 2
+    and 3."""
     figure, panels = _panels(len(rows))
     names = _set_names(one for row in rows for one in row["sets"])
     for axes, row in zip(panels, _by_pair(rows)):
@@ -193,26 +200,27 @@ def _curve_of(axes: Axes, row: Row, number: int) -> None:
     axes.plot(row["flagged"], row["caught"], color=colour, label=label, **look)
 
 
-def _two_histograms(rows: Sequence[Row], field: str, order: Sequence[str]) -> Figure:
-    """A panel for each of two quantities of the same sets."""
-    figure, panels = _panels(2, (4.2, 2.7))
+def _histograms_of(rows: Sequence[Row], field: str, order: Sequence[str]) -> Figure:
+    """A panel for each quantity of the same sets."""
     found = {row[field]: row for row in rows}
+    known = [quantity for quantity in order if quantity in found]
+    figure, panels = _panels(len(known), (4.2, 2.7))
     names = _set_names(one for row in rows for one in row["sets"])
-    for axes, quantity in zip(panels, order):
-        if quantity in found:
-            _histograms(axes, found[quantity], names, UNITS[quantity])
+    for axes, quantity in zip(panels, known):
+        _histograms(axes, found[quantity], names, UNITS[quantity])
     return figure
 
 
 def decomposition(rows: Sequence[Row], _: Path) -> Figure:
-    """Histograms of log p(z) and of log|det| over the in-dist and the OOD test sets, as in the paper's
-    Figure 4."""
-    return _two_histograms(rows, "column", ("log_prob_z", "log_det"))
+    """Histograms of the terms of log p(x) over the in-dist and the OOD test sets, as in the paper's
+    Figure 4; rows measured before log p(z) was taken apart have two."""
+    order = ("latent_term", "prior_volume", "log_prob_z", "log_det")
+    return _histograms_of(rows, "column", order)
 
 
 def data(rows: Sequence[Row], _: Path) -> Figure:
     """Histograms of each pixel's mean and variance over a set, as in the paper's Figure 5."""
-    return _two_histograms(rows, "quantity", ("mean", "variance"))
+    return _histograms_of(rows, "quantity", ("mean", "variance"))
 
 
 def graying(rows: Sequence[Row], _: Path) -> Figure:

@@ -8,6 +8,12 @@ from oodbench.store import SCHEMA, Row
 
 RENAMED = {"id_bits_per_dim": "in_dist_bits_per_dim"}
 """Fields that had another name before schema 3."""
+RENAMED_MODELS = {
+    "ecef0383db9569d918dd89f02d0f44d90ecbd3d661954721fc1f591d4ab4961d": "glow-additive-fashionmnist",
+    "bc1d285ff811a864ed3834ebf86c5db6374be9c2d04a0711b7544febc725c4a2": "glow-additive-cifar10",
+}
+"""Cards that had another name when rows were measured, by the model's identity in those rows: two Glows with additive
+couplings and a learned prior were called constant-volume, which the prior's volume is not."""
 COMPARISONS, COSTS = "contests.jsonl", "costs.jsonl"
 """Files that schema 2 wrote beside its rows."""
 
@@ -33,6 +39,26 @@ def _cost(row: Row) -> Row:
         "cpu_ms_per_image": None,
         "device": row["device"],
     }
+
+
+def renamed(tables: Mapping[str, list[Row]], rows: str) -> dict[str, list[Row]]:
+    """The tables of a folder with today's names of models: those that all rows of the table ``rows`` know by identity."""
+    identities: dict[str, set[str]] = {}
+    for row in tables[rows]:
+        known = row.get("inputs") or row.get("provenance") or {}
+        identity = known.get("models", {}).get(row["model"])
+        identities.setdefault(row["model"], set()).update([identity] if identity else [])
+    names = {
+        name: RENAMED_MODELS[min(found)]
+        for name, found in identities.items()
+        if len(found) == 1 and min(found) in RENAMED_MODELS
+    }
+    return {table: [_named(row, names) for row in own] for table, own in tables.items()}
+
+
+def _named(row: Row, names: Mapping[str, str]) -> Row:
+    model = row.get("model")
+    return {**row, "model": names[model]} if model in names else row
 
 
 def older_sentence(rows: Iterable[Row]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oodbench.errors import StoreError
-from oodbench.report.older import COMPARISONS, COSTS, brought_up
+from oodbench.report.older import COMPARISONS, COSTS, brought_up, renamed
 from oodbench.store import Row, read_rows
 from oodbench.trials.results import NAMES
 
@@ -128,6 +128,7 @@ def read_results(folder: Path) -> Results:
         found[name] = [row for row in found[name] if row.get("status", "ok") == "ok"]
     for row in found[ROWS]:
         _demand_fields(folder / ROWS, row)
+    found = renamed(found, ROWS)
     for name, rows in found.items():
         cells([row for row in rows if row.get("status") != "skipped"], *CELLS[name])
     return Results(folder, *found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -92,8 +93,15 @@ def bits(row: Row | None) -> str:
     if not value:
         return "not finite" if row else "–"
     mean, error, median = value
-    rules = error >= OUTLIERS * mean
-    return f"median {median:.4g}, mean {mean:.2g}" if rules else f"{mean:.3f} ± {error:.3f}"
+    if outliers_rule(value):
+        return f"median {median:.4g}, mean {mean:.2g}"
+    return f"{mean:.3f} ± {error:.3f}"
+
+
+def outliers_rule(summary: Sequence[float]) -> bool:
+    """Whether a few images make the mean of a summary (mean, standard error, median)."""
+    mean, error, _ = summary
+    return error >= OUTLIERS * abs(mean)
 
 
 def marked(row: Row | None) -> str:

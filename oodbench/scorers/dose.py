@@ -61,23 +61,21 @@ DensityOfStates = KernelSum | OneClass
 
 
 class OfFlow:
-    """An estimate over a flow's statistics."""
+    """An estimate over a flow's log p(x), its latent term −½‖z‖² and its whole volume."""
 
     estimate: ClassVar[type[DensityOfStates]]
 
     def fit(
-        self, log_prob: np.ndarray, log_prob_z: np.ndarray, log_det: np.ndarray
-    ) -> DensityOfStates:
-        return self.estimate.of(np.stack([log_prob, log_prob_z, log_det], 1))
+        self, log_prob: np.ndarray, latent_term: np.ndarray, prior_volume: np.ndarray,
+        log_det: np.ndarray,
+    ) -> DensityOfStates:  # fmt: skip
+        return self.estimate.of(np.stack([log_prob, latent_term, prior_volume + log_det], 1))
 
     def score(
-        self,
-        state: DensityOfStates,
-        log_prob: np.ndarray,
-        log_prob_z: np.ndarray,
-        log_det: np.ndarray,
-    ) -> np.ndarray:
-        return state.score(np.stack([log_prob, log_prob_z, log_det], 1))
+        self, state: DensityOfStates, log_prob: np.ndarray, latent_term: np.ndarray,
+        prior_volume: np.ndarray, log_det: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        return state.score(np.stack([log_prob, latent_term, prior_volume + log_det], 1))
 
 
 class OfVae:
@@ -102,14 +100,18 @@ class OfVae:
 
 @register_scorer("dose-kde", cite=MORNINGSTAR, least_reference=LEAST)
 class DoseKde(OfFlow):
-    """Negative log-density, by a KDE of each, of a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``, summed."""
+    """Negative log-density, by a KDE of each, of a flow's ``log p(x)``, ``−½‖z‖²`` and volume, summed.
+
+    z is standardised by the prior and the volume is ``−Σ log σ + log|det|``: with the fixed N(0, I) of the source these are
+    its ``log p(z)`` and ``log|det|`` up to a constant; a learned prior's volume would otherwise hide in ``log p(z)``.
+    """
 
     estimate = KernelSum
 
 
 @register_scorer("dose-svm", cite=MORNINGSTAR, least_reference=LEAST)
 class DoseSvm(OfFlow):
-    """Distance to the outside of a one-class SVM over a flow's ``log p(x)``, ``log p(z)`` and ``log|det|``."""
+    """Distance to the outside of a one-class SVM over a flow's ``log p(x)``, ``−½‖z‖²`` and volume ``−Σ log σ + log|det|``."""
 
     estimate = OneClass
 

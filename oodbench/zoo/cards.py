@@ -117,6 +117,11 @@ class Card(BaseModel):
         return family(self.family).sampler_version
 
     @property
+    def draws_at_once(self) -> bool:
+        """Whether a draw takes one pass of the network."""
+        return family(self.family).draws_at_once
+
+    @property
     def training_seed(self) -> int | None:
         """The seed of the training that made the weights; None where that is not recorded."""
         path = self.folder / "trained.json"

@@ -39,6 +39,7 @@ class UserModel:
     view: ClassVar[str] = ""
     family: ClassVar[str] = ""
     sampler_version: ClassVar[str] = ""
+    draws_at_once: ClassVar[bool] = False
     training_seed: ClassVar[None] = None
 
     def __init__(self, name: str):

@@ -29,12 +29,14 @@ class Family:
     capabilities : methods that statistics ask for, so that a plan knows them without loading a model
     version : part of every model's identity; a new one whenever the family's numbers change
     sampler_version : part of every drawn set's identity; None where the family draws none
+    draws_at_once : a draw takes one pass of the network, not one for each pixel or step
     """
 
     builder: str
     capabilities: frozenset[str]
     version: str
     sampler_version: str | None = None
+    draws_at_once: bool = False
 
     @property
     def module(self) -> str:
@@ -60,13 +62,15 @@ def scoring_code() -> str:
 ANY = frozenset({"parameters"})
 DRAWS = ANY | {"sample"}
 DIFFERENTIABLE = DRAWS | {"input_and_log_prob"}
-FLOW = DIFFERENTIABLE | {"encode", "decode", "latent_shapes"}
+FLOW = DIFFERENTIABLE | {"encode", "decode", "latent_shapes", "sample_with_norm"}
 VAE = DIFFERENTIABLE | {"posterior"}
 
 
 FAMILIES: dict[str, Family] = {
-    "glow": Family("glow:Glow", FLOW, version="1", sampler_version="1"),
-    "realnvp": Family("realnvp:RealNVP", FLOW, version="1", sampler_version="1"),
+    "glow": Family("glow:Glow", FLOW, version="2", sampler_version="2", draws_at_once=True),
+    "realnvp": Family(
+        "realnvp:RealNVP", FLOW, version="2", sampler_version="2", draws_at_once=True
+    ),
     "pixelcnn++": Family("pixelcnn:PixelCNN", DIFFERENTIABLE, version="1", sampler_version="1"),
     "gated-pixelcnn": Family(
         "gated_pixelcnn:GatedPixelCNN", DRAWS, version="1", sampler_version="1"
@@ -74,11 +78,15 @@ FAMILIES: dict[str, Family] = {
     "masked-pixelcnn": Family(
         "masked_pixelcnn:MaskedPixelCNN", DRAWS, version="1", sampler_version="1"
     ),
-    "vae": Family("vae:rosca_vae", VAE, version="1", sampler_version="1"),
-    "dcgan-vae": Family("vae:dcgan_vae", VAE, version="1", sampler_version="1"),
-    "mlp-vae": Family("vae:mlp_vae", VAE, version="1", sampler_version="1"),
+    "vae": Family("vae:rosca_vae", VAE, version="1", sampler_version="1", draws_at_once=True),
+    "dcgan-vae": Family("vae:dcgan_vae", VAE, version="1", sampler_version="1", draws_at_once=True),
+    "mlp-vae": Family("vae:mlp_vae", VAE, version="1", sampler_version="1", draws_at_once=True),
     "hierarchical-vae": Family(
-        "hvae:HierarchicalVAE", DRAWS | {"log_prob_above"}, version="1", sampler_version="1"
+        "hvae:HierarchicalVAE",
+        DRAWS | {"log_prob_above"},
+        version="1",
+        sampler_version="1",
+        draws_at_once=True,
     ),
     "diffusion": Family(
         "diffusion:small_diffusion", DRAWS | {"score"}, version="1", sampler_version="1"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from oodbench.report.illustrations import BEYOND, Illustration, left_out
 from oodbench.report.results import Results, Subject
 from oodbench.report.section import Analysis, Section, bits, marked
 from oodbench.report.tables import distinct, sentence, text
+from oodbench.store import Row
 
 HEADS = [
     "model",
@@ -16,10 +19,23 @@ HEADS = [
     "OOD bits/dim",
     "AUROC of −log p",
 ]
+SECOND_HEADS = [
+    "model",
+    "test images",
+    "bits/dim",
+    "second test set",
+    "n",
+    "bits/dim there",
+    "gap / nats",
+]
 WORDS = (
     "Each model is trained on one set alone. Fewer bits a dimension mean a likelier image; ▼ marks pairs "
     "on which the OOD images are the likelier ones, so that raw likelihood ranks them as more in-dist "
     "than the in-dist ones. ± is the standard error of the mean."
+)
+SECOND_WORDS = (
+    "A second test set is drawn in another way from what a model's training set is of. It is no OOD set: no "
+    "scorer judges it. The gap is its mean log p less that of the test images."
 )
 
 
@@ -34,16 +50,41 @@ def section(analysis: Analysis) -> Section:
     why = distinct(
         f"{text(row['in_dist'])} → {text(row['ood'])}: {sentence(row['reason'])}" for row in missing
     )
-    words = [WORDS, *(f"Not shown: {line}." for line in why)]
+    second = [
+        _second_line(analysis, row)
+        for row in analysis.of_kind("likelihood")
+        if row["role"] == "second test"
+    ]
+    words = [WORDS, *([SECOND_WORDS] if second else []), *(f"Not shown: {line}." for line in why)]
     figures = analysis.figures("likelihoods", "samples")
-    return Section("Likelihoods: in-dist and OOD", words, [(HEADS, lines)], figures)
+    tables = [(HEADS, lines), (SECOND_HEADS, second)]
+    return Section("Likelihoods: in-dist and OOD", words, tables, figures)
+
+
+def _second_line(analysis: Analysis, row: Row) -> list[str]:
+    test = analysis.likelihood(row, "test", row["in_dist"])
+    both = test and [test["log_prob"], row["log_prob"]]
+    gap = "–"
+    if both and all(both):
+        (own, own_error, _), (other, other_error, _) = both
+        gap = f"{other - own:+,.0f} ± {math.hypot(own_error, other_error):.0f}"
+    names = [text(analysis.results.label(row)), text(row["in_dist"]), bits(test)]
+    return [*names, text(row["images"]), f"{row['n']:,}", bits(row), gap]
 
 
 def figure(results: Results, subject: Subject) -> Illustration:
-    """Histograms of log p(x) over the in-dist and each OOD test set, as in the paper's Figures 2 and 3."""
+    """Histograms of log p(x) over the in-dist and each OOD test set and over training images, as in the paper's Figures 2
+    and 3."""
     curves = results.curves_of("likelihoods", subject)
+    trained = {
+        one["set"]: one["n"] for row in curves for one in row["sets"] if one.get("role") == "train"
+    }
+    of_train = "".join(
+        f", and unfilled of {n:,} of its training images ({text(name)})"
+        for name, n in trained.items()
+    )
     end = f"{sizes_text(results, subject)} {BEYOND}{left_out(curves)}"
-    caption = f"Histograms of log p(x), with median bits/dim. {end}"
+    caption = f"Histograms of log p(x) of test images{of_train}, with median bits/dim. {end}"
     return Illustration("likelihoods", results.name_of(subject), caption, curves)
 
 
