@@ -1098,7 +1098,7 @@ def curves_of(world, kind):
 
 def test_there_is_a_curve_for_each_figure(world):
     rows = read(world.out, CURVES)
-    kinds = {"likelihoods": 4, "decomposition": 2, "latents": 1, "grid": 3, "data": 2, "roc": 16}
+    kinds = {"likelihoods": 4, "decomposition": 3, "latents": 1, "grid": 3, "data": 2, "roc": 16}
     kinds["contracted"] = 2
     assert {kind: len(curves_of(world, kind)) for kind in {row["kind"] for row in rows}} == kinds
     assert len({row["key"] for row in rows}) == len(rows)
