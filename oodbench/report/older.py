@@ -57,7 +57,7 @@ def renamed(tables: Mapping[str, list[Row]], rows: str) -> dict[str, list[Row]]:
 
 
 def _named(row: Row, names: Mapping[str, str]) -> Row:
-    model = row.get("model")
+    model = str(row.get("model", ""))
     return {**row, "model": names[model]} if model in names else row
 
 

@@ -13,6 +13,7 @@ from oodbench.report.results import Results, Subject
 from oodbench.report.section import Analysis, Section
 from oodbench.report.sections import (
     both_directions,
+    conclusions,
     constant_volume,
     decomposition,
     ensembles,
@@ -20,6 +21,7 @@ from oodbench.report.sections import (
     likelihoods,
     samples,
     second_order,
+    statements,
     synthetic,
     training,
 )
@@ -36,6 +38,8 @@ ORDER: tuple[Callable[[Analysis], Section], ...] = (
     training.section,
     ensembles.section,
     samples.section,
+    statements.section,
+    conclusions.section,
 )
 OF_SUBJECT: tuple[Callable[[Results, Subject], Illustration | None], ...] = (
     likelihoods.figure,

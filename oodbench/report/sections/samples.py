@@ -29,6 +29,8 @@ COOLED = [
 ]
 SHELL = math.sqrt(2)
 """Two standard deviations of ‖z‖ of a standard Gaussian of many dimensions: how wide the shell is to either side of √D."""
+RARE = 0.05
+"""Share of draws that are likelier than most of a set, below which that is called rare."""
 WORDS = (
     "If OOD images are likelier, why does a model not draw them? The argument of the shell: a standard "
     "Gaussian in D dimensions has its mode at 0, but its draws at ‖z‖ = √D, give or take 0.7; images whose "
@@ -91,6 +93,22 @@ def section(analysis: Analysis) -> Section:
     return Section(title, words, tables, analysis.figures("latents"))
 
 
+def conclusion(analysis: Analysis) -> str:
+    """To how many OOD sets the shell argument applies, and how many draws are likelier; empty where nothing was drawn."""
+    models = _models(analysis)
+    flows = [one for one in models if one.test.get("latent_norm")]
+    within = sum(_is_inside(row, one.test) for one in flows for row in one.oods)
+    sets = sum(len(one.oods) for one in flows)
+    shell = (
+        f"The latents of {within} of {sets} OOD sets lie inside the shell of draws" if sets else ""
+    )
+    known = [(one, row) for one in models for row in one.oods if one.likelier(row) is not None]
+    rare = sum((one.likelier(row) or 0) <= RARE * one.draws["n"] for one, row in known)
+    likelier = f"at most {RARE:.0%} of the draws are likelier than the median OOD image on {rare} of {len(known)} pairs"
+    told = [shell] * bool(sets) + [likelier] * bool(known)
+    return f"{'; '.join(told)}." if told else ""
+
+
 def _models(analysis: Analysis) -> list[Drawn]:
     """Every model that was drawn from, by in-dist set and name."""
     about = {subject_of(row): row for row in analysis.of_kind("samples")}
@@ -126,7 +144,8 @@ def _line(one: Drawn, row: Row) -> list[str]:
     typical, dimensions = row.get("typicality"), row["dimensions"]
     far = f"{typical[2] / (dimensions * math.log(2)):.3f}" if typical else "–"
     unrounded = one.unrounded if row is one.draws else None
-    before = _relative(unrounded and unrounded["latent_norm_unrounded"], dimensions)
+    norm = unrounded["latent_norm_unrounded"] if unrounded else None
+    before = _relative(norm, dimensions)
     count = one.likelier(row)
     likelier = "–" if count is None else f"{count} of {one.draws['n']}"
     names = [text(one.label), text(row["images"]), f"{row['n']:,}", bits(row)]

@@ -77,9 +77,19 @@ UNKNOWN = "A dash stands where a row was measured before its number was stored."
 VarianceSums = Mapping[str, list[Expected]]
 
 
+def conclusion(analysis: Analysis) -> str:
+    """How often each form predicts the sign, and the size; empty where nothing is predicted."""
+    sums = variance_sums_of(analysis.results)
+    return _lead(_tallies(_rows(analysis), [judged for _, judged in _by_data(analysis, sums)]))
+
+
+def _rows(analysis: Analysis) -> list[Row]:
+    return [row for row in analysis.of_kind("second-order") if not row["synthetic"]]
+
+
 def section(analysis: Analysis) -> Section:
-    rows = [row for row in analysis.of_kind("second-order") if not row["synthetic"]]
-    sums = _variance_sums(analysis.results)
+    rows = _rows(analysis)
+    sums = variance_sums_of(analysis.results)
     by_data = _by_data(analysis, sums)
     tallies = _tallies(rows, [judged for _, judged in by_data])
     tables: list[Table] = [
@@ -182,7 +192,7 @@ def _terms_cells(row: Row) -> list[str]:
 # the data alone
 
 
-def _variance_sums(results: Results) -> dict[str, list[Expected]]:
+def variance_sums_of(results: Results) -> dict[str, list[Expected]]:
     """Set → its variance sums by channel: with their errors, or without where only older rows have them."""
     found: dict[str, list[Expected]] = {}
     for row in (row for row in results.explained if row["kind"] == "second-order"):

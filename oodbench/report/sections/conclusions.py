@@ -1,0 +1,107 @@
+"""What the findings come to: a sentence for each, with its number and its exception."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from oodbench.report.section import Analysis, Pair, Section
+from oodbench.report.sections import graying, samples, second_order
+from oodbench.report.sections.constant_volume import is_constant_volume
+from oodbench.report.sections.decomposition import volume_share
+from oodbench.report.sections.statements import HEADLINES
+from oodbench.report.tables import bare_name, short_name, text
+
+HEADS = ["question", "what these rows say"]
+WORDS = (
+    "Each line is made of the rows of this run; models are small and sets are those named above, so that a line "
+    "holds for them."
+)
+GANS = (
+    "GANs have no row: they draw images but give no likelihood of one, so that none of these questions can be asked "
+    "of them."
+)
+
+
+def section(analysis: Analysis) -> Section:
+    found = [(question, answer(analysis)) for question, answer in QUESTIONS]
+    lines = [[question, said] for question, said in found if said]
+    return Section("Conclusions", [WORDS, GANS], [(HEADS, lines)])
+
+
+def _inverted(analysis: Analysis) -> str:
+    """How often OOD images are the likelier ones, on the paper's pairs and on the others."""
+    rows = [
+        (pair, row) for pair in analysis.pairs(synthetic=False) if (row := analysis.auroc(pair[1]))
+    ]
+    paper = [(pair, row) for pair, row in rows if _is_headline(pair)]
+    others = [(pair, row) for pair, row in rows if not _is_headline(pair)]
+    told = []
+    for which, own in (("on the paper's inversions", paper), ("on all other pairs", others)):
+        below = [pair for pair, row in own if row["auroc"] < 0.5]
+        if own:
+            exceptions = [pair for pair, row in own if (row["auroc"] < 0.5) is not (own is paper)]
+            told.append(f"{which} on {len(below)} of {len(own)}{_but(analysis, exceptions)}")
+    return f"Raw likelihood is below chance {'; '.join(told)}." if told else ""
+
+
+def _is_headline(pair: Pair) -> bool:
+    return (bare_name(pair[1]["in_dist"]), bare_name(pair[1]["images"])) in HEADLINES
+
+
+def _but(analysis: Analysis, pairs: Sequence[Pair]) -> str:
+    named = [_pair_name(analysis, pair) for pair in pairs]
+    return f" (exceptions: {', '.join(named)})" if named else ""
+
+
+def _pair_name(analysis: Analysis, pair: Pair) -> str:
+    ood = pair[1]
+    return f"{text(analysis.results.label(ood))} → {text(short_name(ood['images']))}"
+
+
+def _volume(analysis: Analysis) -> str:
+    """Whether volume makes the gap."""
+    pairs = analysis.pairs(synthetic=False)
+    free = [pair for pair in pairs if volume_share(pair) is not None]
+    free = [pair for pair in free if not is_constant_volume(pair[0])]
+    if not free:
+        return ""
+    less = [pair for pair in free if (volume_share(pair) or 0) <= 0.5]
+    most = f"Volume makes more than half of the gap on {len(free) - len(less)} of {len(free)} pairs"
+    return f"{most}{_but(analysis, less)}."
+
+
+def _without_volume(analysis: Analysis) -> str:
+    """Whether the inversion stays where volume is constant."""
+    still = [pair for pair in analysis.pairs(synthetic=False) if is_constant_volume(pair[0])]
+    paper = [pair for pair in still if _is_headline(pair) and analysis.auroc(pair[1])]
+    if not paper:
+        return ""
+    aurocs = [(pair, analysis.auroc(pair[1])) for pair in paper]
+    shown = [f"{_pair_name(analysis, pair)} {row['auroc']:.3f}" for pair, row in aurocs if row]
+    below = sum(row["auroc"] < 0.5 for _, row in aurocs if row)
+    return f"With constant volume the paper's pairs are inverted {below} of {len(paper)} times: {', '.join(shown)}."
+
+
+def _ensembles(analysis: Analysis) -> str:
+    """Whether an ensemble's likelihood lifts a pair above chance."""
+    pairs = [pair for pair in analysis.pairs(synthetic=False) if _is_headline(pair)]
+    rows = [(pair, analysis.auroc(pair[1], "ensemble-likelihood")) for pair in pairs]
+    known = [(pair, row) for pair, row in rows if row]
+    if not known:
+        return ""
+    below = [pair for pair, row in known if row["auroc"] < 0.5]
+    above = [pair for pair, row in known if row["auroc"] >= 0.5]
+    counted = f"{len(below)} of {len(known)} of the paper's pairs{_but(analysis, above)}"
+    return f"The ensemble's likelihood stays below chance on {counted}."
+
+
+QUESTIONS: tuple[tuple[str, Callable[[Analysis], str]], ...] = (
+    ("Is it so?", _inverted),
+    ("Is it the volume?", _volume),
+    ("Does it stay without volume?", _without_volume),
+    ("Do location, variance and curvature predict it?", second_order.conclusion),
+    ("Does less variance mean likelier?", graying.conclusion),
+    ("Why do draws look otherwise?", samples.conclusion),
+    ("Does an ensemble help?", _ensembles),
+)
+"""Questions in the paper's order, and what answers each from the rows; an empty answer is left out."""
