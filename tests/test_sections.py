@@ -504,8 +504,7 @@ def test_the_section_on_signs_leads_with_the_tally_and_the_median_ratio():
 
 def test_the_data_alone_are_judged_on_models_of_every_family():
     rows = [likelihood("test", IN, -1000, -500), likelihood("ood", OOD, -800, -400)]
-    for row in rows:
-        del row["log_det"], row["log_prob_z"]
+    rows = [{name: value for name, value in row.items() if name != "log_det"} for row in rows]
     sums = {IN: [[2.0, 0.1]], OOD: [[1.0, 0.1]]}
     data = curve("data", quantity="variance", **histograms({IN: np.arange(4), OOD: np.arange(3)}))
     for one in data["sets"]:
