@@ -321,9 +321,9 @@ def stored(tmp_path_factory):
     """What a small suite stores: ``file`` or ``file/kind`` → fields; and its folder."""
     folder = tmp_path_factory.mktemp("stored")
     suite = Suite(
-        name="small", title="Each kind of row", models=["glow-small-fashionmnist-1"],
+        name="small", title="Each kind of row", models=["glow-fashionmnist"],
         pairs=[{"in_dist": "fashionmnist", "ood": ["mnist"]}],
-        scorers=["likelihood", "typicality", "likelihood-ratio", "pixel-mean"],
+        scorers=["likelihood", "typicality", "ensemble-likelihood", "likelihood-regret", "pixel-mean"],
         limit=12, bootstrap=0, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
     )  # fmt: skip
     run_suite(suite, Options(), folder)

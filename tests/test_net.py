@@ -947,6 +947,15 @@ def pixel_variance(images):
     return float((images / 255).var(0).mean())
 
 
+def members_fields(world, model, role, name):
+    found = []
+    for member in ("net-glow", "net-glow-b"):
+        near, other = (log_prob(member, world.images[one]) for one in ("near", name))
+        higher = (other[:, None] < near).mean() + (other[:, None] == near).mean() / 2
+        found.append(float(higher))
+    return {"aurocs": found}
+
+
 def training_fields(world, model, role, name):
     log = [
         {"step": 19.0, "ref_bits_per_dim": 7.5, "auroc_far": 0.25},
@@ -960,6 +969,7 @@ RULES = {
     "graying": graying_fields,
     "second-order": second_order_fields,
     "samples": samples_fields,
+    "members": members_fields,
     "training": training_fields,
 }
 ALL_OF = {
@@ -976,6 +986,8 @@ OF_GLOW = {
     ("samples", "samples", "samples"),
     ("second-order", "ood", "far"),
     ("second-order", "ood", "constant"),
+    ("members", "ood", "far"),
+    ("members", "ood", "constant"),
     ("training", "member", "near"),
 }
 

@@ -13,6 +13,7 @@ from oodbench.analysis.expected import Expected
 from oodbench.analysis.material import Material, SetValue
 from oodbench.analysis.moments import variance_sums
 from oodbench.contract import bits_per_dim
+from oodbench.metrics.ranking import area_under_roc
 from oodbench.passes.columns import read_columns
 from oodbench.passes.shards import UNROUNDED
 from oodbench.trials.curves import pixel_moments
@@ -139,6 +140,15 @@ def _drawn_at(temperature: float, one: SetValue, with_norm: bool) -> dict[str, A
 def pixel_variance(one: SetValue) -> float:
     """Variance of a pixel over the images of a set, in units of the full scale, averaged over pixels and channels."""
     return float(pixel_moments(one.images())["variance"].mean())
+
+
+def members(material: Material) -> Result:
+    """AUROC of −log p of each member by itself, in the order of the ensemble."""
+    columns = {one.role: -one.columns()["log_prob"] for one in material.sets}
+    sides = (
+        [columns[role] for role in columns if role.startswith(side)] for side in ("test", "ood")
+    )
+    return {"aurocs": [area_under_roc(*pair) for pair in zip(*sides, strict=True)]}, {}
 
 
 def training(material: Material) -> Result:

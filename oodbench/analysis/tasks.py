@@ -5,6 +5,7 @@ likelihood      mean log-probability of one image set under one model, and of th
 graying         the same, of images contracted by several factors, towards mid-grey and towards their own mean
 second-order    predicted against measured gap of two image sets, see :mod:`oodbench.analysis.second_order`
 samples         images drawn from a model: likelier than which sets, ‖z‖ before rounding, and at other temperatures
+members         AUROC of raw likelihood of each member of an ensemble by itself
 training        bits/dim, and AUROC of raw likelihood, after each validation of a model's training
 ==============  ====================================================================================================
 
@@ -33,6 +34,7 @@ RULES = {
     "graying": rows.graying,
     "second-order": rows.second_order,
     "samples": rows.samples,
+    "members": rows.members,
     "training": rows.training,
     "likelihoods": curves.likelihoods,
     "decomposition": curves.decomposition,
@@ -41,10 +43,12 @@ RULES = {
     "grid": curves.grid,
     "data": curves.data,
 }
-ANALYSES = ("likelihood", "graying", "second-order", "samples", "training")
+ANALYSES = ("likelihood", "graying", "second-order", "samples", "members", "training")
 """Kinds that are rows of ``analysis.jsonl``; the others are drawn by figures."""
 SHOWN = (75, 50)
 """Per cent of contraction that the histograms show."""
+ENSEMBLE = "ensemble_log_prob"
+"""What a trial reads of the members of an ensemble."""
 IN_GRID = 16
 """Images of each set that a grid shows."""
 
@@ -150,6 +154,8 @@ def _of_subject(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
             yield _second_order(plan, subject, images)
     if subject.samples:
         yield _samples(plan, subject, subject.samples)
+    for images in subject.oods:
+        yield from _members(plan, subject, images)
     yield from _training(plan, subject)
     yield from _drawn(plan, subject)
 
@@ -218,6 +224,22 @@ def _samples(plan: Plan, subject: Subject, samples: Images) -> AnalysisTask:
     head = _head("samples", plan, subject, "samples", samples)
     options = {"with_norm": subject.draws[0].with_norm}
     return _task("samples", head, Material([*real, *drawn], options), subject.model)
+
+
+def _members(plan: Plan, subject: Subject, images: Images) -> Iterator[AnalysisTask]:
+    """The members of an ensemble one by one, where a trial on these images reads them."""
+    wanted = (subject.model, subject.test, images)
+    trials = [one for one in plan.trials if (one.model, one.test, one.ood) == wanted]
+    reading = next((one for one in trials if ENSEMBLE in one.reads["ood"]), None)
+    if reading is None:
+        return
+    sets = [
+        _set(f"{role} {number}", own, one.keys)
+        for role, own in (("test", subject.test), ("ood", images))
+        for number, one in enumerate(reading.reads[role][ENSEMBLE])
+    ]
+    head = _head("members", plan, subject, "ood", images)
+    yield _task("members", head, Material(sets), subject.model)
 
 
 def _training(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
