@@ -125,8 +125,26 @@ def test_the_claim_holds_for_a_bell_and_is_undecided_for_a_uniform_density(rando
     assert "does not hold here" in claimed(Bowl(), random)
 
 
-def test_the_claim_that_holds_for_one_set_alone_does_not_hold_throughout():
-    up, down = {50: Expected(9, 1)}, {50: Expected(-9, 1)}
-    told = page._claim(up, down)
-    assert "does not hold throughout here" in told
-    assert "raises log p of the in-dist set and lowers log p of the OOD set" in told
+@pytest.mark.parametrize(
+    ("of_in", "of_ood", "expected"),
+    [
+        (9, 9, "holds here"),
+        (9, 1, "holds where it is decided here"),
+        (9, -9, "does not hold throughout here"),
+        (1, -9, "does not hold where it is decided here"),
+        (-9, -9, "does not hold here"),
+        (1, 1, "is undecided here"),
+    ],
+)
+def test_the_claim_is_judged_on_both_sets(of_in, of_ood, expected):
+    told = page._claim({50: Expected(of_in, 1)}, {50: Expected(of_ood, 1)})
+    assert told.startswith(
+        f"The claim that less variance is likelier {expected}: of the in-dist set contraction "
+    )
+
+
+def test_the_claim_says_what_each_set_does():
+    told = page._claim({50: Expected(9, 1)}, {50: Expected(-9, 1)})
+    assert told.endswith(
+        "of the in-dist set contraction raises log p; of the OOD set it lowers log p."
+    )

@@ -166,11 +166,13 @@ def _claim(of_in: Mapping[int, Expected], of_ood: Mapping[int, Expected]) -> str
     signs = {one.sign for own in (of_in, of_ood) for one in own.values()}
     holds = {
         frozenset({1}): "holds",
+        frozenset({1, 0}): "holds where it is decided",
         frozenset({-1}): "does not hold",
+        frozenset({-1, 0}): "does not hold where it is decided",
         frozenset({0}): "is undecided",
     }
     verdict = holds.get(frozenset(signs), "does not hold throughout")
     return (
-        f"The claim that less variance is likelier {verdict} here: contraction {trend(of_in)} of the in-dist set and "
-        f"{trend(of_ood)} of the OOD set."
+        f"The claim that less variance is likelier {verdict} here: of the in-dist set contraction {trend(of_in)}; of the "
+        f"OOD set it {trend(of_ood)}."
     )
