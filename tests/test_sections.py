@@ -469,6 +469,7 @@ def at(temperature, unrounded, rounded):
     norms = {"latent_norm": rounded, "latent_norm_unrounded": unrounded}
     scaled = {name: value and [28 * value, 0.1, 28 * value] for name, value in norms.items()}
     about = {"temperature": temperature, "n": 40, "pixel_variance": 0.1 * temperature}
+    about["overflowed"] = None if unrounded is None else 3
     return {**about, **scaled, "bits_per_dim": [3.0 * temperature, 0.01, 3.0 * temperature]}
 
 
@@ -509,6 +510,7 @@ def test_draws_have_their_norm_before_and_after_rounding_and_at_each_temperature
     section = of_samples(*rows, drawn(at(0.5, 0.5, 0.7), at(1.0, 1.0, 1.07)))
     told = "the draws of these flows lie at 1.07 √D; at 1.00 √D before that."
     assert any(words.endswith(told) for words in section.text)
+    assert any(words.endswith("3 of 43 of glow-fashionmnist.") for words in section.text)
     _, (heads, lines), (_, cooled) = section.tables
     shown = [dict(zip(heads, line, strict=True)) for line in lines]
     assert [one["‖z‖/√D"] for one in shown] == ["1.070", "0.990", "1.100"]

@@ -10,7 +10,7 @@ import numpy as np
 from oodbench.analysis.material import Material, SetValue
 from oodbench.contract import bits_per_dim
 from oodbench.passes.columns import read_columns
-from oodbench.passes.shards import UNROUNDED
+from oodbench.passes.shards import OVERFLOWED, UNROUNDED
 from oodbench.trials.curves import pixel_moments
 
 TERMS = ("log_prob", "log_prob_z", "log_det", "latent_norm", "reconstruction", "kl")
@@ -100,13 +100,14 @@ def _beside_draws(one: SetValue, drawn: np.ndarray) -> dict[str, Any]:
 def _drawn_at(temperature: float, one: SetValue, with_norm: bool) -> dict[str, Any]:
     columns = one.columns()
     norm = summary(columns["latent_norm"]) if "latent_norm" in columns else None
-    unrounded = summary(read_columns([one.draw]).columns[UNROUNDED]) if with_norm else None
+    drawing = read_columns([one.draw]) if with_norm else None
     return {
         "temperature": temperature,
         "n": one.n,
         "bits_per_dim": summary(bits_per_dim(columns["log_prob"], (one.dimensions,))),
         "latent_norm": norm,
-        "latent_norm_unrounded": unrounded,
+        "latent_norm_unrounded": drawing and summary(drawing.columns[UNROUNDED]),
+        "overflowed": drawing and drawing.about[0][OVERFLOWED],
         "pixel_variance": pixel_variance(one),
     }
 

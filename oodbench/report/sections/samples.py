@@ -84,7 +84,7 @@ def section(analysis: Analysis) -> Section:
     cooled = [one for one in models if len(one.temperatures) > 1]
     lines = [line for one in models for line in _lines(one)]
     cooled_lines = [line for one in cooled for line in _cooled_lines(one)]
-    words = [WORDS, *_shells(models), *([COOLED_WORDS] if cooled else [])]
+    words = [WORDS, *_shells(models), *_overflows(models), *([COOLED_WORDS] if cooled else [])]
     verdicts = [[text(one.label), verdict(one)] for one in models]
     tables = [(["model", "verdict"], verdicts), (HEADS, lines), (COOLED, cooled_lines)]
     title = "Why samples do not look like the OOD images"
@@ -125,8 +125,8 @@ def _lines(one: Drawn) -> list[list[str]]:
 def _line(one: Drawn, row: Row) -> list[str]:
     typical, dimensions = row.get("typicality"), row["dimensions"]
     far = f"{typical[2] / (dimensions * math.log(2)):.3f}" if typical else "–"
-    unrounded = one.unrounded if row is one.draws else None
-    before = _relative(unrounded and unrounded["latent_norm_unrounded"], dimensions)
+    at = one.unrounded if row is one.draws else None
+    before = _relative(at["latent_norm_unrounded"] if at else None, dimensions)
     count = one.likelier(row)
     likelier = "–" if count is None else f"{count} of {one.draws['n']}"
     names = [text(one.label), text(row["images"]), f"{row['n']:,}", bits(row)]
@@ -184,6 +184,20 @@ def _shells(models: list[Drawn]) -> list[str]:
     but = f" ({lacking} of {len(flows)} flows were not measured so)" if before and lacking else ""
     return [
         f"Rounded to 8 bits and clamped, as images are, the draws of these flows lie at {after} √D; {measured}{but}."
+    ]
+
+
+def _overflows(models: list[Drawn]) -> list[str]:
+    """How many draws at temperature 1 were lost, in a sentence; nothing where none was."""
+    known = [(one, one.unrounded["overflowed"]) for one in models if one.unrounded]
+    lost = [
+        f"{count} of {count + one.draws['n']} of {text(one.label)}" for one, count in known if count
+    ]
+    if not lost:
+        return []
+    return [
+        "Draws that overflowed on their way through the inverse of a flow, which are no images and were "
+        f"drawn again: {', '.join(lost)}."
     ]
 
 
