@@ -34,8 +34,8 @@ WORDS = (
     "Gaussian in D dimensions has its mode at 0, but its draws at ‖z‖ = √D, give or take 0.7; images whose "
     "latents lie inside that shell are likelier than draws and are not drawn. It applies to OOD images "
     "whose median ‖z‖, standardised by the prior, is smaller than that of in-dist images and than "
-    "√D − √2, which is two standard deviations of a draw's. The table has medians of ‖z‖; *unrounded*, of "
-    "the draws before they became 8-bit images; *typicality*, the median distance of −log p from that of "
+    "√D − √2, which is two standard deviations of a draw's. The table has medians of ‖z‖; `unrounded`, of "
+    "the draws before they became 8-bit images; `typicality`, the median distance of −log p from that of "
     "in-dist `ref` images, in bits/dim; and how many draws are likelier than the median image of a set."
 )
 COOLED_WORDS = (
@@ -85,8 +85,8 @@ def section(analysis: Analysis) -> Section:
     lines = [line for one in models for line in _lines(one)]
     cooled_lines = [line for one in cooled for line in _cooled_lines(one)]
     words = [WORDS, *_shells(models), *_overflows(models), *([COOLED_WORDS] if cooled else [])]
-    verdicts = [[text(one.label), verdict(one)] for one in models]
-    tables = [(["model", "verdict"], verdicts), (HEADS, lines), (COOLED, cooled_lines)]
+    words += [f"{text(one.label)}: {verdict(one)}" for one in models]
+    tables = [(HEADS, lines), (COOLED, cooled_lines)]
     title = "Why samples do not look like the OOD images"
     return Section(title, words, tables, analysis.figures("latents"))
 
@@ -217,7 +217,7 @@ def verdict(one: Drawn) -> str:
 
 def _shell(one: Drawn) -> str:
     if not one.test.get("latent_norm"):
-        return "It gives no latents whose norm could be compared"
+        return "it gives no latents whose norm could be compared"
     within = [row for row in one.oods if _is_inside(row, one.test)]
     outside = [row for row in one.oods if row not in within]
     parts = [("applies", within), ("does not apply", outside)]
@@ -225,7 +225,7 @@ def _shell(one: Drawn) -> str:
     draws = one.draws.get("latent_norm")
     of_draws = f", of draws {_in_roots(draws, one):.2f}" if draws else ""
     in_dist = f"in-dist {_in_roots(one.test['latent_norm'], one):.2f}"
-    return f"The shell argument {said}; in brackets ‖z‖/√D, {in_dist}{of_draws}"
+    return f"the shell argument {said}; in brackets ‖z‖/√D, {in_dist}{of_draws}"
 
 
 def _is_inside(row: Row, test: Row) -> bool:
