@@ -14,7 +14,7 @@ import oodbench as ob
 from oodbench.analysis.tasks import AnalysisTask
 from oodbench.contract import bits_per_dim
 from oodbench.data.views import apply_view
-from oodbench.errors import DataError
+from oodbench.errors import DataError, ModelError
 from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_uniform
 from oodbench.passes.shards import DrawTask, ShardTask, forget, open_images, samples_path
@@ -197,6 +197,37 @@ def test_samples_are_drawn_once_and_again_the_same(home, tmp_path):
     assert drawing(*first).key == draw.key
     ColumnStore().path(draw.key).unlink()  # the norms before rounding belong to a drawing
     assert [job.key for job in drawings_left(tmp_path, *first)] == [draw.key]
+
+
+class Overflowing:
+    """Draws with their number as pixels, of which each ``every``-th is not finite."""
+
+    def __init__(self, every):
+        self.every, self.drawn = every, 0
+
+    def sample_with_norm(self, n, temperature, generator):
+        numbers = torch.arange(self.drawn, self.drawn + n)
+        self.drawn += n
+        norms = torch.where(numbers % self.every == 0, torch.nan, 28.0 * temperature).double()
+        return numbers.to(torch.uint8).reshape(n, 1, 1, 1).expand(n, 1, 28, 28), norms
+
+
+def test_draws_that_overflow_are_counted_and_drawn_again(home, monkeypatch):
+    draw = drawing("glow-fashionmnist", 10, 1)
+    monkeypatch.setattr("oodbench.passes.shards.load_verified", lambda *_: Overflowing(3))
+    assert draw.perform() == 10
+    images = np.load(samples_path(draw.key))[:, 0, 0, 0].tolist()
+    assert images == [1, 2, 4, 5, 7, 8, 10, 11, 13, 14]
+    shard = ColumnStore().get(draw.key)
+    assert shard.columns["latent_norm_unrounded"].tolist() == [28.0] * 10
+    assert shard.about["overflowed"] == 5
+
+
+def test_a_flow_whose_draws_all_overflow_is_told(home, monkeypatch):
+    draw = drawing("glow-fashionmnist", 1, 1)
+    monkeypatch.setattr("oodbench.passes.shards.load_verified", lambda *_: Overflowing(1))
+    with pytest.raises(ModelError, match="4 of 4 draws from glow-fashionmnist overflow"):
+        draw.perform()
 
 
 @pytest.mark.parametrize("prior", ["standard", "learned"])

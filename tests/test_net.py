@@ -936,6 +936,7 @@ def samples_fields(world, model, role, name):
             "bits_per_dim": summary(bits(log_prob(model, world.drawn[at]))),
             "latent_norm": summary(glow_terms(world.drawn[at])["latent_norm"]),
             "latent_norm_unrounded": summary(at * norms),
+            "overflowed": 0,
             "pixel_variance": pixel_variance(world.drawn[at]),
         }
         for at in TEMPERATURES

@@ -666,6 +666,7 @@ def at(temperature, unrounded, rounded):
     norms = {"latent_norm": rounded, "latent_norm_unrounded": unrounded}
     scaled = {name: value and [28 * value, 0.1, 28 * value] for name, value in norms.items()}
     about = {"temperature": temperature, "n": 40, "pixel_variance": 0.1 * temperature}
+    about["overflowed"] = None if unrounded is None else 3
     return {**about, **scaled, "bits_per_dim": [3.0 * temperature, 0.01, 3.0 * temperature]}
 
 
@@ -693,10 +694,10 @@ def of_samples(*rows):
 )
 def test_the_shell_argument_applies_to_sets_inside_the_shell(in_dist, ood, applies):
     rows = lying("test", IN, in_dist), lying("ood", OOD, ood), lying("samples", "samples", 1.05)
-    ((_, sentence),) = of_samples(*rows, drawn(at(1.0, 1.0, 1.05))).tables[0][1]
+    sentence = of_samples(*rows, drawn(at(1.0, 1.0, 1.05))).text[-1]
     verb = "applies" if applies else "does not apply"
     assert sentence == (
-        f"The shell argument {verb} to mnist ({ood:.2f}); in brackets ‖z‖/√D, in-dist {in_dist:.2f}, of draws "
+        f"glow-fashionmnist: the shell argument {verb} to mnist ({ood:.2f}); in brackets ‖z‖/√D, in-dist {in_dist:.2f}, of draws "
         "1.05; of 40 draws are likelier: 7 than the median mnist image, 11 than the median in-dist one."
     )
 
@@ -706,7 +707,8 @@ def test_draws_have_their_norm_before_and_after_rounding_and_at_each_temperature
     section = of_samples(*rows, drawn(at(0.5, 0.5, 0.7), at(1.0, 1.0, 1.07)))
     told = "the draws of these flows lie at 1.07 √D; at 1.00 √D before that."
     assert any(words.endswith(told) for words in section.text)
-    _, (heads, lines), (_, cooled) = section.tables
+    assert any(words.endswith("3 of 43 of glow-fashionmnist.") for words in section.text)
+    (heads, lines), (_, cooled) = section.tables
     shown = [dict(zip(heads, line, strict=True)) for line in lines]
     assert [one["‖z‖/√D"] for one in shown] == ["1.070", "0.990", "1.100"]
     assert [one["unrounded"] for one in shown] == ["1.000", "–", "–"]
@@ -721,7 +723,8 @@ def test_rows_from_before_samples_were_compared_have_dashes_and_a_verdict():
     rows = lying("test", IN, 0.99), lying("ood", OOD, 1.1), lying("samples", "samples", 1.07)
     section = of_samples(*rows)
     assert any(words.endswith("before that they were not measured.") for words in section.text)
-    (_, ((_, sentence),)), (_, lines), (_, cooled) = section.tables
+    (_, lines), (_, cooled) = section.tables
+    sentence = section.text[-1]
     assert "does not apply to mnist (1.10)" in sentence
     assert sentence.endswith("median OOD image was not measured.")
     assert all(line[-1] == line[-3] == "–" for line in lines)
@@ -731,8 +734,9 @@ def test_rows_from_before_samples_were_compared_have_dashes_and_a_verdict():
 def test_a_model_without_latents_is_asked_for_its_draws_alone():
     rows = lying("test", IN, None), lying("ood", OOD, None), lying("samples", "samples", None)
     section = of_samples(*rows, drawn(at(1.0, None, None)))
-    ((_, sentence),) = section.tables[0][1]
-    assert sentence.startswith("It gives no latents whose norm could be compared; of 40 draws")
+    assert section.text[-1].startswith(
+        "glow-fashionmnist: it gives no latents whose norm could be compared; of 40 draws"
+    )
     assert not any("these flows" in words for words in section.text)
 
 

@@ -15,7 +15,7 @@ from oodbench.analysis.moments import variance_sums
 from oodbench.contract import bits_per_dim
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.passes.columns import read_columns
-from oodbench.passes.shards import UNROUNDED
+from oodbench.passes.shards import OVERFLOWED, UNROUNDED
 from oodbench.trials.curves import pixel_moments
 
 VOLUMES = ("prior_volume", "log_det")
@@ -126,13 +126,14 @@ def _beside_draws(one: SetValue, drawn: np.ndarray) -> dict[str, Any]:
 def _drawn_at(temperature: float, one: SetValue, with_norm: bool) -> dict[str, Any]:
     columns = one.columns()
     norm = summary(columns["latent_norm"]) if "latent_norm" in columns else None
-    unrounded = summary(read_columns([one.draw]).columns[UNROUNDED]) if with_norm else None
+    drawing = read_columns([one.draw]) if with_norm else None
     return {
         "temperature": temperature,
         "n": one.n,
         "bits_per_dim": summary(bits_per_dim(columns["log_prob"], (one.dimensions,))),
         "latent_norm": norm,
-        "latent_norm_unrounded": unrounded,
+        "latent_norm_unrounded": drawing and summary(drawing.columns[UNROUNDED]),
+        "overflowed": drawing and drawing.about[0][OVERFLOWED],
         "pixel_variance": pixel_variance(one),
     }
 

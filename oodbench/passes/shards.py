@@ -187,6 +187,10 @@ def _prepared(statistic: str, model: Any, ref: ImageRef | None) -> tuple[Any, ..
 
 UNROUNDED = "latent_norm_unrounded"
 """Column of a drawing: norm of the standardised latents before the draw was rounded to levels and clamped."""
+OVERFLOWED = "overflowed"
+"""What a drawing says of the draws whose pass through the inverse was not finite in the weights' precision."""
+MOST_LOST = 3
+"""Times the images asked for that may overflow before a drawing is given up."""
 
 
 def samples_path(key: str) -> Path:
@@ -247,22 +251,36 @@ class DrawTask:
 
         model = load_verified(self.model, self.model_identity, self.seed, self.device, False)
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        sizes = [min(BATCH, self.n - start) for start in range(0, self.n, BATCH)]
-        drawn = [self._batch(model, size, generator) for size in sizes]
-        if self.with_norm:
-            norms = np.concatenate([norm for _, norm in drawn])
-            about = {"images_of": self.label, "images": self.n, "device": self.device}
-            ColumnStore().put(self.key, Shard({UNROUNDED: norms}, about))
-        images = np.concatenate([images for images, _ in drawn])
+        images = (self._with_norms if self.with_norm else self._plainly)(model, generator)
         write_sealed(samples_path(self.key), array_bytes(images))
         return self.n
 
-    def _batch(self, model: Any, n: int, generator: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The next images of the stream, and the norms of their latents; none of a model that gives none."""
-        if not self.with_norm:
-            return self._checked(model.sample(n, generator=generator), n), np.empty(0)
-        drawn, norms = model.sample_with_norm(n, temperature=self.temperature, generator=generator)
-        return self._checked(drawn, n), np.asarray(norms.cpu(), np.float64)
+    def _plainly(self, model: Any, generator: Any) -> np.ndarray:
+        sizes = [min(BATCH, self.n - start) for start in range(0, self.n, BATCH)]
+        drawn = [self._checked(model.sample(size, generator=generator), size) for size in sizes]
+        return np.concatenate(drawn)
+
+    def _with_norms(self, model: Any, generator: Any) -> np.ndarray:
+        """The images, after their norms were stored; draws that overflow are no images, and are counted and drawn again."""
+        kept, norms, overflowed = [], np.empty(0), 0
+        while len(norms) < self.n:
+            size = min(BATCH, self.n - len(norms))
+            drawn, found = model.sample_with_norm(
+                size, temperature=self.temperature, generator=generator
+            )
+            norm = np.asarray(found.cpu(), np.float64)
+            finite = np.isfinite(norm)
+            kept.append(self._checked(drawn, size)[finite])
+            norms = np.concatenate([norms, norm[finite]])
+            overflowed += int((~finite).sum())
+            if overflowed > MOST_LOST * self.n:
+                raise ModelError(
+                    f"{overflowed} of {overflowed + len(norms)} draws from {self.model_name} overflow: "
+                    "its inverse does not hold"
+                )
+        about = {"images_of": self.label, "images": self.n, "device": self.device}
+        ColumnStore().put(self.key, Shard({UNROUNDED: norms}, about | {OVERFLOWED: overflowed}))
+        return np.concatenate(kept)
 
     def _checked(self, drawn: Any, n: int) -> np.ndarray:
         images, wanted = np.asarray(drawn.cpu()), (n, *self.shape)

@@ -57,6 +57,8 @@ UNITS = {
 }
 """What stands below a histogram of each column or quantity."""
 ROLES = ("samples", "test", "ood")
+FEW = 64
+"""Samples up to which each has a large mark."""
 BY_ROLE = {"samples": "samples", "train": "training images"}
 
 
@@ -298,7 +300,8 @@ def latents(rows: Sequence[Row], _: Path) -> Figure:
     for one, colour, marker in zip(sets, cycle(COLOURS), cycle("os^Dv")):
         look: Any = {"s": 14, "color": colour, "marker": marker, "alpha": 0.6, "linewidths": 0}
         if one["role"] == "samples":
-            look |= {"s": 40, "color": "black", "marker": "X", "alpha": 1}
+            size = 40 if len(one["x"]) <= FEW else 16
+            look |= {"s": size, "color": "black", "marker": "X", "alpha": 1}
         axes.scatter(one["x"], one["y"], label=names[one["set"]], rasterized=True, **look)
     axes.axvline(np.sqrt(row["dimensions"]), color=INK, linewidth=0.8)
     axes.set(xlabel="‖z‖", ylabel="log p(x) / nats")

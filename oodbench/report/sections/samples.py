@@ -36,8 +36,8 @@ WORDS = (
     "Gaussian in D dimensions has its mode at 0, but its draws at ‖z‖ = √D, give or take 0.7; images whose "
     "latents lie inside that shell are likelier than draws and are not drawn. It applies to OOD images "
     "whose median ‖z‖, standardised by the prior, is smaller than that of in-dist images and than "
-    "√D − √2, which is two standard deviations of a draw's. The table has medians of ‖z‖; *unrounded*, of "
-    "the draws before they became 8-bit images; *typicality*, the median distance of −log p from that of "
+    "√D − √2, which is two standard deviations of a draw's. The table has medians of ‖z‖; `unrounded`, of "
+    "the draws before they became 8-bit images; `typicality`, the median distance of −log p from that of "
     "in-dist `ref` images, in bits/dim; and how many draws are likelier than the median image of a set."
 )
 COOLED_WORDS = (
@@ -86,9 +86,9 @@ def section(analysis: Analysis) -> Section:
     cooled = [one for one in models if len(one.temperatures) > 1]
     lines = [line for one in models for line in _lines(one)]
     cooled_lines = [line for one in cooled for line in _cooled_lines(one)]
-    words = [WORDS, *_shells(models), *([COOLED_WORDS] if cooled else [])]
-    verdicts = [[text(one.label), verdict(one)] for one in models]
-    tables = [(["model", "verdict"], verdicts), (HEADS, lines), (COOLED, cooled_lines)]
+    words = [WORDS, *_shells(models), *_overflows(models), *([COOLED_WORDS] if cooled else [])]
+    words += [f"{text(one.label)}: {verdict(one)}" for one in models]
+    tables = [(HEADS, lines), (COOLED, cooled_lines)]
     title = "Why samples do not look like the OOD images"
     return Section(title, words, tables, analysis.figures("latents"))
 
@@ -143,9 +143,8 @@ def _lines(one: Drawn) -> list[list[str]]:
 def _line(one: Drawn, row: Row) -> list[str]:
     typical, dimensions = row.get("typicality"), row["dimensions"]
     far = f"{typical[2] / (dimensions * math.log(2)):.3f}" if typical else "–"
-    unrounded = one.unrounded if row is one.draws else None
-    norm = unrounded["latent_norm_unrounded"] if unrounded else None
-    before = _relative(norm, dimensions)
+    at = one.unrounded if row is one.draws else None
+    before = _relative(at["latent_norm_unrounded"] if at else None, dimensions)
     count = one.likelier(row)
     likelier = "–" if count is None else f"{count} of {one.draws['n']}"
     names = [text(one.label), text(row["images"]), f"{row['n']:,}", bits(row)]
@@ -206,6 +205,20 @@ def _shells(models: list[Drawn]) -> list[str]:
     ]
 
 
+def _overflows(models: list[Drawn]) -> list[str]:
+    """How many draws at temperature 1 were lost, in a sentence; nothing where none was."""
+    known = [(one, one.unrounded["overflowed"]) for one in models if one.unrounded]
+    lost = [
+        f"{count} of {count + one.draws['n']} of {text(one.label)}" for one, count in known if count
+    ]
+    if not lost:
+        return []
+    return [
+        "Draws that overflowed on their way through the inverse of a flow, which are no images and were "
+        f"drawn again: {', '.join(lost)}."
+    ]
+
+
 def _in_roots(norm: list[float], one: Drawn) -> float:
     return norm[2] / math.sqrt(one.draws["dimensions"])
 
@@ -222,7 +235,7 @@ def verdict(one: Drawn) -> str:
 
 def _shell(one: Drawn) -> str:
     if not one.test.get("latent_norm"):
-        return "It gives no latents whose norm could be compared"
+        return "it gives no latents whose norm could be compared"
     within = [row for row in one.oods if _is_inside(row, one.test)]
     outside = [row for row in one.oods if row not in within]
     parts = [("applies", within), ("does not apply", outside)]
@@ -230,7 +243,7 @@ def _shell(one: Drawn) -> str:
     draws = one.draws.get("latent_norm")
     of_draws = f", of draws {_in_roots(draws, one):.2f}" if draws else ""
     in_dist = f"in-dist {_in_roots(one.test['latent_norm'], one):.2f}"
-    return f"The shell argument {said}; in brackets ‖z‖/√D, {in_dist}{of_draws}"
+    return f"the shell argument {said}; in brackets ‖z‖/√D, {in_dist}{of_draws}"
 
 
 def _is_inside(row: Row, test: Row) -> bool:
