@@ -337,7 +337,7 @@ def published(tmp_path_factory):
 
 def test_analysis_rows_are_the_columns_means(published):
     rows = read_rows(published / "analysis.jsonl")
-    kinds = {"likelihood", "graying", "second-order", "samples", "members", "training"}
+    kinds = {"likelihood", "graying", "second-order", "samples", "training"}
     assert {row["kind"] for row in rows} == kinds
     assert {row["status"] for row in rows} == {"ok"}
     glow = ob.load_model("glow-fashionmnist")
