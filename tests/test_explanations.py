@@ -337,6 +337,7 @@ def published(tmp_path_factory):
 
 def test_analysis_rows_are_the_columns_means(published):
     rows = read_rows(published / "analysis.jsonl")
+    # no scorer of this suite reads the members of an ensemble
     kinds = {"likelihood", "graying", "second-order", "samples", "training"}
     assert {row["kind"] for row in rows} == kinds
     assert {row["status"] for row in rows} == {"ok"}
@@ -421,7 +422,7 @@ def test_the_shares_of_the_gap_add_up(published):
     ((_, lines),) = decomposition.section(AnalysisRows(read_results(published))).tables
     assert len(lines) == 1  # synthetic sets stand apart
     numbers = [float(re.match(r"[+-][\d.]+", cell)[0]) for cell in lines[0][3:]]
-    assert numbers[0] == pytest.approx(numbers[1] + numbers[2], abs=0.2)
+    assert numbers[0] == pytest.approx(sum(numbers[1:]), abs=0.3)
 
 
 def test_a_failed_pass_is_a_failed_row(home, tmp_path, monkeypatch):
