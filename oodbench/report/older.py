@@ -10,7 +10,7 @@ RENAMED = {"id_bits_per_dim": "in_dist_bits_per_dim"}
 """Fields that had another name before schema 3."""
 RENAMED_MODELS = {
     "ecef0383db9569d918dd89f02d0f44d90ecbd3d661954721fc1f591d4ab4961d": "glow-additive-fashionmnist",
-    "bc1d285ff811a864ed3834ebf86c5db6374be9c2d04a0711b7544febc725c4a2": "glow-additive-cifar10",
+    "3e65490e8cc5eba8f0c7cdc657279e75c5bed43a0cf8c61518d64604809369d3": "glow-additive-cifar10",
 }
 """Cards that had another name when rows were measured, by the model's identity in those rows: two Glows with additive
 couplings and a learned prior were called constant-volume, which the prior's volume is not."""
@@ -58,7 +58,10 @@ def renamed(tables: Mapping[str, list[Row]], rows: str) -> dict[str, list[Row]]:
 
 def _named(row: Row, names: Mapping[str, str]) -> Row:
     model = str(row.get("model", ""))
-    return {**row, "model": names[model]} if model in names else row
+    if model not in names:
+        return row
+    reason = {"reason": row["reason"].replace(model, names[model])} if "reason" in row else {}
+    return {**row, "model": names[model], **reason}
 
 
 def older_sentence(rows: Iterable[Row]) -> list[str]:
