@@ -419,9 +419,21 @@ def fetch_cards(cards: tuple[str, ...]) -> None:
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="What the files do not hold, e.g. K=32.",
+    help="What the files do not hold, e.g. shape=[1,28,28].",
 )
-def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[str, ...]) -> None:
+@click.option("--state", default="", help="The entry to read of files that hold several, e.g. ema.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the card in --out, and all of its training."
+)
+def import_(
+    files: Paths,
+    out: Path,
+    trained_on: str,
+    view: str,
+    options: tuple[str, ...],
+    state: str,
+    overwrite: bool,
+) -> None:
     """Turn a checkpoint that others trained into a card; FILES are all files of one model.
 
     Knows Glow-PyTorch, pixel-cnn-pp, the Likelihood-Regret VAE, the VAE of PyTorch's examples, and a masked PixelCNN.
@@ -430,27 +442,39 @@ def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[
     from oodbench.zoo.importers import convert, write_card
 
     check_view(view)
-    imported = convert(list(files), dict(map(_named_value, options)))
+    imported = convert(list(files), _named_values(options), state)
     record = {
         "command": " ".join(["oodbench", *sys.argv[1:]]),
         "imported": [file.name for file in files],
     }
-    write_card(imported, out, out.name, trained_on, view, record)
+    write_card(imported, out, out.name, trained_on, view, record, overwrite)
+    for note in imported.notes:
+        click.echo(note)
     click.echo(
         f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}."
     )
     click.echo(f"Use it by its path, {out}, in a suite or in load_model.")
 
 
-def _named_value(text: str) -> tuple[str, Any]:
+def _named_values(options: Iterable[str]) -> dict[str, Any]:
+    """The values of ``NAME=VALUE``, each name once, values as YAML has them."""
     import yaml
 
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise OodbenchError(
-            f"--option {text!r} must be NAME=VALUE, for instance K=32 or shape=[1,28,28]"
-        )
-    return name, yaml.safe_load(value)
+    found: dict[str, Any] = {}
+    for text in options:
+        name, separator, value = text.partition("=")
+        try:
+            known = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            separator = ""
+        if not separator:
+            raise OodbenchError(
+                f"--option {text!r} must be NAME=VALUE, for instance repeats=5 or shape=[1,28,28]"
+            )
+        if name in found:
+            raise OodbenchError(f"--option {name} is given twice")
+        found[name] = known
+    return found
 
 
 @main.group()

@@ -69,10 +69,10 @@ FAMILIES: dict[str, Family] = {
     "realnvp": Family("realnvp:RealNVP", FLOW, version="1", sampler_version="1"),
     "pixelcnn++": Family("pixelcnn:PixelCNN", DIFFERENTIABLE, version="1", sampler_version="1"),
     "gated-pixelcnn": Family(
-        "gated_pixelcnn:GatedPixelCNN", DRAWS, version="1", sampler_version="1"
+        "gated_pixelcnn:GatedPixelCNN", DRAWS, version="2", sampler_version="2"
     ),
     "masked-pixelcnn": Family(
-        "masked_pixelcnn:MaskedPixelCNN", DRAWS, version="1", sampler_version="1"
+        "masked_pixelcnn:MaskedPixelCNN", DRAWS, version="2", sampler_version="2"
     ),
     "vae": Family("vae:rosca_vae", VAE, version="1", sampler_version="1"),
     "dcgan-vae": Family("vae:dcgan_vae", VAE, version="1", sampler_version="1"),
