@@ -22,7 +22,7 @@ LAYERS = [
     {"trials"},
     {"analysis"},
     {"report"},
-    {"testing", "listing", "work"},
+    {"testing", "model_tests", "listing", "work"},
     {"screen", "cache"},
     {"runner"},
     {"cli"},
