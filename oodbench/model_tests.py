@@ -364,7 +364,7 @@ def as_run(reference: str) -> DensityModel:
 def check_named(name: str, plugins: Sequence[Path] = ()) -> list[str]:
     """Faults of a model by name or card: the names that it gives, its contract, and whether it is the same made again."""
     described = describe(name)
-    faults = [f"{name}: {fault}" for fault in unknown_names(described)]
+    faults = unknown_names(described)
     model = as_run(name)
     of_contract = check_model(model, name)
     again = [] if of_contract else made_again(name, model, plugins)

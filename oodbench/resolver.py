@@ -64,6 +64,9 @@ class Resolver:
             folded=isinstance(known, Card),
             sampler=known.sampler_version or "",
             training_seed=known.training_seed,
+            solver=known.solver,
+            solver_steps=known.solver_steps,
+            trace_probes=known.trace_probes,
             missing=missing,
             unhashable=known.unhashable,
         )

@@ -87,6 +87,7 @@ class Model:
     here : only this process knows it
     folded : it is one of ours, scored in its folded form
     methods : those that it has of the ones that statistics ask for
+    solver, solver_steps, trace_probes : of a model whose density is an ODE's; probes are None where its trace is exact
     relatives : its background, general model and ensemble
     """
 
@@ -102,6 +103,9 @@ class Model:
     view: str = ""
     sampler: str = ""
     training_seed: int | None = None
+    solver: str | None = None
+    solver_steps: int | None = None
+    trace_probes: int | None = None
     missing: str = ""
     unhashable: str = ""
     relatives: Mapping[Of, tuple[Model, ...]] = field(default_factory=dict)

@@ -80,7 +80,7 @@ class DequantisedFlow(nn.Module):
 
     def transformed(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """``y`` of dequantised images and ``log|dy/dx|`` in float64 nats ``(B,)``."""
-        dtype = next(self.flow.parameters()).dtype
+        dtype = next(self.flow.parameters(), torch.empty(0)).dtype
         y = (images.to(dtype) + noise.to(dtype)) / self.levels
         volume = -math.prod(self.shape) * math.log(self.levels)
         if self.logit is None:

@@ -89,6 +89,10 @@ class Card(BaseModel):
     local: ClassVar[bool] = False
     unhashable: ClassVar[str] = ""
     """As of a user's model: workers can load every card, and its weights can be hashed."""
+    solver: ClassVar[None] = None
+    solver_steps: ClassVar[None] = None
+    trace_probes: ClassVar[None] = None
+    """As of a user's model whose density is an ODE's; no family's is."""
 
     @field_validator("name", "family")
     @classmethod
