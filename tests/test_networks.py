@@ -31,7 +31,9 @@ SHAPE = (1, 4, 4)
 
 @pytest.fixture
 def images():
-    return torch.from_numpy(ob.load_images("fashionmnist/test[:6]@resize4-bilinear-aa").images.copy())
+    return torch.from_numpy(
+        ob.load_images("fashionmnist/test[:6]@resize4-bilinear-aa").images.copy()
+    )
 
 
 class GaussianVelocity(nn.Module):
