@@ -372,7 +372,12 @@ def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None
     "--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu."
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads on a CPU.")
-def train(card: str, out: Path | None, device: str, threads: int | None) -> None:
+@click.option(
+    "--logger",
+    default="",
+    help="Import path of a Lightning logger, e.g. pytorch_lightning.loggers.TensorBoardLogger.",
+)
+def train(card: str, out: Path | None, device: str, threads: int | None, logger: str) -> None:
     """Train the model of CARD by its recipe; CARD is a name in the zoo or a folder with a card.yaml.
 
     Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
@@ -381,9 +386,8 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
     from oodbench.zoo.train import train as fit
 
     loaded = load_card(card)
-    record = fit(
-        loaded, out or Path(loaded.name), device, threads, " ".join(["oodbench", *sys.argv[1:]])
-    )
+    command = " ".join(["oodbench", *sys.argv[1:]])
+    record = fit(loaded, out or Path(loaded.name), device, threads, command, logger)
     click.echo(
         f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
     )

@@ -17,7 +17,7 @@ from oodbench.contract import DensityModel
 from oodbench.data.catalog import catalog
 from oodbench.data.sources import own_sets
 from oodbench.digests import code_digest, source_file, value_digest
-from oodbench.errors import ModelError, UnhashableError, did_you_mean
+from oodbench.errors import ModelError, OodbenchError, UnhashableError, did_you_mean
 from oodbench.registry import models
 from oodbench.scaling import checked_shape
 from oodbench.types import Of
@@ -89,9 +89,8 @@ def _make(name: str) -> DensityModel:
     try:
         model = models[name]()
     except Exception as error:
-        raise ModelError(
-            f"the model {name!r} cannot be made: {type(error).__name__}: {error}"
-        ) from error
+        kind = "" if isinstance(error, OodbenchError) else f"{type(error).__name__}: "
+        raise ModelError(f"the model {name!r} cannot be made: {kind}{error}") from error
     if not callable(getattr(model, "log_prob", None)):
         raise ModelError(f"the model {name!r} has no method log_prob(images)")
     try:
