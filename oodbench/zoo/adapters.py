@@ -277,12 +277,13 @@ def from_diffusers(
 
 
 def _check_unet(unet: Any, shape: tuple[int, int, int]) -> None:
-    name, config = type(unet).__name__, getattr(unet, "config", None)
+    name = type(unet).__name__
     if name != "UNet2DModel":
         raise ModelError(
             f"{name} is not supported, only an unconditional UNet2DModel of diffusers; for a network of another kind there "
             "are oodbench.from_noise_predictor and oodbench.from_velocity"
         )
+    config = unet.config
     classes, embedding = (
         getattr(config, field, None) for field in ("num_class_embeds", "class_embed_type")
     )
