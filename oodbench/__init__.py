@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from oodbench.registry import scorer as scorer
     from oodbench.runner import run as run
     from oodbench.zoo.load import load_model as load_model
+    from oodbench.zoo.networks import from_continuous as from_continuous
+    from oodbench.zoo.networks import from_noise_predictor as from_noise_predictor
+    from oodbench.zoo.networks import from_velocity as from_velocity
 
 __version__ = "0.1.0"
 
@@ -35,6 +38,9 @@ _PUBLIC = {
     "auroc": "oodbench.metrics",
     "detection_metrics": "oodbench.metrics",
     "bits_per_dim": "oodbench.contract",
+    "from_continuous": "oodbench.zoo.networks",
+    "from_noise_predictor": "oodbench.zoo.networks",
+    "from_velocity": "oodbench.zoo.networks",
 }
 
 __all__ = [
@@ -42,6 +48,9 @@ __all__ = [
     "auroc",
     "bits_per_dim",
     "detection_metrics",
+    "from_continuous",
+    "from_noise_predictor",
+    "from_velocity",
     "load_images",
     "load_model",
     "measure",

@@ -373,7 +373,12 @@ def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None
     "--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu."
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads on a CPU.")
-def train(card: str, out: Path | None, device: str, threads: int | None) -> None:
+@click.option(
+    "--logger",
+    default="",
+    help="Import path of a Lightning logger, e.g. pytorch_lightning.loggers.TensorBoardLogger.",
+)
+def train(card: str, out: Path | None, device: str, threads: int | None, logger: str) -> None:
     """Train the model of CARD by its recipe; CARD is a name in the zoo or a folder with a card.yaml.
 
     Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
@@ -382,9 +387,8 @@ def train(card: str, out: Path | None, device: str, threads: int | None) -> None
     from oodbench.zoo.train import train as fit
 
     loaded = load_card(card)
-    record = fit(
-        loaded, out or Path(loaded.name), device, threads, " ".join(["oodbench", *sys.argv[1:]])
-    )
+    command = " ".join(["oodbench", *sys.argv[1:]])
+    record = fit(loaded, out or Path(loaded.name), device, threads, command, logger)
     click.echo(
         f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
     )
@@ -420,9 +424,21 @@ def fetch_cards(cards: tuple[str, ...]) -> None:
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="What the files do not hold, e.g. K=32.",
+    help="What the files do not hold, e.g. shape=[1,28,28].",
 )
-def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[str, ...]) -> None:
+@click.option("--state", default="", help="The entry to read of files that hold several, e.g. ema.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the card in --out, and all of its training."
+)
+def import_(
+    files: Paths,
+    out: Path,
+    trained_on: str,
+    view: str,
+    options: tuple[str, ...],
+    state: str,
+    overwrite: bool,
+) -> None:
     """Turn a checkpoint that others trained into a card; FILES are all files of one model.
 
     Knows Glow-PyTorch, pixel-cnn-pp, the Likelihood-Regret VAE, the VAE of PyTorch's examples, and a masked PixelCNN.
@@ -431,27 +447,39 @@ def import_(files: Paths, out: Path, trained_on: str, view: str, options: tuple[
     from oodbench.zoo.importers import convert, write_card
 
     check_view(view)
-    imported = convert(list(files), dict(map(_named_value, options)))
+    imported = convert(list(files), _named_values(options), state)
     record = {
         "command": " ".join(["oodbench", *sys.argv[1:]]),
         "imported": [file.name for file in files],
     }
-    write_card(imported, out, out.name, trained_on, view, record)
+    write_card(imported, out, out.name, trained_on, view, record, overwrite)
+    for note in imported.notes:
+        click.echo(note)
     click.echo(
         f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}."
     )
     click.echo(f"Use it by its path, {out}, in a suite or in load_model.")
 
 
-def _named_value(text: str) -> tuple[str, Any]:
+def _named_values(options: Iterable[str]) -> dict[str, Any]:
+    """The values of ``NAME=VALUE``, each name once, values as YAML has them."""
     import yaml
 
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise OodbenchError(
-            f"--option {text!r} must be NAME=VALUE, for instance K=32 or shape=[1,28,28]"
-        )
-    return name, yaml.safe_load(value)
+    found: dict[str, Any] = {}
+    for text in options:
+        name, separator, value = text.partition("=")
+        try:
+            known = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            separator = ""
+        if not separator:
+            raise OodbenchError(
+                f"--option {text!r} must be NAME=VALUE, for instance repeats=5 or shape=[1,28,28]"
+            )
+        if name in found:
+            raise OodbenchError(f"--option {name} is given twice")
+        found[name] = known
+    return found
 
 
 @main.group()

@@ -65,6 +65,9 @@ class Resolver:
             sampler=known.sampler_version or "",
             draws_at_once=known.draws_at_once,
             training_seed=known.training_seed,
+            solver=known.solver,
+            solver_steps=known.solver_steps,
+            trace_probes=known.trace_probes,
             missing=missing,
             unhashable=known.unhashable,
         )

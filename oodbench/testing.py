@@ -5,11 +5,9 @@ Each check returns sentences, one a broken promise, with the likely cause; an em
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +15,17 @@ from torch import Tensor
 
 from oodbench.data.images import ImageSet, load_images
 from oodbench.errors import OodbenchError, ScorerError
+from oodbench.model_tests import TOLERANCE, check_model, check_named
 from oodbench.passes.batches import measure
 from oodbench.registry import load_plugin, registered_by, scorers, statistics
 from oodbench.resolver import Resolver, cannot_give
 from oodbench.types import Columns, Scorer, split_need
-from oodbench.zoo.describe import describe, made_twice, relatives, unknown_names
+from oodbench.zoo.describe import describe, relatives
 from oodbench.zoo.load import load_model
 
-TOLERANCE = 1e-5
-"""Relative difference up to which two evaluations of the same image count as equal."""
+__all__ = [
+    "PixelHistogram", "UniformModel", "check", "check_model", "check_scorer", "probe_columns",
+]  # fmt: skip
 
 
 class UniformModel:
@@ -57,91 +57,6 @@ class PixelHistogram:
 
     def log_prob(self, images: Tensor) -> Tensor:
         return self.log_histogram[images.long()].flatten(1).sum(1)
-
-
-def probe_images(shape: tuple[int, int, int], n: int = 64) -> ImageSet:
-    """Real images of a model's shape, from the bundled sample or the full set."""
-    return load_images(f"{'fashionmnist' if shape[0] == 1 else 'cifar10'}/test", shape=shape).drawn(
-        n
-    )
-
-
-def check_model(model: Any, name: str = "model") -> list[str]:
-    """Probe a density model's contract on real images and on noise."""
-    shape = getattr(model, "shape", ())
-    if len(shape) != 3 or not callable(getattr(model, "log_prob", None)):
-        return [f"{name}: needs an attribute shape = (C, H, W) and a method log_prob(images)"]
-    images = torch.from_numpy(np.array(probe_images(tuple(shape)).images))
-    try:
-        fresh = copy.deepcopy(model), copy.deepcopy(model)
-        whole = torch.as_tensor(model.log_prob(images.clone()))
-    except Exception as error:
-        return [
-            f"{name}: log_prob of 64 uint8 images of shape {tuple(shape)} raises {type(error).__name__}: {error}"
-        ]
-    if whole.shape != (len(images),):
-        what = (
-            "one number for the whole batch" if not whole.shape else f"shape {tuple(whole.shape)}"
-        )
-        return [
-            f"{name}: log_prob returns {what} for 64 images; it must be one number an image, shape (64,)"
-        ]
-    return [
-        f"{name}: {fault}"
-        for fault in (*_model_faults(model, images, whole), *_first_batch_faults(*fresh, images))
-    ]
-
-
-def _model_faults(model: Any, images: Tensor, whole: Tensor) -> Iterator[str]:
-    if whole.dtype != torch.float64:
-        yield f"log_prob returns {whole.dtype}; sum in float64: float32 loses tenths of a nat at thousands of nats"
-    if getattr(model, "training", False):
-        yield "it is in training mode; call .eval(), else dropout and batch normalisation change scores"
-    if not torch.isfinite(whole).all():
-        yield f"{int((~torch.isfinite(whole)).sum())} of 64 log-probabilities are NaN or infinite"
-        return
-    if not _same(model.log_prob(images.clone()), whole):
-        yield "scoring the same images again gives other numbers; draw noise from (seed, image bytes), not afresh"
-    kept = images.clone()
-    model.log_prob(images)
-    if not torch.equal(images, kept):
-        yield "log_prob changes its input; work on a copy"
-        images = kept
-    for size in (1, 7):
-        parts = [torch.as_tensor(model.log_prob(part.clone())) for part in images.split(size)]
-        if not _same(torch.cat([part.reshape(-1) for part in parts]), whole):
-            yield f"batches of {size} and of 64 disagree; something is shared across the batch, or set by the first one"
-    if not _same(torch.as_tensor(model.log_prob(images.flip(0).clone())).flip(0), whole):
-        yield "the order of images in a batch changes their scores"
-    if (whole > 0).any():
-        yield (
-            "some log-probabilities are above 0, but a discrete image's probability is at most 1; "
-            "the D·log 256 of dequantised data may be missing"
-        )
-    noise = torch.from_numpy(
-        np.random.RandomState(0).randint(0, 256, images.shape).astype(np.uint8)
-    )
-    if (
-        torch.as_tensor(model.log_prob(noise)).mean()
-        > whole.mean() + TOLERANCE * whole.mean().abs()
-    ):
-        yield "uniform noise is more likely than real images; log_prob may have the wrong sign"
-
-
-def _first_batch_faults(one: Any, other: Any, images: Tensor) -> Iterator[str]:
-    """Two copies that have seen nothing yet score the same two batches, one in each order."""
-    first, second = images[:32], images[32:]
-    forwards = [one.log_prob(batch.clone()) for batch in (first, second)]
-    backwards = [other.log_prob(batch.clone()) for batch in (second, first)][::-1]
-    if not all(map(_same, forwards, backwards)):
-        yield (
-            "the first batch after loading changes all scores; an ActNorm may set itself on it, or lose its flag when "
-            "it is loaded (oodbench.zoo.adapters handles that)"
-        )
-
-
-def _same(one: Any, other: Tensor) -> bool:
-    return torch.allclose(torch.as_tensor(one), other, rtol=TOLERANCE, atol=0.0)
 
 
 PROBED = (
@@ -233,16 +148,8 @@ def _scorer_faults(
 def check(target: str) -> tuple[list[str], list[str]]:
     """Run the contract tests on a model by name or card, or on all that a plugin file registers: (faults, names checked)."""
     if not target.endswith(".py"):
-        return _check_named(target), [target]
+        return check_named(target), [target]
     return _check_plugin(Path(target))
-
-
-def _check_named(name: str) -> list[str]:
-    """Faults of a model by name or card: its contract, the names that it gives, and whether it is the same when made again."""
-    faults = [f"{name}: {fault}" for fault in unknown_names(describe(name))]
-    made = made_twice(name)
-    faults += [f"{name}: {made}"] if made else []
-    return faults + check_model(load_model(name), name)
 
 
 def _check_plugin(path: Path) -> tuple[list[str], list[str]]:
@@ -251,7 +158,8 @@ def _check_plugin(path: Path) -> tuple[list[str], list[str]]:
     faults: list[str] = []
     for name in (*scorer_names, *model_names):
         try:
-            faults += check_scorer(scorers[name]) if name in scorer_names else _check_named(name)
+            own = check_scorer(scorers[name]) if name in scorer_names else check_named(name, [path])
+            faults += own
         except OodbenchError as error:
             faults.append(f"{name}: {error}")
     return faults, [*scorer_names, *model_names]

@@ -20,7 +20,7 @@ class StrictLoader(yaml.SafeLoader):
 
 StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+"),
+    re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
 
@@ -28,7 +28,11 @@ StrictLoader.add_implicit_resolver(
 def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, (str, int, float)):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is no name", key_node.start_mark
+            )
         if key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key!r} stands twice", key_node.start_mark
@@ -57,10 +61,12 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SuiteError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    except (ValueError, RecursionError) as error:  # a date or number that is none
+        raise SuiteError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(loaded, dict):
         raise SuiteError(f"{path}: expected `field: value` lines, found {type(loaded).__name__}")
     try:
-        return model(**{**loaded, **extra})
+        return model.model_validate({**loaded, **extra})
     except ValidationError as error:
         raise SuiteError(
             "\n".join(_sentence(path, root, model, fault) for fault in error.errors())

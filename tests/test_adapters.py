@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +16,14 @@ from oodbench.digests import value_digest
 from oodbench.errors import ModelError
 from oodbench.models.noise import keyed_uniform
 from oodbench.testing import check_model
-from oodbench.zoo.adapters import from_diffusers, from_flow, from_pythae, settle_actnorm
+from oodbench.zoo.adapters import (
+    OTHERWISE,
+    STANDARD_PRIOR,
+    from_diffusers,
+    from_flow,
+    from_pythae,
+    settle_actnorm,
+)
 
 SHAPE = (1, 28, 28)
 
@@ -248,6 +257,97 @@ def test_diffusers(images, kind):
             return
         expected = scheduler.step(unet(x_t[1:2], t[1:2]).sample, 300, x_t[1:2]).pred_original_sample
         assert torch.allclose(model.denoised(x_t[1:2], t[1:2]).clamp(-1, 1), expected, atol=1e-4)
+
+
+class UNet2DModel(nn.Module):
+    """Stands for diffusers' U-Net, so that what is refused is tested without that library."""
+
+    def __init__(self, **config):
+        super().__init__()
+        self.config = SimpleNamespace(**{"in_channels": 1, "out_channels": 1} | config)
+        self.weight = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x, t):
+        return SimpleNamespace(sample=self.weight * x)
+
+
+def scheduled(name="DDPMScheduler", kept=None, kind="v_prediction"):
+    own = type(name, (), {})()
+    own.config = SimpleNamespace(prediction_type=kind)
+    own.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    if kept is not None:
+        own.alphas_cumprod = kept(own.alphas_cumprod)
+    return own
+
+
+@pytest.mark.parametrize(
+    ("unet", "scheduler", "said"),
+    [
+        ({"num_class_embeds": 10}, {}, r"is class-conditional \(num_class_embeds=10"),
+        ({"class_embed_type": "timestep"}, {}, "is class-conditional"),
+        ({"in_channels": 4, "out_channels": 4}, {}, "does it work on latents"),
+        ({"out_channels": 2}, {}, "learned variances are not supported"),
+        ({}, {"name": "FlowMatchEulerDiscreteScheduler"}, r"trains a velocity.*from_velocity"),
+        ({}, {"name": "EDMEulerScheduler", "kept": lambda kept: None}, "EDMEulerScheduler has no noise schedule"),
+        ({}, {"kept": lambda kept: kept.flip(0)}, "do not fall from below 1"),
+        ({}, {"kind": "flow_prediction"}, "'flow_prediction' is not known"),
+    ],
+)  # fmt: skip
+def test_diffusers_that_are_another_density_are_refused_by_name(unet, scheduler, said):
+    with pytest.raises(ModelError, match=said):
+        from_diffusers(UNet2DModel(**unet), scheduled(**scheduler), (1, 28, 28), "fashionmnist")
+    with pytest.raises(ModelError, match="Shrink is not supported, only an unconditional UNet2D"):
+        from_diffusers(Shrink(), scheduled(), (1, 28, 28), "fashionmnist")
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
+def test_no_image_is_infinite_without_signal_at_the_last_time(images, kind):
+    """A zero terminal signal-to-noise ratio: the bound of the diffusion without its last time."""
+
+    def rescaled(kept):
+        root = kept.sqrt()
+        return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+    spent = from_diffusers(UNet2DModel(), scheduled(kept=rescaled, kind=kind), SHAPE, "mnist")
+    with torch.no_grad():
+        found = spent.log_prob(images)
+    assert torch.isfinite(found).all()
+    assert "999 steps (1 without signal left out)" in spent.likelihood
+
+    def shorter(kept):
+        return rescaled(kept)[:-1]
+
+    same = from_diffusers(UNet2DModel(), scheduled(kept=shorter, kind=kind), SHAPE, "mnist")
+    with torch.no_grad():
+        assert torch.equal(same.log_prob(images), found)
+
+
+@pytest.mark.parametrize("name", ["VAMP", "VAE_IAF", "SVAE", "VQVAE", "MyVAE"])
+def test_pythae_models_with_another_prior_are_refused_by_name(name):
+    model = type(name, (), {"model_config": None})()
+    with pytest.raises(ModelError, match=rf"pythae's {name} is not supported, since i"):
+        from_pythae(model, "fashionmnist")
+
+
+def test_every_model_of_pythae_is_supported_or_refused_with_its_reason():
+    models = pytest.importorskip("pythae.models")
+    kinds = {name for name in models.__dict__ if name in models.__all__}
+    kinds = {name for name in kinds if not name.endswith(("Config", "Output"))} - {
+        "AutoModel",
+        "BaseAE",
+    }
+    assert kinds <= set(STANDARD_PRIOR) | set(OTHERWISE)
+
+
+def test_zuko_s_continuous_flow_in_check_and_run(images):
+    """It differentiates inside log_prob."""
+    zuko = pytest.importorskip("zuko")
+    torch.manual_seed(0)
+    flow = zuko.flows.CNF(16, hidden_features=(8,))
+    model = from_flow(flow, (1, 4, 4), "fashionmnist")
+    assert broken_promises(model) == []
+    found = ob.measure(model, ob.load_images("fashionmnist/test[:3]", like=model), "log_prob")
+    assert np.isfinite(found["log_prob"]).all()
 
 
 def test_diffusers_that_learn_variances_are_refused():

@@ -459,7 +459,12 @@ def test_each_wrong_file_has_its_sentence(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:400])
     assert "cut short, damaged or no checkpoint" in sentence(path)
     torch.save([1, 2], path)
-    assert "not a state dict of tensors" in sentence(path)
+    assert "not a state dict of tensors but a list" in sentence(path)
+    for empty in ({}, {"epoch": 3}, {0: torch.ones(1)}, {"loss": torch.ones(())}):
+        torch.save(empty, path)
+        assert "not a state dict of tensors" in sentence(path)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    assert "cut short, damaged or no checkpoint" in sentence(path)
     torch.save({"some.weight": torch.ones(1)}, path)
     assert "matches no known format (its keys begin with some.weight)" in sentence(path)
     assert "there is no file" in sentence(tmp_path / "none.pt")
@@ -477,7 +482,7 @@ def test_missing_options_files_and_shapes_are_named(tmp_path):
         tmp_path / "vae.pt", {"shape": [1, 8, 8]}.items()
     )
     torch.save({"main.input-conv.weight": torch.ones(1)}, tmp_path / "netE.pt")
-    assert "comes in 2; give them all" in sentence(tmp_path / "netE.pt")
+    assert "comes in 2 files; give all of them" in sentence(tmp_path / "netE.pt")
 
 
 def test_an_imported_card_is_a_card(tmp_path):
@@ -488,3 +493,255 @@ def test_an_imported_card_is_a_card(tmp_path):
     found = ob.load_model(str(tmp_path / "card")).state_dict()
     assert all(torch.equal(found[key], tensor) for key, tensor in imported.tensors.items())
     assert read_checkpoint(tmp_path / "card" / "weights.safetensors").keys() == found.keys()
+
+
+# --- every tensor is accounted for, every choice told
+
+
+def saved(tmp_path, value, name="glow.pt"):
+    torch.save(value, tmp_path / name)
+    return tmp_path / name
+
+
+def test_a_class_conditional_glow_is_not_an_unconditional_one(tmp_path):
+    state, _ = glow_pytorch_state("affine")
+    state["project_ycond.linear.weight"] = torch.ones(16, 10)
+    state["project_class.linear.bias"] = torch.ones(10)
+    said = sentence(saved(tmp_path, state))
+    assert "holds 2 tensors that such a model has not" in said
+    assert "project_ycond.linear.weight, project_class.linear.bias" in said
+
+
+def formats():
+    """A file or two of each format, with the options that it needs."""
+    shapes = {"fc1": (5, 16), "fc21": (3, 5), "fc22": (3, 5), "fc3": (5, 3), "fc4": (16, 5)}
+    vae = {f"{name}.weight": torch.rand(shape) for name, shape in shapes.items()}
+    vae |= {f"{name}.bias": torch.rand(shape[0]) for name, shape in shapes.items()}
+    return {
+        "glow": ([glow_pytorch_state("affine")[0]], {}),
+        "pixelcnn++": ([pixel_cnn_pp_state(3)], {}),
+        "dcgan-vae": (list(likelihood_regret_states()), {}),
+        "mlp-vae": ([vae], {"shape": [1, 4, 4]}),
+        "masked-pixelcnn": (
+            [masked_state()], {"shape": [3, 8, 8], "repeats": 2, "mean": 0.5, "std": [0.2, 0.3, 0.4]},
+        ),
+    }  # fmt: skip
+
+
+def likelihood_regret_states(width=2, latent=3):
+    torch.manual_seed(0)
+
+    def norm(name, n):
+        kinds = ("weight", "bias", "running_mean", "running_var")
+        return {f"main.{name}.{kind}": torch.rand(n) for kind in kinds} | {
+            f"main.{name}.num_batches_tracked": torch.tensor(7)
+        }
+
+    encoder = {f"conv{n}.weight": torch.rand(latent, 4 * width, 4, 4) for n in (1, 2)}
+    encoder |= {f"conv{n}.bias": torch.rand(latent) for n in (1, 2)}
+    encoder |= {"main.input-conv.weight": torch.rand(width, 1, 4, 4), **norm("input-BN", width)}
+    decoder = {
+        f"main.initial:{latent}-{4 * width}:convt.weight": torch.rand(latent, 4 * width, 4, 4)
+    } | norm(f"initial:{4 * width}:batchnorm", 4 * width)
+    for n in (width, 2 * width):
+        encoder |= {f"main.pyramid:{n}-{2 * n}:conv.weight": torch.rand(2 * n, n, 4, 4)}
+        encoder |= norm(f"pyramid:{2 * n}:batchnorm", 2 * n)
+        decoder |= {f"main.pyramid:{2 * n}-{n}:convt.weight": torch.rand(2 * n, n, 4, 4)}
+        decoder |= norm(f"pyramid:{n}:batchnorm", n)
+    return encoder, decoder | {f"main.final:{width}-1:convt.weight": torch.rand(width, 256, 4, 4)}
+
+
+def masked_state(hidden=2, channels=3):
+    torch.manual_seed(0)
+    layers = {
+        "conv1": (channels, 2 * hidden, 7), "block.conv1": (2 * hidden, hidden, 1), "block.conv2": (hidden, hidden, 3),
+        "block.conv3": (hidden, 2 * hidden, 1), "conv2": (2 * hidden, 2 * hidden, 1), "conv3": (2 * hidden, 256 * channels, 1),
+    }  # fmt: skip
+    state = {}
+    for name, (inward, outward, kernel) in layers.items():
+        state[f"{name}.weight"] = torch.randn(outward, inward, kernel, kernel)
+        state[f"{name}.bias"] = torch.randn(outward)
+        mask = torch.ones(outward, inward, kernel, kernel)
+        mask[:, :, kernel // 2, kernel // 2 + (name != "conv1") :] = 0
+        mask[:, :, kernel // 2 + 1 :] = 0
+        state[f"{name}.mask"] = mask
+    return state
+
+
+@pytest.mark.parametrize("name", formats())
+def test_a_missing_and_a_surplus_tensor_are_named_in_every_format(tmp_path, name):
+    states, options = formats()[name]
+    paths = [saved(tmp_path, state, f"{number}.pt") for number, state in enumerate(states)]
+    whole = convert(paths, options)
+    assert whole.family == name
+    for path, state in zip(paths, states, strict=True):
+        torch.save(state | {"stray.weight": torch.ones(2)}, path)
+        with pytest.raises(ModelError, match=r"holds 1 tensors that .* stray\.weight"):
+            convert(paths, options)
+        for key in list(state)[:: -(-len(state) // 8)]:
+            if key.startswith("learn_top_fn.conv.weight") or key.endswith(".mask"):
+                continue  # not read, or compared only where it is there
+            torch.save({k: v for k, v in state.items() if k != key}, path)
+            with pytest.raises(ModelError, match=r"glow|\.pt"):
+                convert(paths, options)
+        torch.save(state, path)
+    extra = saved(tmp_path, {"fc9.weight": torch.ones(1)}, "extra.pt")
+    with pytest.raises(ModelError, match="and no other"):
+        convert([*paths, extra], options)
+
+
+def test_wrappers_list_their_entries_and_one_is_chosen(tmp_path):
+    state, _ = glow_pytorch_state("affine")
+    ema = {key: tensor + (tensor != 0) * 0.01 for key, tensor in state.items()}
+    path = saved(
+        tmp_path,
+        {
+            "epoch": 3,
+            "model": state,
+            "ema": {"shadow": ema},
+            "optimizer": {"state": {0: {"m": torch.ones(3)}}},
+        },
+    )
+    said = sentence(path)
+    assert (
+        f"holds several states: model ({len(state)} tensors), ema.shadow ({len(ema)} tensors)"
+        in said
+    )
+    found = {name: convert([path], {}, name) for name in ("model", "ema.shadow")}
+    assert any(
+        "'ema.shadow' is read; it holds epoch (int)" in note for note in found["ema.shadow"].notes
+    )
+    key = "scales.0.0.layers.0.bias"
+    moved = found["ema.shadow"].tensors[key] - found["model"].tensors[key]
+    assert torch.allclose(moved, torch.full_like(moved, 0.01), atol=1e-6)
+    with pytest.raises(ModelError, match="none is called 'emma': model"):
+        convert([path], {}, "emma")
+    lightning = {f"model.{key}": tensor for key, tensor in state.items()}
+    lightning |= {f"ema_model.{key}": tensor for key, tensor in ema.items()}
+    path = saved(tmp_path, {"state_dict": lightning, "epoch": 3}, "lightning.ckpt")
+    assert f"It holds model. ({len(state)}), ema_model. ({len(ema)}): `--state model`" in sentence(
+        path
+    )
+    chosen = convert([path], {}, "ema_model")
+    assert torch.equal(chosen.tensors[key], found["ema.shadow"].tensors[key])
+    assert any(f"{len(state)} others not" in note for note in chosen.notes)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.model."]
+)
+def test_common_prefixes_are_dropped_and_named(tmp_path, prefix):
+    state, _ = glow_pytorch_state("affine")
+    found = convert([saved(tmp_path, {prefix + key: tensor for key, tensor in state.items()})], {})
+    plain = convert([saved(tmp_path, state)], {})
+    assert found.tensors.keys() == plain.tensors.keys()
+    dropped = [note for note in found.notes if "prefix" in note]
+    assert [note.split()[3] for note in dropped] == [f"{part}." for part in prefix.split(".")[:-1]]
+    torch.save(
+        {"module." + k if "block" in k else k: v for k, v in state.items()}, tmp_path / "half.pt"
+    )
+    assert "has no 'flow.layers.1.block.0.conv.weight'" in sentence(tmp_path / "half.pt")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"shape": 28}, r"shape must be \[C, H, W\], for instance \[1, 28, 28\], not 28"),
+        ({"shape": [3, 8, -8]}, "shape must be"),
+        ({"shape": ["3", 8, 8]}, "shape must be"),
+        ({"repeats": -1}, "repeats must be a whole number of at least 1, not -1"),
+        ({"repeats": 1.5}, "repeats must be"),
+        ({"repeats": True}, "repeats must be"),
+        ({"std": 0}, "std must be above 0"),
+        ({"std": [0.1, 0.2]}, "std must be one number, or one for each of 3 channels"),
+        ({"mean": "0.5"}, "mean must be one number"),
+        ({"mean": [0.1, float("nan"), 0.1]}, "mean must be one number"),
+        ({"men": 0.5}, "takes no option 'men'; did you mean 'mean'"),
+    ],
+)
+def test_options_are_typed_and_checked(tmp_path, option, said):
+    (state,), options = formats()["masked-pixelcnn"]
+    with pytest.raises(ModelError, match=said):
+        convert([saved(tmp_path, state)], options | option)
+
+
+def test_a_mean_for_each_channel_standardises_each(tmp_path):
+    (state,), options = formats()["masked-pixelcnn"]
+    imported = convert([saved(tmp_path, state)], options | {"mean": [0.1, 0.2, 0.3]})
+    model = family(imported.family).build(**imported.config)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ([0.1, 0.2, 0.3], [0.2, 0.3, 0.4]))
+    assert torch.allclose(model._standardised(images), (images / 255 - mean) / std, atol=1e-6)
+    other = saved(
+        tmp_path, state | {"conv1.mask": torch.ones_like(state["conv1.mask"])}, "other.pt"
+    )
+    with pytest.raises(ModelError, match=r"conv1\.mask is not raster order's"):
+        convert([other], options)
+
+
+def test_a_card_s_numbers_are_checked_when_it_is_read(tmp_path):
+    from oodbench.errors import SuiteError
+    from oodbench.zoo.cards import load_card
+
+    card = "name: m\nfamily: gated-pixelcnn\ntrained_on: mnist\nlikelihood: exact\nconfig: "
+    for config, said in {
+        "{shape: 28}": "shape must be", "{}": "shape must be", "{shape: [1, 28, 28], std: 0}": "std must be above 0",
+        "{shape: [3, 8, 8], mean: [0.5, 0.5]}": "one for each of 3 channels",
+    }.items():  # fmt: skip
+        (tmp_path / "card.yaml").write_text(card + config)
+        with pytest.raises(SuiteError, match=rf"card\.yaml:5: config: .*{said}"):
+            load_card(str(tmp_path))
+    (tmp_path / "card.yaml").write_text(
+        card + "{shape: [3, 8, 8], features: 3, mean: [0.1, 0.2, 0.3]}"
+    )
+    assert load_card(str(tmp_path)).shape == (3, 8, 8)
+
+
+def test_nan_weights_and_a_prior_that_is_none_are_refused(tmp_path):
+    state, _ = glow_pytorch_state("affine")
+    assert "prior_h is not zero" in sentence(
+        saved(tmp_path, state | {"prior_h": state["prior_h"] + 1})
+    )
+    broken = state | {"learn_top_fn.logs": state["learn_top_fn.logs"] / 0}
+    assert "learn_top_fn.logs holds NaN or infinite" in sentence(saved(tmp_path, broken))
+
+
+def test_importing_over_a_card_asks(tmp_path):
+    state, _ = glow_pytorch_state("affine")
+    arguments = [
+        "import",
+        str(saved(tmp_path, state)),
+        "--out",
+        str(tmp_path / "card"),
+        "--trained-on",
+        "mnist",
+    ]
+    first = CliRunner().invoke(main, arguments)
+    assert first.exit_code == 0
+    assert (
+        "learn_top_fn.conv.weight is not used, since it multiplies prior_h, which is zero"
+        in first.output
+    )
+    (tmp_path / "card" / "log.csv").write_text("step\n")
+    (tmp_path / "card" / "checkpoints").mkdir()
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 1
+    assert "holds a card already" in again.output
+    assert "--overwrite" in again.output
+    assert (tmp_path / "card" / "log.csv").exists()
+    assert CliRunner().invoke(main, [*arguments, "--overwrite"]).exit_code == 0
+    assert not (tmp_path / "card" / "log.csv").exists()
+    assert not (tmp_path / "card" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [["shape"], ["shape=[1,"], ["repeats=1", "repeats=2"], ["x=2026-13-45"]]
+)
+def test_options_that_cannot_be_read_are_one_sentence(tmp_path, options):
+    words = [word for option in options for word in ("--option", option)]
+    path = saved(tmp_path, glow_pytorch_state("affine")[0])
+    found = CliRunner().invoke(
+        main, ["import", str(path), "--out", "x", "--trained-on", "mnist", *words]
+    )
+    assert found.exit_code == 1
+    assert found.output.startswith("Error: --option ")

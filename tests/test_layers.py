@@ -11,7 +11,7 @@ import pytest
 from oodbench.paths import PACKAGE
 
 LAYERS = [
-    {"errors", "types", "paths", "contract", "progress", "yaml_files", "names"},
+    {"errors", "types", "paths", "contract", "progress", "yaml_files", "names", "scaling"},
     {"syntax", "digests", "origins", "anatomy", "plugin_files"},
     {"suite", "registry", "store"},
     {"models", "data", "scorers", "metrics"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"trials"},
     {"analysis"},
     {"report"},
-    {"testing", "listing", "work"},
+    {"testing", "model_tests", "listing", "work"},
     {"screen", "cache"},
     {"runner"},
     {"cli"},

@@ -6,6 +6,8 @@ import pytest
 
 from oodbench.errors import SuiteError, UnknownNameError
 from oodbench.suite import load_suite, suite_names
+from oodbench.yaml_files import load_yaml
+from oodbench.zoo.cards import Card
 
 GOOD = """\
 name: mine
@@ -77,3 +79,28 @@ def test_all_faults_are_told_at_once(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SuiteError, match=r"none\.yaml cannot be read"):
         load_suite(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hosted: {repo: a/b, revision: 4e5f6a7}", ""),
+        ("hosted: {repo: a/b, revision: 1e10}", "hosted.revision: "),
+        ("? [a, b]\n: c", "the key ['a', 'b'] is no name"),
+        ("? {a: b}\n: c", "is no name"),
+        ("~: c", "the key None is no name"),
+        ("1: c", ":6: 1: Keys should be strings"),
+        ("reported: {x: 2026-13-45}", "not valid YAML"),
+    ],
+)
+def test_what_only_looks_like_a_number_is_text_and_no_key_is_raw(tmp_path, line, said):
+    path = tmp_path / "card.yaml"
+    card = "name: g\nfamily: glow\nconfig: {shape: [1, 28, 28]}\ntrained_on: mnist\nlikelihood: exact\n"
+    path.write_text(card + line)
+    if not said:
+        assert load_yaml(path, Card, folder=tmp_path).hosted.revision == "4e5f6a7"
+        return
+    with pytest.raises(SuiteError) as raised:
+        load_yaml(path, Card, folder=tmp_path)
+    assert said in str(raised.value)
+    assert str(path) in str(raised.value)

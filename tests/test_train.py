@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.loggers import Logger
 
 import oodbench as ob
 from oodbench.errors import MissingDataError, ModelError
@@ -123,6 +125,109 @@ def test_a_step_without_a_finite_gradient_is_left_out():
         optimiser.step()
         assert (fit.model.weight.item() != before) is moves
         assert np.isfinite(fit.model.weight.item())
+
+
+class Recording(Logger):
+    """A logger as a person may bring: told metrics, and shown images by `log_image`."""
+
+    name, version = "recording", 0
+    told, shown = [], []
+
+    def __init__(self, save_dir):
+        super().__init__()
+        self.folder = save_dir
+
+    @property
+    def experiment(self):
+        return None
+
+    def log_hyperparams(self, *_, **__):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        self.told.append((step, dict(metrics)))
+
+    def log_image(self, key, images, step):
+        self.shown.append((key, step, *images))
+
+
+def test_a_logger_is_told_metrics_and_shown_early_samples(card, tmp_path):
+    Recording.told.clear()
+    Recording.shown.clear()
+    path = f"{__name__}:Recording"
+    record = train(card(steps=32), tmp_path / "out", "cpu", 1, logger=path)
+    assert [step for step, found in Recording.told if "ref_bits_per_dim" in found] == [
+        7,
+        15,
+        23,
+        31,
+    ]
+    assert [step for _, step, _ in Recording.shown] == [8, 16, 32]  # validations 1, 2 and 4
+    assert all(Path(shown).stat().st_size > 100 for *_, shown in Recording.shown)
+    plain = train(card("again", steps=32), tmp_path / "plain", "cpu", 1)
+    assert plain["weights_sha256"] == record["weights_sha256"]  # drawing changes no training
+    assert not (tmp_path / "plain" / "previews").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("no_such_module.Logger", "No module named"), ("pytorch_lightning.loggers.NoLogger", "has no attribute"),
+        ("pathlib.Path", "no logger of Lightning"), ("Logger", "cannot be had"),
+    ],
+)  # fmt: skip
+def test_what_is_no_logger_is_named_before_work(card, tmp_path, path, said):
+    with pytest.raises(ModelError, match=said):
+        train(card(), tmp_path / "out", "cpu", 1, logger=path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_last_step_is_validated_too(card, tmp_path):
+    record = train(card(steps=60), tmp_path / "out", "cpu", 1)
+    log = pd.read_csv(tmp_path / "out" / "log.csv")
+    assert log[log.ref_bits_per_dim.notna()].step.tolist() == [7, 15, 23, 31, 39, 47, 55, 60]
+    assert record["steps"] == 60
+    assert record["ref_bits_per_dim"] == pytest.approx(log.ref_bits_per_dim.min(), abs=1e-4)
+    assert log.ref_bits_per_dim.idxmin() == len(log) - 1  # the best one here
+    model = ob.load_model(str(tmp_path / "out"))
+    found = ob.measure(model, ob.load_images("tiny/ref", like=model), "log_prob")["log_prob"]
+    assert ob.bits_per_dim(found, (1, 28, 28)).mean() == pytest.approx(
+        record["ref_bits_per_dim"], abs=0.1
+    )
+
+
+def test_settings_that_exclude_one_another_are_refused_before_work(card, tmp_path):
+    made = card()
+
+    def said(**changes):
+        recipe = made.recipe.model_copy(update=changes)
+        with pytest.raises(ModelError) as raised:
+            train(made.model_copy(update={"recipe": recipe}), tmp_path / "out", "cpu", 1)
+        assert not (tmp_path / "out").exists()
+        return str(raised.value)
+
+    assert "recipe.validate_every is 17, more than the 16 steps" in said(validate_every=17)
+    assert "tiny/train has 360 images, fewer than a batch of 361" in said(batch_size=361)
+
+
+def test_another_card_s_training_is_not_gone_on_with(card, tmp_path):
+    train(card(), tmp_path / "out", "cpu", 1)
+    with pytest.raises(ModelError, match="holds the training of another card or recipe"):
+        train(card("other", mutation=0.1), tmp_path / "out", "cpu", 1)
+
+
+def test_a_device_that_is_not_here_is_one_sentence(card, tmp_path):
+    with pytest.raises(ModelError, match="the device 'warp' cannot be trained on here"):
+        train(card(), tmp_path / "out", "warp", 1)
+
+
+def test_a_training_that_diverges_is_told(card, tmp_path):
+    made = card()
+    recipe = made.recipe.model_copy(
+        update={"learning_rate": 1e30, "gradient_clip": 1e30, "warmup": 0}
+    )
+    with pytest.raises(ModelError, match="diverged"):
+        train(made.model_copy(update={"recipe": recipe}), tmp_path / "out", "cpu", 1)
 
 
 def test_what_cannot_be_trained_says_why(card, home, tmp_path):

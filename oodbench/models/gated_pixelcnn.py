@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oodbench.errors import ModelError
-from oodbench.models.autoregressive import SoftmaxAutoregressive
+from oodbench.models.standardised import StandardisedAutoregressive
 
 
 def colour_mask(inward: Tensor, outward: Tensor, own: bool) -> Tensor:
@@ -59,7 +61,7 @@ class GatedLayer(nn.Module):
         return gate(vertical), horizontal if self.first else left + horizontal
 
 
-class GatedPixelCNN(SoftmaxAutoregressive):
+class GatedPixelCNN(StandardisedAutoregressive):
     """Gated convolutions in two stacks without a blind spot, and a softmax over the levels. ``log_prob`` is exact.
 
     Red, green and blue follow one another: each third of the features belongs to a colour.
@@ -70,13 +72,13 @@ class GatedPixelCNN(SoftmaxAutoregressive):
     features : of each stack, divisible by C; 32 for the paper's FashionMNIST, 128 for its other sets
     layers : gated layers after the first; 5 and 15 in the paper
     kernel : side of the inner convolutions; the first layer's is 7
-    mean, std : that standardise pixels in [0, 1]
+    mean, std : that standardise pixels in [0, 1]; one number, or one a channel
     bins : levels of a pixel, 256 for 8 bits
     """
 
     def __init__(
         self, shape: tuple[int, int, int], features: int = 32, layers: int = 5, kernel: int = 3,
-        mean: float = 0.5, std: float = 0.5, bins: int = 256,
+        mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.5, bins: int = 256,
     ):  # fmt: skip
         super().__init__(shape, mean, std, bins)
         channels = shape[0]

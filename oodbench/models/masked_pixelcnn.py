@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oodbench.models.autoregressive import SoftmaxAutoregressive
+from oodbench.models.standardised import StandardisedAutoregressive
 
 
 class MaskedConv(nn.Conv2d):
@@ -25,7 +27,7 @@ class MaskedConv(nn.Conv2d):
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
 
 
-class MaskedPixelCNN(SoftmaxAutoregressive):
+class MaskedPixelCNN(StandardisedAutoregressive):
     """One residual bottleneck block, applied ``repeats`` times with the same weights, between masked convolutions.
 
     ``log_prob`` is exact; the channels of a pixel are independent given the pixels before it.
@@ -35,13 +37,13 @@ class MaskedPixelCNN(SoftmaxAutoregressive):
     shape : ``(C, H, W)``
     hidden : channels of the bottleneck; twice as many outside
     repeats : applications of the block
-    mean, std : that standardise pixels in [0, 1]
+    mean, std : that standardise pixels in [0, 1]; one number, or one a channel
     bins : levels of a pixel, 256 for 8 bits
     """
 
     def __init__(
         self, shape: tuple[int, int, int], hidden: int = 16, repeats: int = 5,
-        mean: float = 0.5, std: float = 0.5, bins: int = 256,
+        mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.5, bins: int = 256,
     ):  # fmt: skip
         super().__init__(shape, mean, std, bins)
         self.repeats = repeats

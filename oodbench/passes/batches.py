@@ -27,14 +27,34 @@ def run_pass(
 
     device, size = _device(model), batch_size_of(model)
     batches: list[Mapping[str, Any]] = []
-    with torch.enable_grad() if entry.differentiates else torch.inference_mode():
-        for start in range(0, len(images), size):
-            batch = torch.from_numpy(np.array(images[start : start + size])).to(device)
-            batches.append(entry.compute(model, batch, *prepared))
+    for start in range(0, len(images), size):
+        batch = torch.from_numpy(np.array(images[start : start + size])).to(device)
+        batches.append(computed(entry, model, batch, prepared))
     return {
         name: np.concatenate([np.asarray(torch.as_tensor(b[name]).detach().cpu()) for b in batches])
         for name in batches[0]
     }
+
+
+def computed(
+    entry: Pass, model: DensityModel, batch: Any, prepared: Sequence[Any] = ()
+) -> Mapping[str, Any]:
+    """What a pass gives for one batch: without gradients, unless the pass differentiates or the model does so inside.
+
+    A model may differentiate with ``torch.enable_grad()`` or without it, as a continuous flow does for its trace.
+    """
+    import torch
+
+    if not entry.differentiates:
+        try:
+            # inference mode is a little faster, but its tensors can never take part in a gradient
+            with torch.no_grad():
+                return entry.compute(model, batch, *prepared)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+    with torch.enable_grad():
+        return entry.compute(model, batch, *prepared)
 
 
 def batch_size_of(model: DensityModel) -> int:
@@ -66,6 +86,10 @@ def _device(model: DensityModel) -> Any:
 
 def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.ndarray:
     column = np.asarray(values)
+    if name == "log_prob" and column.shape != (len(images),):
+        raise ScorerError(
+            f"log_prob has shape {column.shape} for {len(images)} images; it must be one number an image, (N,)"
+        )
     if name not in entry.statistics:
         raise ScorerError(f"the pass {entry.name!r} returned {name!r}, which it does not declare")
     if len(column.shape) not in (1, 2) or len(column) != len(images):

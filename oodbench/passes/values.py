@@ -90,6 +90,7 @@ class Model:
     folded : it is one of ours, scored in its folded form
     methods : those that it has of the ones that statistics ask for
     sampler, draws_at_once : version of what draws from it; whether a draw takes one pass of the network
+    solver, solver_steps, trace_probes : of a model whose density is an ODE's; probes are None where its trace is exact
     relatives : its background, general model and ensemble
     """
 
@@ -106,6 +107,9 @@ class Model:
     sampler: str = ""
     draws_at_once: bool = False
     training_seed: int | None = None
+    solver: str | None = None
+    solver_steps: int | None = None
+    trace_probes: int | None = None
     missing: str = ""
     unhashable: str = ""
     relatives: Mapping[Of, tuple[Model, ...]] = field(default_factory=dict)

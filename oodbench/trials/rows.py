@@ -101,7 +101,7 @@ class TrialTask:
         row = self.head | measured.of_model() | measured.of_machine()
         try:
             columns = measured.columns()
-            reason = _non_finite(columns, self.head)
+            reason = _non_finite(columns, self.head) or _impossible(row)
             if reason:
                 return Judged(row | {"status": "failed", "reason": reason})
             return self._judged(row, scorer, columns)
@@ -310,6 +310,21 @@ def _non_finite(columns: dict[str, dict[str, np.ndarray]], head: Row) -> str:
     return "; ".join(found)
 
 
+def _impossible(row: Row) -> str:
+    """A sentence on an exact model that gives some set of images more than all probability, or nothing."""
+    if row["likelihood"] != "exact" or row["baseline"]:
+        return ""
+    found = {row["in_dist"]: row["in_dist_bits_per_dim"], row["ood"]: row["ood_bits_per_dim"]}
+    known = [(name, bits) for name, bits in found.items() if bits is not None]
+    negative = [f"{bits:.2f} bits/dim on {name}" for name, bits in known if bits < 0]
+    if not negative:
+        return ""
+    return (
+        f"{row['model']} says that it is exact, but gives {' and '.join(negative)}: a discrete image's probability is at "
+        "most 1, so a constant such as D·log 256, or a sign, is missing"
+    )
+
+
 def trial_tasks(plan: Plan) -> list[TrialTask]:
     """The plan's trials as tasks."""
     return [trial_task(plan, trial) for trial in plan.trials]
@@ -370,9 +385,9 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "passes": sorted(_test_passes(trial)),
         "training_seed": model.training_seed,
         "ref_division": "all of ref fits" if trial.ref and scorer.fit else None,
-        "solver": None,
-        "solver_steps": None,
-        "trace_probes": None,
+        "solver": model.solver,
+        "solver_steps": model.solver_steps,
+        "trace_probes": model.trace_probes,
         "withdrawn": None,
         "replaces": None,
         "inputs": _inputs(trial),

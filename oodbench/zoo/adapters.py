@@ -80,7 +80,7 @@ class DequantisedFlow(nn.Module):
 
     def transformed(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """``y`` of dequantised images and ``log|dy/dx|`` in float64 nats ``(B,)``."""
-        dtype = next(self.flow.parameters()).dtype
+        dtype = next(self.flow.parameters(), torch.empty(0)).dtype
         y = (images.to(dtype) + noise.to(dtype)) / self.levels
         volume = -math.prod(self.shape) * math.log(self.levels)
         if self.logit is None:
@@ -151,13 +151,49 @@ class _PythaeDecoder(nn.Module):
         return torch.logit(out, eps=1e-6) if self.bernoulli else out
 
 
+STANDARD_PRIOR = (
+    "VAE", "BetaVAE", "BetaTCVAE", "DisentangledBetaVAE", "FactorVAE", "INFOVAE_MMD", "IWAE", "MIWAE", "CIWAE", "PIWAE",
+)  # fmt: skip
+"""Models of pythae whose latents have the prior N(0, I) and a diagonal Gaussian posterior; unlike training changes no density."""
+OTHERWISE = {
+    "VAMP": "its prior is a mixture of posteriors of pseudo-inputs",
+    "VAE_IAF": "its posterior is a flow",
+    "VAE_LinNF": "its posterior is a flow",
+    "HVAE": "its posterior is a Hamiltonian flow",
+    "RHVAE": "its latent space has a metric of its own",
+    "SVAE": "its latents lie on a sphere",
+    "PoincareVAE": "its latents lie in hyperbolic space",
+    "VQVAE": "its latents are codes, for which it has no prior",
+    "MSSSIM_VAE": "its reconstruction is a similarity and no likelihood",
+    "VAEGAN": "its reconstruction is a discriminator's and no likelihood",
+} | dict.fromkeys(
+    ("AE", "WAE_MMD", "RAE_GP", "RAE_L2", "Adversarial_AE"), "it is an autoencoder without a density"
+)  # fmt: skip
+"""Other models of pythae → why they are not what the bound here is of."""
+
+
+def _check_pythae(model: Any) -> None:
+    """:class:`ModelError` unless the model is one of pythae's with the prior N(0, I)."""
+    name = type(model).__name__
+    if name in STANDARD_PRIOR:
+        return
+    why = OTHERWISE.get(name, "it is no class of pythae that is known here")
+    raise ModelError(
+        f"pythae's {name} is not supported, since {why}; supported, with the prior N(0, I): {', '.join(STANDARD_PRIOR)}"
+    )
+
+
 def from_pythae(model: Any, trained_on: str, samples: int = 16, seed: int = 0) -> VAE:
     """A pythae ``VAE`` over pixels in [0, 1], image by image, with the importance-weighted bound.
+
+    So are its other models with the prior N(0, I) and a Gaussian posterior, :data:`STANDARD_PRIOR`; all others are a
+    :class:`ModelError` that says why.
 
     Its own ``get_nll`` is one mean over the data, of the log-likelihood and not of its negative. pythae's ``bce`` is a
     Bernoulli on grey values and its ``mse`` a Gaussian of unit variance; neither is a density of 8-bit images, which
     ``likelihood`` says.
     """
+    _check_pythae(model)
     config = model.model_config
     kinds = {"bce": "bernoulli", "mse": "gaussian"}
     if config.reconstruction_loss not in kinds:
@@ -201,6 +237,10 @@ class _DiffusersNoise(nn.Module):
         return (x_t - alpha * out) / sigma if self.kind == "sample" else out
 
 
+SPENT = (0.0, 2.0**-24)
+"""Shares of the signal at the last time that mean none: schedulers of diffusers write the second in place of zero."""
+
+
 def from_diffusers(
     unet: Any,
     scheduler: Any,
@@ -211,22 +251,74 @@ def from_diffusers(
 ) -> Diffusion:
     """A ``UNet2DModel`` of diffusers with the scheduler that it was trained under; pixels in [−1, 1], as there.
 
+    Under a zero terminal signal-to-noise ratio the last time, where no signal is left, is left out: the bound is that of
+    the diffusion which begins at the time before it.
+
     Raises
     ------
-    ModelError : a U-Net that also predicts variances, or a prediction type that is not known
+    ModelError : a U-Net that is conditional, of another kind or also predicts variances; a scheduler without a noise schedule
+        (flow matching, EDM); a prediction type that is not known
     """
+    _check_unet(unet, shape)
+    kept = _kept_signal(scheduler)
     kind = getattr(scheduler.config, "prediction_type", "epsilon")
     if kind not in ("epsilon", "sample", "v_prediction"):
         raise ModelError(
             f"the prediction type {kind!r} is not known; there are 'epsilon', 'sample' and 'v_prediction'"
         )
-    if unet.config.out_channels != shape[0]:
-        raise ModelError(
-            f"the U-Net gives {unet.config.out_channels} channels for images of {shape[0]}; learned variances are not supported"
-        )
-    kept = scheduler.alphas_cumprod.double()
-    log_snr = torch.log(kept) - torch.log1p(-kept)
+    usable = kept[:-1] if kept[-1].item() in SPENT else kept
+    log_snr = torch.log(usable) - torch.log1p(-usable)
     model: Any = Diffusion(shape, _DiffusersNoise(unet, kind, log_snr), log_snr, terms, seed=seed)
     model.trained_on = trained_on
-    model.likelihood = f"variational bound, {len(log_snr)} steps, {terms} terms drawn"
+    left_out = len(kept) - len(usable)
+    without = f" ({left_out} without signal left out)" if left_out else ""
+    model.likelihood = f"variational bound, {len(log_snr)} steps{without}, {terms} terms drawn"
     return model.eval()
+
+
+def _check_unet(unet: Any, shape: tuple[int, int, int]) -> None:
+    name = type(unet).__name__
+    if name != "UNet2DModel":
+        raise ModelError(
+            f"{name} is not supported, only an unconditional UNet2DModel of diffusers; for a network of another kind there "
+            "are oodbench.from_noise_predictor and oodbench.from_velocity"
+        )
+    config = unet.config
+    classes, embedding = (
+        getattr(config, field, None) for field in ("num_class_embeds", "class_embed_type")
+    )
+    if classes or embedding:
+        raise ModelError(
+            f"the U-Net is class-conditional (num_class_embeds={classes}, class_embed_type={embedding!r}): it gives "
+            "log p(x|class), which is not what is compared here; train or load an unconditional one"
+        )
+    if config.in_channels != shape[0]:
+        raise ModelError(
+            f"the U-Net takes {config.in_channels} channels for images of {shape[0]}; does it work on latents?"
+        )
+    if config.out_channels != shape[0]:
+        raise ModelError(
+            f"the U-Net gives {config.out_channels} channels for images of {shape[0]}; learned variances are not supported"
+        )
+
+
+def _kept_signal(scheduler: Any) -> Tensor:
+    """``ᾱ_t`` of a diffusers scheduler in float64, from the least noise on."""
+    name = type(scheduler).__name__
+    if "FlowMatch" in name:
+        raise ModelError(
+            f"{name} trains a velocity, not a diffusion's noise; its density is oodbench.from_velocity(lambda x, t: "
+            "unet(x, 1000 * t).sample, shape, noise_time=1.0, data_time=0.0), in a module that holds the U-Net"
+        )
+    kept = getattr(scheduler, "alphas_cumprod", None)
+    if not isinstance(kept, Tensor):
+        raise ModelError(
+            f"{name} has no noise schedule alphas_cumprod, so it is no diffusion that keeps the variance and is not supported"
+        )
+    kept = kept.double()
+    falls = (kept[:-1].diff() < 0).all() and (kept[-1] < kept[-2] or kept[-1].item() in SPENT)
+    if not falls or kept[0] >= 1:
+        raise ModelError(
+            f"the alphas_cumprod of {name} do not fall from below 1; is it the scheduler of the training?"
+        )
+    return kept

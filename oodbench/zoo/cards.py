@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from oodbench.errors import ModelError, OodbenchError, UnknownNameError
 from oodbench.names import checked_name
 from oodbench.paths import PACKAGE, home
+from oodbench.scaling import checked_config, checked_shape
 from oodbench.yaml_files import load_yaml
 from oodbench.zoo.families import SCORING, family
 
@@ -33,15 +34,16 @@ class Recipe(BaseModel):
     """Optimiser steps; the learning rate warms up linearly, then falls to zero along a cosine."""
     batch_size: int = Field(64, gt=0)
     learning_rate: float = Field(gt=0)
-    warmup: int = 100
-    gradient_clip: float = 50.0
+    warmup: int = Field(100, ge=0)
+    gradient_clip: float = Field(50.0, gt=0)
     """Largest global gradient norm of the loss in bits/dim."""
-    weight_decay: float = 0.0
+    weight_decay: float = Field(0.0, ge=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     mutation: float = Field(0.0, ge=0, le=1)
     """Probability µ that a pixel-channel is replaced by a uniform draw: a background model's noise (Ren et al. 2019)."""
-    validate_every: int = 500
-    patience: int = 10
+    validate_every: int = Field(500, gt=0)
+    """Steps between validations; the last step is validated too, and the weights are those of the best one."""
+    patience: int = Field(10, gt=0)
     """Validations without a better `ref` bits/dim before training stops early."""
     watch: list[str] = []
     """Image sets against which each validation measures the AUROC of raw likelihood, on 500 images."""
@@ -87,6 +89,10 @@ class Card(BaseModel):
     local: ClassVar[bool] = False
     unhashable: ClassVar[str] = ""
     """As of a user's model: workers can load every card, and its weights can be hashed."""
+    solver: ClassVar[None] = None
+    solver_steps: ClassVar[None] = None
+    trace_probes: ClassVar[None] = None
+    """As of a user's model whose density is an ODE's; no family's is."""
 
     @field_validator("name", "family")
     @classmethod
@@ -98,14 +104,21 @@ class Card(BaseModel):
         except OodbenchError as error:  # becomes a sentence with the card's file and line
             raise ValueError(str(error)) from error
 
+    @field_validator("config")
+    @classmethod
+    def _describes_images(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return checked_config(value)
+        except OodbenchError as error:
+            raise ValueError(str(error)) from error
+
     @property
     def exact(self) -> bool:
         return self.likelihood == "exact"
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.config["shape"]
-        return channels, height, width
+        return checked_shape(self.config["shape"])
 
     def gives(self, method: str) -> bool:
         """Whether the model has a method that a statistic asks for; an empty name asks for nothing."""

@@ -17,8 +17,9 @@ from oodbench.contract import DensityModel
 from oodbench.data.catalog import catalog
 from oodbench.data.sources import own_sets
 from oodbench.digests import code_digest, source_file, value_digest
-from oodbench.errors import ModelError, UnhashableError, did_you_mean
+from oodbench.errors import ModelError, OodbenchError, UnhashableError, did_you_mean
 from oodbench.registry import models
+from oodbench.scaling import checked_shape
 from oodbench.types import Of
 from oodbench.zoo.cards import ZOO, Card, load_card, zoo
 
@@ -31,6 +32,7 @@ class UserModel:
     model : the instance that the identity is of, which is also the one that is measured
     local : registered by a script or notebook, so that worker processes cannot make it
     unhashable : why its identity lasts for this process alone; empty where content makes it
+    solver, solver_steps, trace_probes : what the instance says of the ODE that its density is the solution of
     """
 
     background: ClassVar[None] = None
@@ -49,6 +51,9 @@ class UserModel:
         self.shape: tuple[int, int, int] = tuple(self.model.shape)  # type: ignore[assignment]
         self.trained_on: str = getattr(self.model, "trained_on", "")
         self.likelihood: str = getattr(self.model, "likelihood", "not stated")
+        self.solver: str | None = getattr(self.model, "solver", None)
+        self.solver_steps: int | None = getattr(self.model, "solver_steps", None)
+        self.trace_probes: int | None = getattr(self.model, "trace_probes", None)
         # now, since measuring may change the instance: a seed is set, a layer keeps what it computed
         self._identity, self.unhashable = _identity(name, self.model)
         self._seed: int | None = None
@@ -85,15 +90,20 @@ def _make(name: str) -> DensityModel:
     try:
         model = models[name]()
     except Exception as error:
-        raise ModelError(
-            f"the model {name!r} cannot be made: {type(error).__name__}: {error}"
-        ) from error
+        kind = "" if isinstance(error, OodbenchError) else f"{type(error).__name__}: "
+        raise ModelError(f"the model {name!r} cannot be made: {kind}{error}") from error
     if not callable(getattr(model, "log_prob", None)):
         raise ModelError(f"the model {name!r} has no method log_prob(images)")
-    if len(getattr(model, "shape", ())) != 3:
+    try:
+        checked_shape(tuple(getattr(model, "shape", ())))
+    except (TypeError, ModelError) as error:
         raise ModelError(
             f"the model {name!r} needs an attribute shape = (C, H, W) of the images that it takes"
-        )
+        ) from error
+    for attribute in ("trained_on", "likelihood"):
+        value = getattr(model, attribute, "")
+        if not isinstance(value, str):
+            raise ModelError(f"{attribute} of the model {name!r} must be a text, not {value!r}")
     made: DensityModel = model
     return made
 

@@ -73,10 +73,10 @@ FAMILIES: dict[str, Family] = {
     ),
     "pixelcnn++": Family("pixelcnn:PixelCNN", DIFFERENTIABLE, version="1", sampler_version="1"),
     "gated-pixelcnn": Family(
-        "gated_pixelcnn:GatedPixelCNN", DRAWS, version="1", sampler_version="1"
+        "gated_pixelcnn:GatedPixelCNN", DRAWS, version="2", sampler_version="2"
     ),
     "masked-pixelcnn": Family(
-        "masked_pixelcnn:MaskedPixelCNN", DRAWS, version="1", sampler_version="1"
+        "masked_pixelcnn:MaskedPixelCNN", DRAWS, version="2", sampler_version="2"
     ),
     "vae": Family("vae:rosca_vae", VAE, version="1", sampler_version="1", draws_at_once=True),
     "dcgan-vae": Family("vae:dcgan_vae", VAE, version="1", sampler_version="1", draws_at_once=True),

@@ -10,7 +10,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from oodbench.contract import DensityModel
-from oodbench.errors import ModelError
+from oodbench.errors import ModelError, OodbenchError
 from oodbench.zoo.cards import Card, wrong_file
 from oodbench.zoo.describe import UserModel, describe
 from oodbench.zoo.families import family
@@ -20,7 +20,9 @@ def build(card: Card) -> nn.Module:
     """The card's architecture, not yet trained."""
     try:
         return family(card.family).build(**card.config)
-    except TypeError as error:
+    except OodbenchError:
+        raise
+    except Exception as error:  # a number that no layer can have fails in each layer's own way
         raise ModelError(
             f"{card.name}: its configuration does not fit the family {card.family!r}: {error}"
         ) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import inspect
 import json
 import logging
 import math
@@ -16,8 +18,11 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+import torchvision
+from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -35,6 +40,8 @@ REF_IMAGES = 1000
 WATCHED_IMAGES = 500
 """Images of `ref` and of each watched set whose likelihoods are compared."""
 
+PREVIEWED = 16
+"""Images of a preview."""
 HALF_LIMIT, HALF_CHECK_IMAGES = 1e-3, 256
 """Weights are stored in half precision where no image of this many moves by as much, in bits/dim."""
 HALF_FROM = 2000
@@ -56,10 +63,14 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
 class Fit(pl.LightningModule):
     """Minimises the model's ``loss`` in bits a dimension."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe):
+    def __init__(self, model: nn.Module, recipe: Recipe, made_from: str = ""):
         super().__init__()
         self.model: Any = model
-        self.recipe = recipe
+        self.recipe, self.made_from = recipe, made_from
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note of which card the checkpoint is, since a training goes on from it."""
+        checkpoint["oodbench_card"] = self.made_from
 
     def _bits_per_dim(self, images: Tensor) -> Tensor:
         return self.model.loss(images).mean() / (images[0].numel() * math.log(2))
@@ -171,6 +182,57 @@ def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
     )
 
 
+def _made_from(card: Card) -> str:
+    """What a training that goes on must share with its beginning: all of the card but how long it takes."""
+    recipe = card.recipe.model_dump(exclude={"steps", "patience", "watch"}) if card.recipe else {}
+    return json.dumps([card.family, card.config, card.trained_on, recipe], sort_keys=True)
+
+
+def _check_same_card(card: Card, last: Path) -> None:
+    """:class:`ModelError` where another card's training was begun in this folder."""
+    if not last.exists():
+        return
+    begun = torch.load(last, map_location="cpu", weights_only=True).get("oodbench_card")
+    if begun not in (None, _made_from(card)):
+        raise ModelError(
+            f"{last.parent} holds the training of another card or recipe, which cannot go on as {card.name}; choose another "
+            "--out, or remove that folder"
+        )
+
+
+def _trainer(device: str, **settings: Any) -> pl.Trainer:
+    try:
+        return pl.Trainer(accelerator=device, devices=1, **settings)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ModelError(f"the device {device!r} cannot be trained on here: {error}") from error
+
+
+def _best(
+    fit: Fit, trainer: pl.Trainer, best: ModelCheckpoint, loader: DataLoader[Any]
+) -> tuple[dict[str, Tensor], float]:
+    """The weights of the best validation, and their bits/dim on ``ref``; the last step's are validated first."""
+    last = {key: tensor.detach().cpu().clone() for key, tensor in fit.model.state_dict().items()}
+    path = Path(best.dirpath or "") / "best.ckpt"
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    score = float(found["callbacks"][best.state_key]["current_score"])
+    if trainer.global_step % fit.recipe.validate_every:
+        (metrics,) = trainer.validate(fit, loader, verbose=False)
+        if metrics["ref_bits_per_dim"] < score or not math.isfinite(score):
+            return _finite(last, metrics["ref_bits_per_dim"])
+    state = found["state_dict"].items()
+    return _finite(
+        {key.removeprefix("model."): tensor.contiguous() for key, tensor in state}, score
+    )
+
+
+def _finite(weights: dict[str, Tensor], score: float) -> tuple[dict[str, Tensor], float]:
+    if not math.isfinite(score):
+        raise ModelError(
+            "the training diverged: no validation gave a finite likelihood; try a smaller learning_rate or gradient_clip"
+        )
+    return {key: tensor.contiguous() for key, tensor in weights.items()}, score
+
+
 def _joined_logs(folder: Path) -> str:
     """The metrics of all sittings of an interrupted training, in the order of steps."""
     logs = [pd.read_csv(path) for path in sorted(folder.glob("version_*/metrics.csv"))]
@@ -196,32 +258,126 @@ def _stored(
     return weights, {"storage": "float32"}
 
 
-def train(
-    card: Card, out: Path, device: str = "auto", threads: int | None = None, command: str = ""
-) -> dict[str, Any]:
-    """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
-
-    An interrupted training goes on from its last validation when called again with the same ``out``.
-
-    Returns
-    -------
-    the record that is also written to ``trained.json``
-    """
+def _checked_recipe(card: Card) -> Recipe:
+    """The card's recipe, where there is one, its names exist and its settings go together."""
     recipe = card.recipe
     if recipe is None:
         raise ModelError(f"{card.name}'s card has no recipe to train by")
     unknown = unknown_names(card)
     if unknown:
         raise ModelError("; ".join(unknown))
+    if recipe.validate_every > recipe.steps:
+        raise ModelError(
+            f"{card.name}: recipe.validate_every is {recipe.validate_every}, more than the {recipe.steps} steps, so that no "
+            f"validation could choose the weights; make it {recipe.steps} or less"
+        )
+    return recipe
+
+
+def _check_enough(images: ImageSet, recipe: Recipe) -> None:
+    if len(images) < recipe.batch_size:
+        raise ModelError(
+            f"{images.identifier} has {len(images)} images, fewer than a batch of {recipe.batch_size}; "
+            "make recipe.batch_size smaller, or train on more images"
+        )
+
+
+def logger_at(path: str, out: Path) -> Any:
+    """A logger of Lightning by its import path, ``module.Class`` or ``module:name``.
+
+    A class is made with ``save_dir=out`` where it takes that; a function is called; an instance is taken as it is.
+
+    Raises
+    ------
+    ModelError : no such module or name, one that cannot be made, or no logger of Lightning
+    """
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        if not isinstance(found, Logger):
+            takes = inspect.signature(found).parameters
+            found = found(**({"save_dir": str(out)} if "save_dir" in takes else {}))
+    except Exception as error:  # an import may raise anything, and so may making a logger
+        raise ModelError(
+            f"--logger {path} cannot be had ({type(error).__name__}: {error}); give module.Class, such as "
+            "pytorch_lightning.loggers.TensorBoardLogger, or module:name of one that you have made"
+        ) from error
+    if not isinstance(found, Logger):
+        raise ModelError(f"--logger {path} gives a {type(found).__name__}, no logger of Lightning")
+    return found
+
+
+class Previews(pl.Callback):
+    """Draws images at the first validation, the second, the fourth, the eighth, …: early ones show most.
+
+    They are written to ``folder`` as one picture each, and shown by every logger that can show images.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.validations = folder, 0
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.validations += 1
+        if self.validations & (self.validations - 1):
+            return
+        generator = torch.Generator(module.device).manual_seed(module.recipe.seed)
+        images = module.model.sample(PREVIEWED, generator=generator).cpu()
+        grid = torchvision.utils.make_grid(images, nrow=math.isqrt(PREVIEWED))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{trainer.global_step:06}.png"
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
+        for logger in trainer.loggers:
+            _show(logger, grid, path, trainer.global_step)
+
+
+def _show(logger: Any, grid: Tensor, path: Path, step: int) -> None:
+    """Hand a preview to a logger, by whichever way it takes images; one without any has the file beside it."""
+    experiment = logger.experiment
+    if hasattr(logger, "log_image"):  # Weights & Biases
+        logger.log_image("samples", [str(path)], step=step)
+    elif hasattr(experiment, "add_image"):  # TensorBoard
+        experiment.add_image("samples", grid, step)
+
+
+def train(
+    card: Card,
+    out: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    command: str = "",
+    logger: str = "",
+) -> dict[str, Any]:
+    """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
+
+    The last step is validated too, whatever the interval; the weights are those of the best validation. An interrupted
+    training goes on from its last validation when called again with the same ``out``.
+
+    Parameters
+    ----------
+    logger : import path of a logger of Lightning that is told the metrics too, and shown early samples; see :func:`logger_at`
+
+    Returns
+    -------
+    the record that is also written to ``trained.json``
+
+    Raises
+    ------
+    ModelError : before any work, settings that exclude one another, names that do not exist, too few images, a device that
+        is not here, a folder in which another card was begun; afterwards, a training without one finite validation
+    """
+    recipe = _checked_recipe(card)
+    images = load_images(f"{card.trained_on}/train", shape=card.shape)
+    ref = load_images(f"{card.trained_on}/ref", shape=card.shape)
+    _check_enough(images, recipe)
+    told = [logger_at(logger, out)] if logger else []
     _quiet_lightning()
     if threads:
         torch.set_num_threads(threads)
     pl.seed_everything(recipe.seed, verbose=False)
-    images = load_images(f"{card.trained_on}/train", shape=card.shape)
-    ref = load_images(f"{card.trained_on}/ref", shape=card.shape)
     out.mkdir(parents=True, exist_ok=True)
     checkpoints = out / "checkpoints"
     last = checkpoints / "last.ckpt"
+    _check_same_card(card, last)
 
     best = ModelCheckpoint(
         checkpoints,
@@ -230,25 +386,25 @@ def train(
         save_last=True,
         enable_version_counter=False,
     )
-    trainer = pl.Trainer(
-        accelerator=device,
-        devices=1,
+    trainer = _trainer(
+        device,
         max_steps=recipe.steps,
         precision=recipe.precision,
         val_check_interval=recipe.validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=min(50, recipe.validate_every),
-        logger=CSVLogger(out, name="lightning"),
+        logger=[CSVLogger(out, name="lightning"), *told],
         callbacks=[
             best,
             EarlyStopping("ref_bits_per_dim", patience=recipe.patience),
             *_watch(recipe, ref),
+            *([Previews(out / "previews")] if told and card.gives("sample") else []),
             _Bar(refresh_rate=20),
         ],
         enable_model_summary=False,
     )
-    fit = Fit(build(card).to(memory_format=torch.channels_last), recipe)
+    fit = Fit(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
     loaders = (
         _loader(images.images, recipe.batch_size, shuffle=True),
         _loader(_validation_images(ref, recipe), recipe.batch_size),
@@ -257,19 +413,16 @@ def train(
         trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
     except SystemExit as stopped:  # how Lightning ends on Ctrl-C
         raise KeyboardInterrupt from stopped
-    found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-    weights = {
-        key.removeprefix("model."): tensor.contiguous()
-        for key, tensor in found["state_dict"].items()
-    }
+    steps = trainer.global_step  # a last validation sets it back
+    weights, reached = _best(fit, trainer, best, loaders[1])
     weights, storage = _stored(fit.model, weights, ref)
     content = save_safetensors(weights)
     record = {
         **storage,
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in fit.model.parameters()),
-        "ref_bits_per_dim": round(float(found["callbacks"][best.state_key]["current_score"]), 4),
-        "steps": trainer.global_step,
+        "ref_bits_per_dim": round(reached, 4),
+        "steps": steps,
         "train": {"set": images.identifier, "sha256": images.sha256},
         "ref": {"set": ref.drawn(REF_IMAGES).identifier, "sha256": ref.drawn(REF_IMAGES).sha256},
         "recipe": recipe.model_dump(),
