@@ -24,7 +24,9 @@ LAYERS = [
     {"report"},
     {"testing", "listing", "work"},
     {"screen", "cache"},
+    {"compose"},
     {"runner"},
+    {"commands"},
     {"cli"},
 ]
 """Each layer imports from its own and from those before it."""
