@@ -10,6 +10,8 @@ import click
 
 from oodbench import __version__
 from oodbench.commands.edge import Commands
+from oodbench.commands.judge import judge
+from oodbench.commands.new import new
 from oodbench.commands.options import (
     FILE,
     FOLDER,
@@ -30,6 +32,8 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(judge)
+main.add_command(new)
 
 
 @main.command()
@@ -159,7 +163,10 @@ def show(name: str, plugins: Paths) -> None:
 @main.command()
 @click.argument("target")
 def check(target: str) -> None:
-    """Run the contract tests on TARGET: a plugin file, a model's name, or a card's folder."""
+    """Run the contract tests on TARGET: a plugin file, a model's name, a card's folder, or a suite's .yaml."""
+    if Path(target).suffix in (".yaml", ".yml") and Path(target).name != "card.yaml":
+        _check_suite(target)
+        return
     from oodbench.testing import check as run_checks
 
     faults, checked = run_checks(target)
@@ -172,6 +179,16 @@ def check(target: str) -> None:
             if faults
             else f"{target} registers no scorer and no model"
         )
+
+
+def _check_suite(target: str) -> None:
+    """Say that a suite's file can be run here, or what it lacks."""
+    from oodbench.skeletons import suite_faults
+
+    faults = list(suite_faults(target))
+    if faults:
+        raise OodbenchError("\n".join([*faults, f"{target} gives no row on this machine"]))
+    click.echo(f"{target}: a suite that can be run here; `oodbench plan --suite {target}` says how")
 
 
 @main.command()

@@ -390,6 +390,7 @@ def _other_training(model: Model, in_dist: str) -> str:
         if model.trained_on
         else "does not say what it is trained on"
     )
+    shown = shown_name(Path(in_dist))
     return f"{model.name} {says}; here it stands for {shown}, as the suite says"
 
 

@@ -25,7 +25,8 @@ LAYERS = [
     {"testing", "listing", "work"},
     {"screen", "cache"},
     {"compose"},
-    {"runner"},
+    {"runner", "judging"},
+    {"skeletons"},
     {"commands"},
     {"cli"},
 ]
