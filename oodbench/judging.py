@@ -169,8 +169,8 @@ def of_scores(judged: Judged, is_finished: bool) -> Iterator[str]:
         )
     if is_finished and row["auroc_high"] is not None and row["auroc_high"] < 0.5:
         yield (
-            f"{row['scorer']} on {row['ood']} is worse than chance as declared (AUROC {row['auroc']:.3f}); turned round it "
-            f"has {other_way_round(scores):.3f}. If its larger values mean more in-dist, declare it so; nothing is turned round here"
+            f"{row['scorer']} on {row['ood']} is worse than chance as declared (AUROC {row['auroc']:.3f}); turned round "
+            f"it has {other_way_round(scores):.3f}. If larger means more in-dist, declare it so; nothing is turned round here"
         )
 
 
@@ -180,8 +180,8 @@ def _lacking(test: Side, oods: Sequence[Side], ref: Side | None) -> Iterator[str
         for one, other in ((test, side), (side, test)):
             missing = sorted(one.numbers.columns.keys() - other.numbers.columns.keys())
             if missing:
-                names = ", ".join(missing)
-                yield f"{other.numbers.path.name} lacks {names}, which {one.numbers.path.name} has: not judged"
+                names, file = ", ".join(missing), one.numbers.path.name
+                yield f"{other.numbers.path.name} lacks {names}, which {file} has: not judged"
     columns = set(test.numbers.columns)
     if ref is None:
         fitted = [scorer.name for scorer in possible(columns, columns) if scorer.fit]

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, get_args
 
 from oodbench.digests import code_digest, source_file, value_digest
@@ -339,6 +340,26 @@ def register_model(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]
         return factory
 
     return register
+
+
+@contextmanager
+def lent_model(model: Any) -> Iterator[str]:
+    """A name for a model object, or the class of one, while a call lasts: that of its class."""
+    owner = model if inspect.isclass(model) else type(model)
+    wanted = re.sub(r"[^\w.+=-]", "-", owner.__name__.strip("_")) or "model"
+    taken = {*models, *(path.name for path in ZOO.iterdir())}
+    name = next(
+        one for one in (wanted, *(f"{wanted}-{n}" for n in range(2, 99))) if one not in taken
+    )
+    # by a built-in function, since the file that a factory stands in counts as the model's code
+    factory = (
+        model if inspect.isclass(model) else partial(getattr, SimpleNamespace(own=model), "own")
+    )
+    models.add(name, factory, Source("this call", partial(_local_digest, factory), None, True))
+    try:
+        yield name
+    finally:
+        del models._entries[name], models._sources[name]
 
 
 _entry_points_loaded = False

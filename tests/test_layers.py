@@ -17,6 +17,7 @@ LAYERS = [
     {"models", "data", "scorers", "metrics"},
     {"statistics", "zoo"},
     {"passes"},
+    {"detector"},
     {"resolver"},
     {"plan"},
     {"trials"},
@@ -26,7 +27,7 @@ LAYERS = [
     {"screen", "cache"},
     {"compose"},
     {"runner", "judging"},
-    {"skeletons"},
+    {"skeletons", "evaluation"},
     {"commands"},
     {"cli"},
 ]
