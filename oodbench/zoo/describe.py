@@ -133,7 +133,8 @@ def _code(name: str, model: DensityModel) -> list[str]:
 def describe(reference: str) -> Card | UserModel:
     """The model called ``reference``: a plugin's, one of the zoo, or a card at a path."""
     # a notebook's cell that is run again registers another factory under the name
-    return _described(reference, models[reference] if reference in models else None)
+    known = reference in models
+    return _described(reference, models[reference] if known else None)
 
 
 @cache
