@@ -145,7 +145,8 @@ def of_file(side: Side) -> Iterator[str]:
     for name in numbers.halved:
         yield f"{where}: {name} is stored in half precision, three digits: save it as float64"
     log_prob = numbers.columns.get("log_prob")
-    if log_prob is not None and np.nanmean(np.where(np.isfinite(log_prob), log_prob, np.nan)) > 0:
+    finite = np.empty(0) if log_prob is None else log_prob[np.isfinite(log_prob)]
+    if finite.sum() > 0:
         yield (
             f"{where}: log_prob is above 0 on average, which the probability of a discrete image never is: is it −log p, or "
             "the density of scaled pixels without its −D·log 256?"

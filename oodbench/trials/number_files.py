@@ -17,6 +17,7 @@ from oodbench.types import split_need
 
 HASHES = "image_sha256"
 """The column that says which image a line is of: the SHA-256 of its uint8 pixels ``(C, H, W)``, in hexadecimal."""
+MISSING = ("", "NA", "null", "None")
 KINDS = ".npz, .csv or .parquet"
 
 
@@ -104,10 +105,19 @@ def _csv(path: Path) -> dict[str, np.ndarray]:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, float_precision="round_trip")
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except Exception as error:  # whatever the parser stumbles over
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
-    return {str(name): frame[name].to_numpy() for name in frame.columns}
+    texts = {str(name): frame[name].to_numpy(object).astype(str) for name in frame.columns}
+    return {name: own if name == HASHES else _parsed(own) for name, own in texts.items()}
+
+
+def _parsed(texts: np.ndarray) -> np.ndarray:
+    """Numbers to the last bit, which pandas' own parsers do not all give; text where they are none."""
+    try:
+        return np.where(np.isin(texts, MISSING), "nan", texts).astype(np.float64)
+    except ValueError:
+        return texts
 
 
 def _parquet(path: Path) -> dict[str, np.ndarray]:
