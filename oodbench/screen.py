@@ -181,7 +181,8 @@ def before(plan: Plan) -> Iterator[str]:
     for role, images in sorted(seen, key=lambda one: list(ROLES).index(one[0])):
         yield f"{role:25} {images.identifier}: {images.n:,} images, {in_words(images)}"
     lines = skip_lines(
-        (skip.in_dist, skip.ood, f"{skip.scorer}: {skip.reason}") for skip in plan.skips
+        (skip.in_dist, skip.ood, ": ".join(filter(None, (skip.scorer, skip.reason))))
+        for skip in plan.skips
     )
     yield from (f"left out                  {line}" for line in lines)
 

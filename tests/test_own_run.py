@@ -187,6 +187,12 @@ def test_mistakes_are_sentences(here, arguments, sentence, code):
     assert sentence in oodbench("run", *arguments, code=code)
 
 
+def test_what_gives_no_row_says_so_and_fails(here):
+    said = oodbench(*OWN, "--model", "mymodel.py", "--ood", "clothes", "--out", "none", code=1)
+    assert "holds the same images as the in-dist set" in said
+    assert "nothing could be judged" in said
+
+
 def test_two_sets_that_end_alike_are_told_apart(here):
     for parent in ("easy", "hard"):
         shutil.copytree("wide", f"{parent}/images")

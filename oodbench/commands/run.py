@@ -132,6 +132,8 @@ def run(
     rows = run_suite(chosen, options, folder, only)
     if own:
         _print_leaderboard(rows)
+        if all(row["status"] == "skipped" for row in rows):
+            raise OodbenchError("nothing could be judged, for the reasons above")
     else:
         print_summary(rows)
     pages = {"Leaderboard": "README.md", "rows": "rows.jsonl", "figures": "figures"}
@@ -212,8 +214,10 @@ def _begin(suite: Suite, folder: Path, only: tuple[str, ...], device: str) -> No
 def _print_leaderboard(rows: list[dict[str, Any]]) -> None:
     from oodbench.screen import leaderboard
 
-    click.echo(LEGEND)
-    print_table(*leaderboard(rows))
+    heads, lines = leaderboard(rows)
+    if lines:
+        click.echo(LEGEND)
+        print_table(heads, lines)
     _print_reasons(rows)
 
 
