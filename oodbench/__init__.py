@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from oodbench.contract import bits_per_dim as bits_per_dim
     from oodbench.data.images import load_images as load_images
+    from oodbench.detector import OutlierDetector as OutlierDetector
+    from oodbench.evaluation import evaluate as evaluate
+    from oodbench.evaluation import scores as scores
     from oodbench.metrics import auroc as auroc
     from oodbench.metrics import detection_metrics as detection_metrics
     from oodbench.passes.batches import measure as measure
@@ -28,6 +31,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "run": "oodbench.runner",
+    "evaluate": "oodbench.evaluation",
+    "scores": "oodbench.evaluation",
+    "OutlierDetector": "oodbench.detector",
     "load_model": "oodbench.zoo.load",
     "load_images": "oodbench.data.images",
     "measure": "oodbench.passes.batches",
@@ -44,10 +50,12 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "OutlierDetector",
     "__version__",
     "auroc",
     "bits_per_dim",
     "detection_metrics",
+    "evaluate",
     "from_continuous",
     "from_noise_predictor",
     "from_velocity",
@@ -59,6 +67,7 @@ __all__ = [
     "register_statistics",
     "run",
     "scorer",
+    "scores",
 ]
 
 

@@ -10,27 +10,20 @@ from typing import Any
 import click
 
 from oodbench import __version__
+from oodbench.commands.edge import Commands
+from oodbench.commands.judge import judge
+from oodbench.commands.new import new
+from oodbench.commands.options import (
+    FILE,
+    FOLDER,
+    Paths,
+    load_plugins,
+    plugin_option,
+    print_table,
+    suite_options,
+)
+from oodbench.commands.run import run
 from oodbench.errors import OodbenchError
-
-Paths = tuple[Path, ...]
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-
-
-class Commands(click.Group):
-    """Errors of the user as one sentence, Ctrl-C as one sentence, no tracebacks for either."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except OodbenchError as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo(
-                "\nInterrupted. What is finished is kept: the same command goes on from here.",
-                err=True,
-            )
-            sys.exit(130)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,150 +32,9 @@ def main() -> None:
     """Out-of-distribution detection with deep generative models, measured."""
 
 
-def plugin_option(command: Any) -> Any:
-    return click.option(
-        "--plugin",
-        "plugins",
-        multiple=True,
-        type=FILE,
-        help="File that registers scorers, statistics or models.",
-    )(command)
-
-
-def suite_options(command: Any) -> Any:
-    """What ``plan`` and ``run`` share."""
-    options = (
-        click.option(
-            "--suite",
-            "-s",
-            default="paper",
-            show_default=True,
-            help="Name of a suite, or path to its YAML.",
-        ),
-        click.option("--limit", type=click.IntRange(1), help="Draw N images of each set."),
-        click.option(
-            "--only",
-            multiple=True,
-            help="Restrict to a model, scorer or image set; repeat for more.",
-        ),
-        click.option(
-            "--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the suite's seed."
-        ),
-        plugin_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _load_plugins(plugins: Iterable[Path]) -> None:
-    from oodbench.registry import broken_plugins, load_plugin, scorers
-
-    for path in plugins:
-        load_plugin(path)
-    len(scorers)  # loads the installed plugins too
-    for name, why in broken_plugins.items():
-        click.echo(
-            f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True
-        )
-
-
-@main.command()
-@suite_options
-@click.option(
-    "--out", type=FOLDER, help="Folder for rows, leaderboard and figures [default: runs/<suite>]."
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Processes [default: one a core; one on an accelerator].",
-)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
-def run(
-    suite: str,
-    limit: int | None,
-    only: tuple[str, ...],
-    seed: int | None,
-    plugins: Paths,
-    out: Path | None,
-    workers: int | None,
-    device: str,
-) -> None:
-    """Run a suite: measure what is missing, evaluate, write rows, leaderboard and figures.
-
-    Never uses the network. Can be interrupted and goes on where it stopped.
-    """
-    from oodbench.passes.executors import default_workers
-    from oodbench.runner import Options, adapted, run_suite
-    from oodbench.suite import load_suite
-
-    _check_device(device)
-    _load_plugins(plugins)
-    chosen = adapted(load_suite(suite), limit, seed, plugins)
-    folder = out or Path("runs") / chosen.name
-    rows = run_suite(
-        chosen,
-        Options(default_workers(device) if workers is None else workers, device, plugins),
-        folder,
-        only,
-    )
-    _print_summary(rows)
-    failures = sum(row["status"] == "failed" for row in rows)
-    click.echo(
-        f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}   figures: {folder / 'figures'}"
-    )
-    if failures:
-        raise OodbenchError(
-            f"{failures} trials FAILED, for the reasons above; the other rows stand"
-        )
-
-
-def _check_device(device: str) -> None:
-    if device == "cpu":
-        return
-    import torch
-
-    kind = device.split(":")[0]
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(kind):
-        here = ", ".join(["cpu", *(name for name, there in available.items() if there)])
-        raise OodbenchError(f"the device {device!r} is not available here; available: {here}")
-
-
-def _print_summary(rows: list[dict[str, Any]]) -> None:
-    """AUROC of single real images, pair by pair, with every failure and skip; the rest is in the leaderboard."""
-    from oodbench.report.tables import auroc_text, skip_lines
-
-    order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
-    tried = sorted(
-        (r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order]
-    )
-    brief = [
-        r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)
-    ]
-    click.echo(
-        "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
-    )
-    pair = None
-    for row in brief:
-        if pair != (pair := (row["model"], row["in_dist"], row["ood"])):
-            click.echo("\n{}: {} → {}".format(*pair))
-        name = (
-            row["scorer"]
-            + f", groups of {row['group_size']}" * (row["group_size"] > 1)
-            + " *" * row["baseline"]
-        )
-        found = f"FAILED: {row['reason']}" if row["status"] == "failed" else auroc_text(row)
-        click.echo(f"  {name:32} {found}")
-    if len(brief) < len(tried):
-        click.echo(
-            f"\nRows on groups and on noise and constant images ({len(tried) - len(brief)}) are in the leaderboard."
-        )
-    skips = (
-        (row["in_dist"], row["ood"], row["reason"]) for row in rows if row["status"] == "skipped"
-    )
-    for line in skip_lines(skips):
-        click.echo(f"skipped: {line}")
+main.add_command(run)
+main.add_command(judge)
+main.add_command(new)
 
 
 @main.command()
@@ -191,7 +43,7 @@ def _print_summary(rows: list[dict[str, Any]]) -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 @click.option("--all", "whole", is_flag=True, help="List each pass, trial and skip.")
 def plan(
-    suite: str,
+    suite: str | None,
     limit: int | None,
     only: tuple[str, ...],
     seed: int | None,
@@ -208,8 +60,8 @@ def plan(
     from oodbench.trials.results import ResultsFolder
     from oodbench.work import work_left
 
-    _load_plugins(plugins)
-    chosen = adapted(load_suite(suite), limit, seed, plugins)
+    load_plugins(plugins)
+    chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
     made = make_plan(chosen, only, device)
     results = ResultsFolder(out or Path("runs") / chosen.name)
     for line in plan_page(made, work_left(made, results), whole):
@@ -284,7 +136,7 @@ def compare(scorer: str, other: str, results: Path) -> None:
         raise OodbenchError(
             f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`"
         )
-    _print_table(*compare_scorers(found, scorer, other))
+    print_table(*compare_scorers(found, scorer, other))
 
 
 @main.command("list")
@@ -294,22 +146,8 @@ def list_(what: str, plugins: Paths) -> None:
     """List what can be named."""
     from oodbench import listing
 
-    _load_plugins(plugins)
-    _print_table(*getattr(listing, what)())
-
-
-def _print_table(heads: list[str], lines: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table(box=box.SIMPLE, pad_edge=False)
-    for number, head in enumerate(heads):
-        shown.add_column(head, overflow="fold", no_wrap=not number)
-    for line in lines:
-        shown.add_row(*map(escape, line))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    load_plugins(plugins)
+    print_table(*getattr(listing, what)())
 
 
 @main.command()
@@ -319,14 +157,17 @@ def show(name: str, plugins: Paths) -> None:
     """All that is known of a model, image set, scorer, statistic or suite."""
     from oodbench import listing
 
-    _load_plugins(plugins)
+    load_plugins(plugins)
     click.echo(listing.show(name))
 
 
 @main.command()
 @click.argument("target")
 def check(target: str) -> None:
-    """Run the contract tests on TARGET: a plugin file, a model's name, or a card's folder."""
+    """Run the contract tests on TARGET: a plugin file, a model's name, a card's folder, or a suite's .yaml."""
+    if Path(target).suffix in (".yaml", ".yml") and Path(target).name != "card.yaml":
+        _check_suite(target)
+        return
     from oodbench.testing import check as run_checks
 
     faults, checked = run_checks(target)
@@ -339,6 +180,16 @@ def check(target: str) -> None:
             if faults
             else f"{target} registers no scorer and no model"
         )
+
+
+def _check_suite(target: str) -> None:
+    """Say that a suite's file can be run here, or what it lacks."""
+    from oodbench.skeletons import suite_faults
+
+    faults = list(suite_faults(target))
+    if faults:
+        raise OodbenchError("\n".join([*faults, f"{target} gives no row on this machine"]))
+    click.echo(f"{target}: a suite that can be run here; `oodbench plan --suite {target}` says how")
 
 
 @main.command()
@@ -492,7 +343,7 @@ def data_list() -> None:
     """For each set: what is here, how many, licence, citation, how to get the rest."""
     from oodbench import listing
 
-    _print_table(*listing.data())
+    print_table(*listing.data())
 
 
 @data.command()

@@ -15,9 +15,12 @@ PACKAGE = Path(__file__).parent
 
 def home() -> Path:
     """The cache: ``$OODBENCH_HOME``, else ``$XDG_CACHE_HOME/oodbench``, else ``~/.cache/oodbench``."""
-    if "OODBENCH_HOME" in os.environ:
-        return Path(os.environ["OODBENCH_HOME"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "oodbench"
+    own = os.environ.get(
+        "OODBENCH_HOME"
+    )  # an empty one is unset, or the current folder would be the cache
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "oodbench"
 
 
 def data_folder() -> Path | None:

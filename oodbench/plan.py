@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from oodbench.data.images import load_images, parse_identifier
+from oodbench.data.images import load_images, parse_identifier, shown_name
 from oodbench.data.sources import DRAWN
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
@@ -17,7 +18,7 @@ from oodbench.passes.values import ImagePass, ImageRef, Images, Model
 from oodbench.registry import reads_reference, scorers
 from oodbench.resolver import Resolver, cannot_give, drawn_samples, set_name
 from oodbench.store import key_of
-from oodbench.suite import Analysis, Entry, Suite, named
+from oodbench.suite import Analysis, Entry, Pair, Suite, named
 from oodbench.types import Scorer
 from oodbench.zoo.cards import Card, training_log
 from oodbench.zoo.describe import describe, unknown_set
@@ -185,7 +186,7 @@ class _Planner:
     def plan(self) -> Plan:
         for pair in self.suite.pairs:
             in_dist = self._set(pair.in_dist)
-            own = [model for model in self.models if model.trained_on == in_dist]
+            own = self._models_of(pair)
             for entry in pair.ood:
                 if not self.made.only.admits_sets(in_dist, self._set(entry)):
                     continue
@@ -199,6 +200,12 @@ class _Planner:
             tests = dict.fromkeys((trial.model, trial.test) for trial in self.made.trials)
             self.made.subjects = [self._subject(model, test) for model, test in tests]
         return self.made
+
+    def _models_of(self, pair: Pair) -> list[Model]:
+        """The models that stand for a pair's in-dist set: those that it names, else those trained on it."""
+        if pair.models:
+            return [one for one in self.models if {one.name, one.reference} & set(pair.models)]
+        return [one for one in self.models if one.trained_on == self._set(pair.in_dist)]
 
     def _skip(
         self, in_dist: Entry, ood: Entry, reason: str,
@@ -307,12 +314,14 @@ class _Planner:
                 raise SuiteError(_one_name("image sets", images.identifier, before, reference))
 
     def _remark_unused(self) -> None:
-        """A sentence for each model that no pair of the suite uses."""
-        used = {self._set(pair.in_dist) for pair in self.suite.pairs}
+        """A sentence for each model that no pair of the suite uses, or that stands for another set than it was trained on."""
+        used = {self._set(pair.in_dist) for pair in self.suite.pairs if not pair.models}
         for model in self.models:
             if model.unhashable:
                 self.made.remarks.append(model.unhashable)
-            if model.trained_on in used:
+            stands_for = self._named_by_pairs(model)
+            self.made.remarks += filter(None, (_other_training(model, one) for one in stands_for))
+            if stands_for or model.trained_on in used:
                 continue
             unknown = unknown_set(model.trained_on) if model.trained_on else None
             why = unknown or f"it is trained on {model.trained_on or 'a set that it does not name'}"
@@ -322,6 +331,11 @@ class _Planner:
                 else f", the in-dist set of no pair of this suite{did_you_mean(model.trained_on, used)}"
             )
             self.made.remarks.append(f"{model.name} is not used: {why}{near}")
+
+    def _named_by_pairs(self, model: Model) -> list[str]:
+        """The in-dist sets of the pairs that name a model."""
+        pairs = (pair for pair in self.suite.pairs if pair.models)
+        return [self._set(pair.in_dist) for pair in pairs if model in self._models_of(pair)]
 
     def _subject(self, model: Model, test: Images) -> Subject:
         settings = self.suite.analysis
@@ -428,6 +442,19 @@ class _Planner:
             with_norm=model.gives("sample_with_norm"),
             here=model.here,
         )
+
+
+def _other_training(model: Model, in_dist: str) -> str:
+    """What is told where a model stands for an in-dist set by the suite's word."""
+    if model.trained_on == in_dist:
+        return ""
+    says = (
+        f"says that it is trained on {model.trained_on}"
+        if model.trained_on
+        else "does not say what it is trained on"
+    )
+    shown = shown_name(Path(in_dist))
+    return f"{model.name} {says}; here it stands for {shown}, as the suite says"
 
 
 def _log(reference: str) -> list[dict[str, float]]:

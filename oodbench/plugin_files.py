@@ -36,12 +36,21 @@ def execute(path: Path) -> None:
     package = ModuleType(package_of(path))
     package.__path__ = [str(path.parent)]
     sys.modules[package.__name__] = package
-    name = f"{package.__name__}.{path.stem.replace('.', '_')}"
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+
+
+def _module_name(path: Path) -> str:
+    return f"{package_of(path)}.{path.stem.replace('.', '_')}"
+
+
+def module_of(path: Path) -> ModuleType:
+    """The module that a plugin's file was run as."""
+    return sys.modules[_module_name(path)]
 
 
 def purge(path: Path, files: Iterable[Path]) -> None:

@@ -10,18 +10,20 @@ import hashlib
 import importlib
 import importlib.metadata
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, get_args
 
 from oodbench.digests import code_digest, source_file, value_digest
 from oodbench.errors import OodbenchError, ScorerError, UnknownNameError, did_you_mean
 from oodbench.names import checked_identifier, checked_name
 from oodbench.paths import PACKAGE
-from oodbench.plugin_files import execute, purge
+from oodbench.plugin_files import execute, module_of, purge
 from oodbench.syntax import source_files
 from oodbench.types import Pass, Scorer, TunesOn, split_need
 
@@ -340,6 +342,26 @@ def register_model(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]
     return register
 
 
+@contextmanager
+def lent_model(model: Any) -> Iterator[str]:
+    """A name for a model object, or the class of one, while a call lasts: that of its class."""
+    owner = model if inspect.isclass(model) else type(model)
+    wanted = re.sub(r"[^\w.+=-]", "-", owner.__name__.strip("_")) or "model"
+    taken = {*models, *(path.name for path in ZOO.iterdir())}
+    name = next(
+        one for one in (wanted, *(f"{wanted}-{n}" for n in range(2, 99))) if one not in taken
+    )
+    # by a built-in function, since the file that a factory stands in counts as the model's code
+    factory = (
+        model if inspect.isclass(model) else partial(getattr, SimpleNamespace(own=model), "own")
+    )
+    models.add(name, factory, Source("this call", partial(_local_digest, factory), None, True))
+    try:
+        yield name
+    finally:
+        del models._entries[name], models._sources[name]
+
+
 _entry_points_loaded = False
 
 
@@ -363,7 +385,8 @@ def load_entry_points() -> None:
 
 def registered_by(path: Path) -> tuple[list[str], list[str]]:
     """Names of the scorers and of the models that a plugin file registered."""
-    return scorers.by_plugin(path.resolve()), models.by_plugin(path.resolve())
+    path, _ = plugin_parts(path)
+    return scorers.by_plugin(path), models.by_plugin(path)
 
 
 @dataclass(frozen=True)
@@ -390,17 +413,59 @@ def _as_it_is(path: Path) -> _Loaded:
     return _Loaded(code_digest(path, within=path.parent), files)
 
 
-def load_plugin(path: Path) -> str:
+MODEL_OF_FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[^/\\:]+)")
+
+
+def plugin_parts(reference: str | Path) -> tuple[Path, str]:
+    """``file.py:Name`` as the file and the name, which is empty where none is given."""
+    match = MODEL_OF_FILE.fullmatch(str(reference))
+    file, name = (match["file"], match["name"]) if match else (str(reference), "")
+    return Path(file).expanduser().resolve(), name
+
+
+def load_plugin(reference: str | Path) -> str:
     """Run a plugin file, which registers what it holds; returns the digest of its code and of what it imports from beside it.
 
     A file that changed since it was loaded, or a module beside it that did, is loaded anew: what it had registered is taken
-    back first.
+    back first. ``file.py:Name`` registers the class or function ``Name`` of the file as a model, unless the file itself
+    registers a model of that name.
 
     Raises
     ------
-    OodbenchError : no such file, or the file raises; the message has the line
+    OodbenchError : no such file, the file raises (the message has the line), or it has no such model
     """
-    path = path.resolve()
+    path, name = plugin_parts(reference)
+    digest = _load_file(path)
+    if name and name not in models.by_plugin(path):
+        _register_unregistered(path, name)
+    return digest
+
+
+def _register_unregistered(path: Path, name: str) -> None:
+    """Register a model of a loaded plugin that it did not register itself."""
+    code = getattr(module_of(path), name, None)
+    if not callable(code):
+        raise OodbenchError(f"{path} has no model {name!r}{did_you_mean(name, models_in(path))}")
+    with _during(path):
+        register_model(name)(code)
+
+
+def models_in(path: Path) -> list[str]:
+    """Names of the models of a loaded plugin: those that it registers, and its own classes with a method ``log_prob``."""
+    module = module_of(path)
+    own = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and hasattr(value, "log_prob")
+    ]
+    registered = models.by_plugin(path)
+    made = {models[name] for name in registered if inspect.isclass(models[name])}
+    return [*registered, *(name for name in own if getattr(module, name) not in made)]
+
+
+def _load_file(path: Path) -> str:
     if not path.is_file():
         raise OodbenchError(f"the plugin file {path} does not exist")
     if path.suffix != ".py":

@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from oodbench.cache import older_cache
-from oodbench.errors import StoreError, SuiteError
+from oodbench.errors import StoreError
 from oodbench.passes.executors import Executor, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.shards import forget
@@ -21,7 +19,7 @@ from oodbench.registry import load_plugin, registered_by
 from oodbench.report import foreign_files, write_report
 from oodbench.screen import Screen
 from oodbench.store import Row
-from oodbench.suite import Suite, load_suite
+from oodbench.suite import Suite, load_suite, suite_of
 from oodbench.trials.comparison import comparison_tasks
 from oodbench.trials.results import ResultsFolder
 from oodbench.trials.rows import skip_rows
@@ -41,8 +39,8 @@ class Options:
 
 
 def run(
-    suite: str, out: str | Path | None = None, *, limit: int | None = None, only: Iterable[str] = (),
-    plugins: Iterable[str | Path] = (), workers: int | None = None, device: str = "cpu", seed: int | None = None,
+    suite: str, out: str | Path | None = None, *, limit: int | None = None, only: str | Iterable[str] = (),
+    plugins: str | Path | Iterable[str | Path] = (), workers: int | None = None, device: str = "cpu", seed: int | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Run a suite; what is in the cache is not measured again, so an interrupted run goes on where it stopped.
 
@@ -51,7 +49,7 @@ def run(
     suite : name of a suite (``oodbench list suites``) or path to a ``.yaml``
     out : folder of rows, leaderboard and figures, by default ``runs/<suite>``
     limit : draw N images of each set, in an order that never changes
-    only : names of models, scorers or image sets to restrict the run to
+    only : names of models, scorers or image sets to restrict the run to; one may stand alone
     plugins : files that register scorers, statistics or models
     workers : processes, by default one a core (one in all on an accelerator)
     device : ``cpu``, ``cuda``, …
@@ -63,28 +61,35 @@ def run(
     """
     import pandas as pd
 
-    paths = tuple(Path(plugin) for plugin in plugins)
-    for path in paths:
-        load_plugin(path)
+    paths = tuple(Path(plugin) for plugin in as_many(plugins))
     options = Options(default_workers(device) if workers is None else workers, device, paths)
-    rows = run_suite(adapted(load_suite(suite), limit, seed, paths), options, out, only)
-    return pd.json_normalize(rows)
+    chosen = adapted(load_suite(suite), limit, seed, paths)
+    return pd.json_normalize(run_suite(chosen, options, out, as_many(only)))
+
+
+def as_many(given: str | Path | Iterable[str | Path]) -> tuple[Any, ...]:
+    """What is given, be it one name or several."""
+    return (given,) if isinstance(given, str | Path) else tuple(given)
 
 
 def adapted(suite: Suite, limit: int | None, seed: int | None, plugins: Iterable[Path]) -> Suite:
-    """The suite with a limit or a seed from the command line, and with the scorers and models of plugin files added."""
-    added = [registered_by(path) for path in plugins]
-    given = {"limit": limit, "seed": seed}
-    changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    """The suite with a limit or a seed from the command line, and with the scorers and models of plugin files added.
+
+    The suite's own plugins are loaded too; they add nothing beyond what the suite names.
+    """
+    given = list(plugins)
+    for plugin in (*map(Path, suite.plugins), *given):
+        load_plugin(plugin)
+    added = [registered_by(path) for path in given]
+    settings = {"limit": limit, "seed": seed}
+    changes: dict[str, object] = {
+        name: value for name, value in settings.items() if value is not None
+    }
     new_scorers = [name for names, _ in added for name in names if name not in suite.scorers]
     new_models = [name for _, names in added for name in names if name not in suite.models]
     changes["scorers"] = [*suite.scorers, *dict.fromkeys(new_scorers)]
     changes["models"] = [*suite.models, *dict.fromkeys(new_models)]
-    try:
-        return suite.model_validate(suite.model_dump() | changes)
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise SuiteError("; ".join(faults)) from error
+    return suite_of(suite.model_dump() | changes)
 
 
 def run_suite(
@@ -103,7 +108,8 @@ def run_suite(
     book = Book(results, plan)
     with ExitStack() as stack:
         screen = stack.enter_context(Screen(work, plan))
-        executor = stack.enter_context(executor_for(options.workers, options.plugins))
+        plugins = (*map(Path, suite.plugins), *options.plugins)
+        executor = stack.enter_context(executor_for(options.workers, plugins))
         carry_out(work, executor, book, screen)
     book.close(skip_rows(suite.name, plan.skips))
     with results.held():  # another run into this folder would write its own view of the rows

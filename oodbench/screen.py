@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,10 +13,11 @@ from oodbench.analysis.tasks import AnalysisTask
 from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
 from oodbench.passes.shards import DrawTask, ShardTask
-from oodbench.passes.values import ImagePass
+from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
 from oodbench.progress import console, progress_bars
-from oodbench.report.tables import skip_lines
+from oodbench.report.tables import auroc_text, skip_lines
+from oodbench.store import Row
 from oodbench.work import Work, seconds_left
 
 LABELS = {
@@ -40,7 +42,7 @@ class Screen:
     def __enter__(self) -> Screen:
         self._shown = self._bars.__enter__()
         for remark in self._remarks:
-            console.print(remark)
+            console.print(remark, markup=False)
         for label, total in self._totals.items():
             self._shown.add(label, label, total)
         return self
@@ -154,3 +156,90 @@ def _skips(plan: Plan, whole: bool) -> list[str]:
             skip.model if of_model else f"{skip.in_dist} → {skip.ood}"
         )
     return [f"{reason}: {', '.join(dict.fromkeys(who))}" for reason, who in found.items()]
+
+
+OPERATIONS = {
+    r"pad(\S+)": "zero padding to {0}",
+    r"crop(\S+)": "the centre {0} alone",
+    r"square": "the centre square alone",
+    r"resize([\dx]+)-([a-z]+)-aa": "resized to {0} ({1}, antialiased)",
+    r"resize([\dx]+)-([a-z]+)": "resized to {0} ({1})",
+    r"rgb": "grey copied to three channels",
+    r"grey": "colours made grey by ITU-R 601 luma",
+    r"contract(\d+)": "pixels moved towards mid-grey, to {0} %",
+}
+"""Operation of a view → the words for it."""
+
+
+def before(plan: Plan) -> Iterator[str]:
+    """What is done to the images before anything is measured: how each set is split, resized and coloured."""
+    yield f"{plan.suite.title}: log p of images of {_shapes(plan)}, larger score = more OOD"
+    seen: dict[tuple[str, Images], None] = {}
+    for trial in plan.trials:
+        sets = {"in-dist test": trial.test, "in-dist ref, for fitting": trial.ref, "OOD": trial.ood}
+        seen |= {(role, images): None for role, images in sets.items() if images is not None}
+    for role, images in sorted(seen, key=lambda one: list(ROLES).index(one[0])):
+        yield f"{role:25} {images.identifier}: {images.n:,} images, {in_words(images)}"
+    lines = skip_lines(
+        (skip.in_dist, skip.ood, ": ".join(filter(None, (skip.scorer, skip.reason))))
+        for skip in plan.skips
+    )
+    yield from (f"left out                  {line}" for line in lines)
+
+
+ROLES = ("in-dist test", "in-dist ref, for fitting", "OOD")
+
+
+def _shapes(plan: Plan) -> str:
+    shapes = dict.fromkeys(trial.model.shape for trial in plan.trials)
+    return " and ".join("×".join(map(str, shape)) for shape in shapes) or "no model"
+
+
+def in_words(images: Images) -> str:
+    """How pixels were brought to the model's shape, in words."""
+    _, at, view = images.identifier.rpartition("@")
+    if not at or "/" in view:
+        return "pixels as they are"
+    return ", ".join(map(_operation, view.split(",")))
+
+
+def _operation(name: str) -> str:
+    for pattern, words in OPERATIONS.items():
+        match = re.fullmatch(pattern, name)
+        if match:
+            return words.format(*match.groups())
+    return name
+
+
+def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines of the ranking on single images: scorers by mean AUROC, model-free ones apart below.
+
+    Noise and constant images count where there is nothing else.
+    """
+    single = [row for row in rows if row["status"] != "skipped" and row["group_size"] == 1]
+    own = [row for row in single if not row["synthetic"]] or single
+    columns = list(dict.fromkeys((row["model"], row["in_dist"], row["ood"]) for row in own))
+    found = {(row["scorer"], row["model"], row["in_dist"], row["ood"]): row for row in own}
+    names = dict.fromkeys((row["baseline"], row["scorer"]) for row in own)
+    places = [(_mean(found, name, columns), baseline, name) for baseline, name in names]
+    places.sort(key=lambda place: (place[1], place[0] is None, -(place[0] or 0), place[2]))
+    lines = []
+    for mean, baseline, name in places:
+        cells = [_auroc_cell(found.get((name, *column))) for column in columns]
+        shown = "" if mean is None else f"{mean:.3f}"
+        lines.append([name + " *" * baseline, *([shown] if len(columns) > 1 else []), *cells])
+    one_model = len({model for model, _, _ in columns}) == 1
+    heads = [f"→ {ood}" if one_model else f"{model}: → {ood}" for model, _, ood in columns]
+    return ["scorer", *(["mean"] if len(columns) > 1 else []), *heads], lines
+
+
+def _mean(found: dict[Any, Row], name: str, columns: list[tuple[str, str, str]]) -> float | None:
+    rows = [found.get((name, *column)) for column in columns]
+    values = [row["auroc"] for row in rows if row is not None and row["status"] == "ok"]
+    return sum(values) / len(values) if len(values) == len(columns) else None
+
+
+def _auroc_cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return "FAILED" if row["status"] == "failed" else auroc_text(row)

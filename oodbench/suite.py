@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from oodbench.errors import OodbenchError, UnknownNameError
+from oodbench.errors import OodbenchError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.names import checked_name
 from oodbench.paths import PACKAGE
 from oodbench.yaml_files import load_yaml
@@ -61,6 +68,8 @@ class Pair(BaseModel):
     also_test: Entries = []
     """Further test sets, drawn in another way from what the in-dist set is of: the report shows their likelihood beside that of
     ``test``. They are no OOD sets: no scorer judges them and nothing is averaged over them."""
+    models: list[str] = []
+    """Models of the suite that stand for this in-dist set whatever their ``trained_on`` says; none: those trained on it."""
 
 
 class Analysis(BaseModel):
@@ -100,6 +109,8 @@ class Suite(BaseModel):
     """Names in the zoo, paths to cards (``shown name: path``), or models that a plugin registers."""
     pairs: list[Pair] = Field(min_length=1)
     scorers: list[str] = Field(min_length=1)
+    plugins: list[str] = []
+    """Files that register models and scorers of this suite; ``file.py:Name`` registers the file's model ``Name``."""
     group_sizes: dict[str, list[int]] = {}
     """Scorer → sizes M of the groups that it judges as one, besides single images."""
     limit: int | None = Field(None, gt=0)
@@ -110,6 +121,30 @@ class Suite(BaseModel):
     """Replicates for the intervals of AUPR and FPR."""
     analysis: Analysis | None = None
     """The paper's explanations; none where it is left out."""
+
+    @model_validator(mode="after")
+    def _pairs_name_models_of_the_suite(self) -> Self:
+        known = {name for entry in self.models for name in named(entry) if name}
+        for name in (name for pair in self.pairs for name in pair.models):
+            if name not in known:
+                raise ValueError(
+                    f"a pair names the model {name!r}, which the suite's models do not{did_you_mean(name, known)}"
+                )
+        return self
+
+
+def suite_of(fields: dict[str, Any]) -> Suite:
+    """A suite of fields that come from elsewhere than a file; :class:`SuiteError` names what is wrong with which."""
+    try:
+        return Suite.model_validate(fields)
+    except ValidationError as error:
+        raise SuiteError("; ".join(map(_sentence, error.errors()))) from error
+
+
+def _sentence(fault: Any) -> str:
+    where = ".".join(map(str, fault["loc"]))
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
 
 
 def suites_folder() -> Path:
@@ -130,7 +165,7 @@ def load_suite(reference: str) -> Suite:
     UnknownNameError : no such suite
     SuiteError : faults in the file, each with its line and field
     """
-    path = Path(reference)
+    path = Path(reference).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return load_yaml(path, Suite)
     if reference not in suite_names():

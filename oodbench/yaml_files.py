@@ -29,16 +29,18 @@ def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, (str, int, float)):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is no name", key_node.start_mark
-            )
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} stands twice", key_node.start_mark
-            )
+        try:
+            doubled = key in seen
+        except TypeError as error:
+            raise _at(key_node, "a key must be one name, not a list or a mapping") from error
+        if doubled:
+            raise _at(key_node, f"the key {key!r} stands twice")
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
+
+
+def _at(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -57,14 +59,22 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
         loaded = yaml.load(text, Loader=StrictLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        TypeError,
+    ) as error:  # a date 2026-13-45 is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise SuiteError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    except (ValueError, RecursionError) as error:  # a date or number that is none
-        raise SuiteError(f"{path}: not valid YAML: {error}") from error
+        raise SuiteError(
+            f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        ) from error
     if not isinstance(loaded, dict):
         raise SuiteError(f"{path}: expected `field: value` lines, found {type(loaded).__name__}")
+    strange = next((key for key in loaded if not isinstance(key, str)), None)
+    if strange is not None:
+        raise SuiteError(f"{path}: the field {strange!r} is no text; put quotes around it")
     try:
         return model.model_validate({**loaded, **extra})
     except ValidationError as error:

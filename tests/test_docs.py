@@ -82,7 +82,9 @@ def test_the_readme_shows_the_published_leaderboard():
 
 # --- docstrings
 
-MODULES = ["types", "metrics.ranking", "data.views", "data.images", "zoo.load", "registry"]
+MODULES = [
+    "types", "metrics.ranking", "data.views", "data.images", "zoo.load", "registry", "evaluation", "detector",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -17,6 +17,7 @@ LAYERS = [
     {"models", "data", "scorers", "metrics"},
     {"statistics", "zoo"},
     {"passes"},
+    {"detector"},
     {"resolver"},
     {"plan"},
     {"trials"},
@@ -24,7 +25,10 @@ LAYERS = [
     {"report"},
     {"testing", "model_tests", "listing", "work"},
     {"screen", "cache"},
-    {"runner"},
+    {"compose"},
+    {"runner", "judging"},
+    {"skeletons", "evaluation"},
+    {"commands"},
     {"cli"},
 ]
 """Each layer imports from its own and from those before it."""

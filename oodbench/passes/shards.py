@@ -62,8 +62,9 @@ def load_verified(reference: str, identity: str, seed: int, device: str, folded:
 
 def forget() -> None:
     """Drop what this process remembers of images and models, which may have changed on disk since."""
-    for remembered in (open_images, load_verified, _prepared, describe):
-        remembered.cache_clear()
+    remembered: tuple[Any, ...] = (open_images, load_verified, _prepared, describe)
+    for one in remembered:
+        one.cache_clear()
 
 
 @dataclass(frozen=True)

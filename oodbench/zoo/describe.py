@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -141,10 +141,19 @@ def _code(name: str, model: DensityModel) -> list[str]:
     return sorted(digests) or [value_digest(factory)]  # typed in a notebook: no file holds the code
 
 
-@cache
 def describe(reference: str) -> Card | UserModel:
     """The model called ``reference``: a plugin's, one of the zoo, or a card at a path."""
-    return UserModel(reference) if reference in models else load_card(reference)
+    # a notebook's cell that is run again registers another factory under the name
+    known = reference in models
+    return _described(reference, models[reference] if known else None)
+
+
+@cache
+def _described(reference: str, factory: Callable[[], object] | None) -> Card | UserModel:
+    return load_card(reference) if factory is None else UserModel(reference)
+
+
+describe.cache_clear = _described.cache_clear  # type: ignore[attr-defined]
 
 
 def made_twice(name: str) -> str | None:

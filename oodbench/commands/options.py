@@ -1,0 +1,91 @@
+"""Options that several commands share, and what they do with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oodbench.errors import OodbenchError
+
+Paths = tuple[Path, ...]
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def plugin_option(command: Any) -> Any:
+    return click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=FILE,
+        help="File that registers scorers, statistics or models.",
+    )(command)
+
+
+def suite_options(command: Any) -> Any:
+    """What ``plan`` and ``run`` share."""
+    options = (
+        click.option(
+            "--suite",
+            "-s",
+            help="Name of a suite, or path to its YAML.  [default: paper]",
+        ),
+        click.option("--limit", type=click.IntRange(1), help="Draw N images of each set."),
+        click.option(
+            "--only",
+            multiple=True,
+            help="Restrict to a model, scorer or image set; repeat for more.",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the suite's seed."
+        ),
+        plugin_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def load_plugins(plugins: Iterable[Path]) -> None:
+    """Load the named plugins and the installed ones; says which of the latter fail to load."""
+    from oodbench.registry import broken_plugins, load_plugin, scorers
+
+    for path in plugins:
+        load_plugin(path)
+    len(scorers)  # loads the installed plugins too
+    for name, why in broken_plugins.items():
+        click.echo(
+            f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True
+        )
+
+
+def check_device(device: str) -> None:
+    """Raise :class:`OodbenchError` for a device that is not here."""
+    if device == "cpu":
+        return
+    import torch
+
+    kind = device.split(":")[0]
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(kind):
+        here = ", ".join(["cpu", *(name for name, there in available.items() if there)])
+        raise OodbenchError(f"the device {device!r} is not available here; available: {here}")
+
+
+def print_table(heads: list[str], lines: list[list[str]]) -> None:
+    """A table on the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE, pad_edge=False)
+    for number, head in enumerate(heads):
+        shown.add_column(escape(head), overflow="fold", no_wrap=not number)
+    for line in lines:
+        shown.add_row(*map(escape, line))
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
