@@ -40,7 +40,7 @@ class Screen:
     def __enter__(self) -> Screen:
         self._shown = self._bars.__enter__()
         for remark in self._remarks:
-            console.print(remark)
+            console.print(remark, markup=False)
         for label, total in self._totals.items():
             self._shown.add(label, label, total)
         return self

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 import oodbench as ob
 from oodbench.cli import main
-from oodbench.data import sources
 from oodbench.data.catalog import catalog
-from oodbench.data.images import split_indices
+from oodbench.data.division import split_indices
+from oodbench.data.own import own_sets
 from oodbench.errors import DataError, MissingDataError, ScorerError
 from oodbench.metrics import METRICS, auroc, detection_metrics
 from oodbench.metrics.comparison import critical_difference, difference
@@ -301,7 +301,7 @@ def test_own_sets_are_listed_in_order(own):
     names = [f"{letter}set" for letter in "hbdacgfe"]
     for name in names:
         np.savez(own / f"{name}_test.npz", images=np.zeros((2, 8, 8), np.uint8))
-    assert sources.own_sets(catalog()) == sorted(names)
+    assert own_sets(catalog()) == sorted(names)
 
 
 def test_colours_and_places_of_a_folder_of_images(tmp_path, home, random):

@@ -22,19 +22,19 @@ import oodbench as ob
 from oodbench.data import copies, sources
 from oodbench.data import images as images_module
 from oodbench.data.catalog import catalog, data_card
-from oodbench.data.fetch import fetch
-from oodbench.data.images import (
-    Identifier,
+from oodbench.data.division import (
     content_hash,
     drawn_rows,
     image_digests,
-    parse_identifier,
     part_indices,
     random_order,
-    shown_name,
     split_indices,
 )
+from oodbench.data.fetch import fetch
+from oodbench.data.identifiers import Identifier, parse_identifier
+from oodbench.data.images import shown_name
 from oodbench.data.make_sample import write_sample
+from oodbench.data.own import own_sets
 from oodbench.data.views import apply_view, luma, view_between
 from oodbench.errors import DataError, MissingDataError, OodbenchError, UnknownNameError
 
@@ -128,7 +128,7 @@ def test_identifiers_parse():
     whole = Identifier("svhn", "ref", None, 9, "grey,crop28")
     assert parse_identifier("svhn/ref[:9]@grey,crop28") == whole
     assert parse_identifier("svhn/ref[9 drawn]@grey,crop28") == whole
-    assert parse_identifier("a/b.npy[first 20][:9]") == Identifier("a/b.npy", "test", 20, 9)
+    assert parse_identifier("a/b.npy[first 20][:9]") == Identifier("a/b.npy", "all", 20, 9)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_user_s_folder_of_arrays(tmp_path, home, monkeypatch, random):
     np.savez(tmp_path / "mine_test.npz", images=images)
     np.savez(tmp_path / "svhn_test10k.npz", images=np.repeat(images, 100, 0))
     monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
-    assert sources.own_sets(catalog()) == ["mine"]
+    assert own_sets(catalog()) == ["mine"]
     assert np.array_equal(ob.load_images("mine/test").images, images.transpose(0, 3, 1, 2))
     assert (
         ob.load_images("svhn").identifier == "svhn/test[first 3000]"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from oodbench.data.images import drawn_rows
+from oodbench.data.division import drawn_rows
 from oodbench.data.views import Shape
 from oodbench.store import key_of
 from oodbench.types import Of
@@ -44,6 +44,7 @@ class Images:
     in_random_order : a draw of fewer is their beginning
     synthetic, may_be_shown : it is noise or constants; its terms permit showing images
     draw : key of the task that draws them from a model; empty for all others
+    remarks : sentences on how the files were read, and how the set was divided
     """
 
     ref: ImageRef
@@ -57,6 +58,7 @@ class Images:
     synthetic: bool = False
     may_be_shown: bool = True
     draw: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from oodbench.data.images import ImageSet, load_images
+from oodbench.data.images import ImageSet, in_split, load_images
 from oodbench.errors import ModelError
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.paths import write_whole
@@ -217,8 +217,8 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     pl.seed_everything(recipe.seed, verbose=False)
-    images = load_images(f"{card.trained_on}/train", shape=card.shape)
-    ref = load_images(f"{card.trained_on}/ref", shape=card.shape)
+    images = load_images(in_split(card.trained_on, "train"), shape=card.shape)
+    ref = load_images(in_split(card.trained_on, "ref"), shape=card.shape)
     out.mkdir(parents=True, exist_ok=True)
     checkpoints = out / "checkpoints"
     last = checkpoints / "last.ckpt"
