@@ -288,12 +288,20 @@ def own(tmp_path, home, monkeypatch):
     return tmp_path
 
 
-def test_a_file_named_as_a_set_serves_its_test_split_alone(own, random):
-    images = random.integers(0, 256, (30, 8, 8)).astype(np.uint8)
+def test_a_file_named_as_a_set_is_whole_and_divided_where_a_split_is_named(own, random):
+    images = random.integers(0, 256, (40, 8, 8)).astype(np.uint8)
     np.savez(own / "mine.npz", images=images)
     assert np.array_equal(ob.load_images("mine").images[:, 0], images)
+    assert [len(ob.load_images(f"mine/{split}")) for split in ("train", "ref", "test")] == [
+        28,
+        6,
+        6,
+    ]
+    np.savez(own / "mine_test.npz", images=images[:5])
     for split in ("train", "ref"):
-        with pytest.raises(MissingDataError, match=f"mine/{split} is not on this machine"):
+        with pytest.raises(
+            MissingDataError, match=rf"mine has no split '{split}' .* it has test \(5"
+        ):
             ob.load_images(f"mine/{split}")
 
 

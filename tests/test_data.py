@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import oodbench as ob
-from oodbench.data import copies, sources
+from oodbench.data import arrays, copies, sources
 from oodbench.data import images as images_module
 from oodbench.data.catalog import catalog, data_card
 from oodbench.data.division import (
@@ -204,8 +204,9 @@ def test_a_draw_hits_classes_of_a_sorted_set(tmp_path, home):
     by_class = np.repeat(np.arange(10, dtype=np.uint8), 50)[:, None, None] * np.ones(
         (28, 28), np.uint8
     )
+    by_class[:, 1, 0], by_class[:, 1, 1] = np.divmod(np.arange(500), 50)  # no two are equal
     np.savez(tmp_path / "sorted.npz", images=by_class)
-    for split in ("test", "ref"):  # the order of a user's own file is not known to be random
+    for split in ("all", "test", "ref"):  # the order of a user's own file is not known to be random
         found = ob.load_images(f"{tmp_path}/sorted.npz/{split}[:60]").images[:, 0, 0, 0]
         assert len(found) == 60
         assert set(found) == set(range(10))
@@ -323,7 +324,7 @@ def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
     for size in (16, 12):
         viewed = ob.load_images(f"{tmp_path / 'pictures'}@square,resize{size}-box-aa")
         assert viewed.images.shape == (5, 1, size, size)
-        assert viewed.identifier == f"pictures/test@square,resize{size}-box-aa"
+        assert viewed.identifier == f"pictures/all@square,resize{size}-box-aa"
     with pytest.raises(
         DataError, match=r"has shape \(1, 12, 12\), but the model takes \(1, 28, 28\)"
     ):
@@ -359,7 +360,7 @@ def test_a_truncated_archive_is_named(tmp_path, home):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((3, 28, 28)), "float64 values"),
+        (np.zeros((5, 28, 28)), "float64 values from 0 to 0"),
         (np.zeros((3, 5), np.uint8), "has shape"),
         (np.zeros((0, 28, 28), np.uint8), "no images"),
     ],
@@ -437,7 +438,7 @@ def test_a_truncated_copy_is_made_again(tmp_path, home, random, caplog, kept):
 def test_a_copy_is_read_not_made_when_nothing_changed(tmp_path, home, random, monkeypatch):
     path, pixels = noisy_file(tmp_path, random)
     ob.load_images(path)
-    monkeypatch.setattr(sources, "_read", None)
+    monkeypatch.setattr(arrays, "_read", None)
     assert np.array_equal(ob.load_images(path).images, pixels)
 
 
@@ -498,12 +499,12 @@ def test_shown_names_of_paths(tmp_path, home, monkeypatch):
     assert ob.load_images(str(tmp_path / "blur_0.1")).name == "blur_0.1"
     assert ob.load_images(f"{tmp_path}/blur_0.2/").name == "blur_0.2"
     assert ob.load_images(str(tmp_path / ("n" * 200))).name == "n" * 200
-    np.save(tmp_path / "noise_0.5.npy", np.zeros((3, 4, 4), np.uint8))
-    np.savez(tmp_path / "a.b.npz", images=np.zeros((3, 4, 4), np.uint8))
+    np.save(tmp_path / "noise_0.5.npy", np.zeros((5, 4, 4), np.uint8))
+    np.savez(tmp_path / "a.b.npz", images=np.zeros((5, 4, 4), np.uint8))
     assert ob.load_images(str(tmp_path / "noise_0.5.npy")).name == "noise_0.5"
     assert ob.load_images(str(tmp_path / "a.b.npz")).name == "a.b"
     monkeypatch.chdir(tmp_path / "blur_0.1")
-    assert ob.load_images(".").identifier == "blur_0.1/test"
+    assert ob.load_images(".").identifier == "blur_0.1/all"
     assert shown_name(Path("/")) == "/"
     assert shown_name(tmp_path / "two words, ümläut; [x]") == "two words, ümläut; [x]"
 
@@ -511,7 +512,7 @@ def test_shown_names_of_paths(tmp_path, home, monkeypatch):
 def test_a_name_may_be_given(tmp_path, home):
     np.save(tmp_path / "x.npy", np.zeros((9, 4, 4), np.uint8))
     found = ob.load_images(f"{tmp_path / 'x.npy'}[:3]@pad8", name="my set: 1")
-    assert found.identifier == "my set: 1/test[3 drawn]@pad8"
+    assert found.identifier == "my set: 1/all[3 drawn]@pad8"
     assert (found.card, found.official) == ("", 9)
 
 

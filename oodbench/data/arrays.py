@@ -33,7 +33,9 @@ def array_files(files: tuple[Path, ...], member: str = "") -> Arrays:
     """
     where = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name}"
     headers = [_header(file, member) for file in files]
-    for file, (shape, _) in zip(files, headers, strict=True):
+    for file, (shape, dtype) in zip(files, headers, strict=True):
+        if dtype.hasobject:
+            raise unreadable(file, ValueError("it holds Python objects, which are never opened"))
         _layout(shape, file)
     n = sum(shape[0] for shape, _ in headers)
     recipe = f"arrays {member}".strip()
@@ -143,13 +145,18 @@ def channels_first(images: np.ndarray, file: Path | str) -> np.ndarray:
 
 def _layout(shape: tuple[int, ...], file: Path | str) -> str:
     """``NHW``, ``NCHW`` or ``NHWC``; :class:`DataError` where a shape is none of them, or may be two."""
-    if len(shape) == 3 and shape[0] != 3 and shape[2] not in (1, 3, 4):
+    if len(shape) == 3 and not _may_be_one_picture(shape):
         return "NHW"
     if len(shape) == 4:
         first, last = shape[1] in (1, 3), shape[3] in (1, 3)
         if first != last or (first and shape[1] == shape[3] == 1):
             return "NCHW" if first else "NHWC"
     raise DataError(f"{shown(file)} has shape {shape}; {_shape_advice(shape)}")
+
+
+def _may_be_one_picture(shape: tuple[int, ...]) -> bool:
+    """Whether three axes may be channels, height and width, or height, width and channels."""
+    return shape[0] == 3 or shape[2] in (1, 3) or (shape[2] == 4 and shape[1] > 4)
 
 
 def _shape_advice(shape: tuple[int, ...]) -> str:

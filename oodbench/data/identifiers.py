@@ -96,7 +96,7 @@ def parse_identifier(identifier: str) -> Identifier:
     """``name/split[first N][n drawn]@view`` into its parts, of which only the name must be there.
 
     ``[:n]`` is short for ``[n drawn]``. A name of the catalog is that set; else the longest beginning that is a path is
-    that path, whatever letters it holds. Any other name that holds ``@`` or ``[`` is put in quotes. Without a split,
+    that path, whatever letters it holds. Any other name that holds ``@`` or ``[`` may be put in quotes. Without a split,
     a flat folder or array is meant as a whole, and ``test`` of anything else.
 
     >>> str(parse_identifier("mnist[:500]@pad32"))
@@ -128,7 +128,7 @@ def _name_and_tail(identifier: str) -> tuple[str, re.Match[str]]:
     if plain and plain[0] in catalog():
         return plain
     for name, tail in reversed(readings):
-        if os.path.lexists(os.path.expanduser(name)):
+        if os.path.lexists(os.path.expanduser(name)) or (ODD.search(name) and own_files(name)):
             return name, tail
     if plain is None:
         raise DataError(
