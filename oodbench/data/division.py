@@ -70,7 +70,8 @@ def divided(
     """Rows of images for each part, in the fixed random order, `train` in the order of the images.
 
     Each position has its part by the random order, the first parts of ``percent`` first; equal images have the part of the
-    first of them, so that no two parts share one.
+    first of them, so that no two parts share one. Where that leaves a part empty, since the images are few or mostly
+    equal, the distinct images are dealt out in the same order until each part has its share.
 
     Parameters
     ----------
@@ -79,14 +80,42 @@ def divided(
     elsewhere : digests of images that belong to no part, since another split has them
     """
     order = random_order(len(digests))
-    first: dict[bytes, int] = {}
-    leading = np.array([first.setdefault(digest, row) for row, digest in enumerate(digests)], int)
-    ends = np.cumsum(list(percent.values())) * len(digests) // 100
-    part_of = np.empty(len(digests), int)
-    for part, rows in enumerate(np.split(order, ends[:-1])):
-        part_of[rows] = part
-    part_of = part_of[leading]
+    leading = _first_equal(digests)
     taken = np.array([digest in elsewhere for digest in digests], bool)
-    part_of[taken] = -1
+    part_of = np.where(taken, -1, _by_position(order, percent)[leading])
+    if not set(range(len(percent))) <= set(part_of):
+        part_of = np.where(taken, -1, _by_share(order, leading, taken, percent)[leading])
     found = {name: order[part_of[order] == part] for part, name in enumerate(percent)}
     return {name: np.sort(rows) if name == "train" else rows for name, rows in found.items()}
+
+
+def _first_equal(digests: Sequence[bytes]) -> np.ndarray:
+    """Of each image, the row of the first one that is equal to it."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(digest, row) for row, digest in enumerate(digests)], int)
+
+
+def _by_position(order: np.ndarray, percent: Mapping[str, int]) -> np.ndarray:
+    ends = np.cumsum(list(percent.values())) * len(order) // 100
+    part_of = np.empty(len(order), int)
+    for part, rows in enumerate(np.split(order, ends[:-1])):
+        part_of[rows] = part
+    return part_of
+
+
+def _by_share(
+    order: np.ndarray, leading: np.ndarray, taken: np.ndarray, percent: Mapping[str, int]
+) -> np.ndarray:
+    """A part for each leading row: a part takes distinct images until it has its share of all, and at least one."""
+    part_of = np.full(len(order), len(percent) - 1)
+    copies = np.bincount(leading, minlength=len(order))
+    shares = [share * len(order) / 100 for share in percent.values()]
+    part, have = 0, 0
+    for row in order:
+        if leading[row] != row or taken[row]:
+            continue
+        part_of[row] = part
+        have += copies[row]
+        if have >= shares[part] and part < len(percent) - 1:
+            part, have = part + 1, 0
+    return part_of
