@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import inspect
 import io
 import os
-import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
-import torch
 from PIL import Image
 
 import oodbench as ob
@@ -576,58 +572,6 @@ def test_the_catalog_agrees_with_torchvision():
             inspect.signature(getattr(datasets, card.torchvision)).bind(
                 "root", **options, download=False
             )
-
-
-def test_svhn_and_transposed_emnist_decode(home, monkeypatch, random):
-    """SVHN's matrix file through torchvision; EMNIST's transposed images come out upright."""
-    from torchvision import datasets
-
-    pixels = random.integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
-    files = []
-    for file in data_card("svhn").files:
-        path = home / "raw" / file["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scipy.io.savemat(path, {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 6)[:, None]})
-        files.append({**file, "md5": sources.md5_of(path)})
-    split_list = {
-        s: ["", f["path"], f["md5"]] for s, f in zip(("train", "test"), files, strict=True)
-    }
-    monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
-    source = sources._torchvision(replace(data_card("svhn"), files=files), "test", home / "raw")
-    assert np.array_equal(source.decode(), pixels.transpose(0, 3, 1, 2))
-
-    class Lying:
-        data = torch.from_numpy(pixels[..., 0])
-
-    monkeypatch.setattr(datasets, "EMNIST", lambda *arguments, **options: Lying)
-    source = sources._torchvision(
-        replace(data_card("emnist-letters"), files=files), "test", home / "raw"
-    )
-    assert np.array_equal(source.decode()[:, 0], pixels[..., 0].transpose(0, 2, 1))
-
-
-def test_torchvision_files_are_used_when_whole(home, monkeypatch):
-    """The MNIST class over raw files of its format, where ``oodbench data fetch`` leaves them."""
-    from torchvision.datasets import MNIST
-
-    pixels = np.arange(2 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(2, 28, 28)
-    images = struct.pack(">IIII", 0x803, 2, 28, 28) + pixels.tobytes()
-    labels = struct.pack(">II", 0x801, 2) + b"\0\1"
-    files = []
-    for file in data_card("mnist").files:
-        path = home / "raw" / file["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(labels if "labels" in path.name else images, mtime=0))
-        files.append({**file, "md5": hashlib.md5(path.read_bytes()).hexdigest()})
-    monkeypatch.setattr(
-        MNIST, "resources", [(file["path"].split("/")[-1], file["md5"]) for file in files]
-    )
-    source = sources._torchvision(replace(data_card("mnist"), files=files), "test", home / "raw")
-    assert source is not None
-    assert np.array_equal(source.decode()[:, 0], pixels)
-    (home / "raw" / files[0]["path"]).write_bytes(b"damaged")
-    with pytest.raises(DataError, match="MD5"):
-        source.decode()
 
 
 def test_sets_without_files_say_how_to_get_them():

@@ -204,10 +204,10 @@ def _integer_advice(low: int, high: int) -> str:
 def _float_advice(low: float, high: float) -> str:
     if low >= 0 and high <= 1:
         return "values in [0, 1] become (x * 255).round().astype(np.uint8)"
-    if low >= -1 and high <= 1:
-        return "values in [−1, 1] become ((x + 1) * 127.5).round().astype(np.uint8)"
     if low >= -0.5 and high <= 0.5:
         return "values in [−½, ½] become ((x + 0.5) * 255).round().astype(np.uint8)"
+    if low >= -1 and high <= 1:
+        return "values in [−1, 1] become ((x + 1) * 127.5).round().astype(np.uint8)"
     if low >= 0 and high <= 255:
         return "values in [0, 255] become x.round().astype(np.uint8)"
     return "they seem standardised or scaled; undo that first, then round and cast"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -26,6 +27,8 @@ SIGNATURES = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF", b"P1", b"P2", b"P3", b"P4", b"P5",
     b"P6", b"\x00\x00\x00\x0cjP  ", b"\xffO\xffQ", b"\x00\x00\x00 ftypavif", b"\x00\x00\x00\x1cftypavif",
 )  # fmt: skip
+PARQUET = ".parquet"
+FIRST_WORD = re.compile(r"[A-Za-z]+")
 SHOWN = 4
 """Reasons that a sentence on files that were left out names one by one."""
 
@@ -188,6 +191,30 @@ def _visible_folders(folder: Path) -> list[str]:
 def _has_pictures(folder: Path) -> bool:
     with os.scandir(folder) as entries:
         return any(Path(one.name).suffix.lower() in PICTURES for one in entries if one.is_file())
+
+
+def parquet_files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The parquet files of a folder, and of its folder ``data``, by the splits that the hub names them by.
+
+    They are all under ``all`` where their names say no split.
+    """
+    found = sorted([*folder.glob(f"*{PARQUET}"), *folder.glob(f"data/*{PARQUET}")])
+    by_word: dict[str, list[Path]] = {}
+    for file in found:
+        by_word.setdefault(_first_word(file), []).append(file)
+    if not found:
+        return {}
+    if "" in by_word:
+        return {"all": tuple(found)}
+    if "val" in by_word:
+        by_word.setdefault("ref" if "test" in by_word else "test", by_word["val"])
+    return {split: tuple(by_word[split]) for split in ("train", "ref", "test") if split in by_word}
+
+
+def _first_word(file: Path) -> str:
+    """The split that a file's name begins with; empty for none."""
+    match = FIRST_WORD.match(file.name)
+    return WORDS.get(match[0].lower(), "") if match else ""
 
 
 def beside_splits(folder: Path, splits: Collection[Path]) -> str:

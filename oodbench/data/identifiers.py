@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oodbench.data.catalog import catalog
-from oodbench.data.folders import split_folders
+from oodbench.data.folders import parquet_files, split_folders
 from oodbench.data.own import WHOLE, own_files
 from oodbench.data.views import check_view
 from oodbench.errors import DataError
@@ -215,7 +215,7 @@ def _usual_split(name: str) -> str:
     if path is None:
         flat = name not in catalog() and set(own_files(name)) == {WHOLE}
     else:
-        flat = not (path.is_dir() and split_folders(path))
+        flat = not (path.is_dir() and (split_folders(path) or len(parquet_files(path)) > 1))
     return WHOLE if flat else "test"
 
 

@@ -21,7 +21,15 @@ from oodbench.data import tables
 from oodbench.data.arrays import ARRAY_SUFFIXES, array_files, arrays_of, unreadable
 from oodbench.data.catalog import DataCard
 from oodbench.data.copies import Arrays, Source
-from oodbench.data.folders import PICTURES, beside_splits, listing, shown, split_folders
+from oodbench.data.folders import (
+    PARQUET,
+    PICTURES,
+    beside_splits,
+    listing,
+    parquet_files,
+    shown,
+    split_folders,
+)
 from oodbench.data.layouts import found_in_part, layout_source
 from oodbench.data.own import WHOLE, first_files, numbers_in_order, own_files
 from oodbench.data.reading import image_folder
@@ -177,7 +185,7 @@ def _in_file(file: Path, member: str) -> Source:
     suffix = file.suffix.lower()
     if suffix in ARRAY_SUFFIXES:
         return array_files((file,), member)
-    if suffix == tables.SUFFIX:
+    if suffix == PARQUET:
         return tables.table_source((file,), member)
     if suffix in PICTURES:
         raise DataError(f"{shown(file)} is one picture; a set is a folder of them: name the folder")
@@ -212,7 +220,7 @@ def _flat(folder: Path, member: str) -> dict[str, Source]:
     pictures = image_folder(folder)
     if pictures is not None and not member:
         return {WHOLE: pictures}
-    parquet = tables.parquet_files(folder)
+    parquet = parquet_files(folder)
     if parquet:
         return {split: tables.table_source(files, member) for split, files in parquet.items()}
     raise DataError(_no_pictures(folder))

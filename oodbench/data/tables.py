@@ -7,50 +7,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from oodbench.data.folders import WORDS, shown
+from oodbench.data.folders import shown
 from oodbench.data.pictures import Picture
 from oodbench.data.reading import Pictures
 from oodbench.errors import DataError
 
-SUFFIX = ".parquet"
 STATE, DICTIONARY = "state.json", "dataset_dict.json"
 """Files that ``datasets`` writes into a folder of one split, and of several."""
-FIRST_WORD = re.compile(r"[A-Za-z]+")
 AT_ONCE = 64
 """Rows that are in memory at a time."""
-
-
-def parquet_files(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The parquet files below a folder by split, as the hub names them; all under ``all`` where the names say none."""
-    files = sorted(file for file in folder.rglob(f"*{SUFFIX}") if file.is_file())
-    visible = [
-        file
-        for file in files
-        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
-    by_word: dict[str, list[Path]] = {}
-    for file in visible:
-        by_word.setdefault(_word(file, folder), []).append(file)
-    if not visible:
-        return {}
-    if "" in by_word or not {"train", "test", "val"} & set(by_word):
-        return {"all": tuple(visible)}
-    if "val" in by_word:
-        by_word.setdefault("ref" if "test" in by_word else "test", by_word["val"])
-    return {split: tuple(by_word[split]) for split in ("train", "ref", "test") if split in by_word}
-
-
-def _word(file: Path, folder: Path) -> str:
-    """The split that a file's name begins with, or that the folder it lies in is called; empty for none."""
-    names = [file.name, *(() if file.parent == folder else (file.parent.name,))]
-    firsts = [match[0].lower() for name in names if (match := FIRST_WORD.match(name))]
-    return next((WORDS[word] for word in firsts if word in WORDS), "")
 
 
 def table_source(files: tuple[Path, ...], column: str = "") -> Pictures:
