@@ -14,6 +14,7 @@ from oodbench.data.division import divided, image_digests
 from oodbench.data.identifiers import parse_identifier, set_key
 from oodbench.data.images import in_split
 from oodbench.errors import DataError, MissingDataError, UnknownNameError
+from oodbench.passes.shards import forget
 from oodbench.plan import make_plan
 from oodbench.registry import load_plugin, models
 from oodbench.suite import Pair, Suite
@@ -366,6 +367,23 @@ def test_a_suite_that_divides_otherwise_than_the_training_is_a_skip(tmp_path, pl
     plan = planned(path, f"{path}[60/20/20]")
     assert not plan.trials
     assert "divided 70/15/15, and the suite divides it 60/20/20" in plan.skips[0].reason
+
+
+def test_a_folder_that_changed_since_a_card_was_trained_on_it_is_a_skip(
+    tmp_path, planned, noise, monkeypatch
+):
+    from oodbench import plan as planning
+
+    np.save(tmp_path / "scans.npy", noise(40))
+    path = f"{tmp_path}/scans.npy"
+    trained = ob.load_images(f"{path}/train").sha256
+    monkeypatch.setattr(planning, "_trained_images", lambda reference: trained)
+    assert len(planned(path, path).trials) == 2
+    np.save(tmp_path / "scans.npy", noise(41))
+    forget()
+    plan = planned(path, path)
+    assert not plan.trials
+    assert "was trained on other images than scans/train holds now" in plan.skips[0].reason
 
 
 def test_a_view_of_grounds_alone_is_followed_by_the_rule(tmp_path, home, random):

@@ -13,7 +13,6 @@ from oodbench.data.own import WHOLE, own_files
 from oodbench.data.views import check_view
 from oodbench.errors import DataError
 
-SPLITS = ("train", "ref", "test")
 TAIL = re.compile(
     r"(\[(?P<division>\d+/\d+/\d+)\])?(/(?P<split>all|train|ref|test))?"
     r"(\[first (?P<prefix>[1-9]\d*)\])?(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn)\])?"
