@@ -82,7 +82,15 @@ def test_the_readme_shows_the_published_leaderboard():
 
 # --- docstrings
 
-MODULES = ["types", "metrics.ranking", "data.views", "data.images", "zoo.load", "registry"]
+MODULES = [
+    "types",
+    "metrics.ranking",
+    "data.identifiers",
+    "data.images",
+    "data.views",
+    "zoo.load",
+    "registry",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
