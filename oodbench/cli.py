@@ -344,6 +344,8 @@ def data_list() -> None:
     from oodbench import listing
 
     print_table(*listing.data())
+    for sentence in listing.own_that_do_not_open():
+        click.echo(f"not listed: {sentence}", err=True)
 
 
 @data.command()

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from oodbench.data.catalog import catalog
-from oodbench.data.images import load_images, parse_identifier, shown_name
+from oodbench.data.identifiers import parse_identifier
+from oodbench.data.images import in_split, load_images, shown_name
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError
 from oodbench.names import LONGEST, checked_name
 from oodbench.paths import write_if_changed
@@ -229,7 +230,7 @@ def small_card(in_dist: str, folder: Path) -> Entry:
     """
     (entry,) = set_entries([in_dist])
     reference = bare_reference(in_dist)
-    images = load_images(f"{reference}/train")
+    images = load_images(in_split(reference, "train"))
     channels, height, width = images.shape
     side = min(height, width, LARGEST_SIDE) // 4 * 4
     if not side:

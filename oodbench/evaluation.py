@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oodbench.compose import bare_reference, composed, default_name, model_entry
+from oodbench.data.arrays import channels_first
 from oodbench.data.images import ImageSet
-from oodbench.data.sources import channels_first
 from oodbench.errors import DataError, ModelError, StoreError
 from oodbench.registry import lent_model
 from oodbench.runner import Options, adapted, as_many, run_suite

@@ -7,8 +7,11 @@ import json
 import yaml
 
 from oodbench.data import sources
-from oodbench.data.catalog import DataCard, catalog, unlisted_card
-from oodbench.data.images import split_indices
+from oodbench.data.catalog import DataCard, catalog
+from oodbench.data.copies import Source
+from oodbench.data.division import split_indices
+from oodbench.data.identifiers import Identifier
+from oodbench.data.own import WHOLE, own_sets
 from oodbench.errors import DataError, ModelError, UnknownNameError
 from oodbench.registry import models as user_models
 from oodbench.registry import scorers as all_scorers
@@ -49,11 +52,40 @@ def models() -> Listing:
 def data() -> Listing:
     """What is here of each image set, its terms, and how to get the rest."""
     lines = []
-    own = map(unlisted_card, sources.own_sets(catalog()))
-    for card in (*catalog().values(), *own):
+    for card in catalog().values():
         rest = "" if card.generated or card.part or _whole(card) else card.how_to_get()
         lines.append([card.name, _here(card), card.licence, card.citation, rest])
+    for name, found in own_that_open().items():
+        here = "; ".join(
+            f"{split} {source.n:,} ({source.where})" for split, source in found.items()
+        )
+        lines.append([_reference(name, found), here, "your own", "", ""])
     return ["set", "here", "licence", "citation", "to get the rest"], lines
+
+
+def own_that_open() -> dict[str, dict[str, Source]]:
+    """The sets that only the user's folder knows, and that can be opened, with their splits."""
+    found = {name: _opened(name) for name in own_sets(catalog())}
+    return {name: splits for name, splits in found.items() if not isinstance(splits, str)}
+
+
+def own_that_do_not_open() -> list[str]:
+    """A sentence for each set of the user's folder that cannot be opened."""
+    return [said for said in map(_opened, own_sets(catalog())) if isinstance(said, str)]
+
+
+def _opened(name: str) -> dict[str, Source] | str:
+    try:
+        return sources.own_sources(name)
+    except DataError as error:
+        return str(error)
+
+
+def _reference(name: str, found: dict[str, Source]) -> str:
+    """What opens a set: its name, with a split where it has no ``test``."""
+    plain = "test" in found or WHOLE in found
+    split = "" if plain else f"/{next(iter(found))}"
+    return Identifier(name).set_text + split
 
 
 def _here(card: DataCard) -> str:
@@ -69,9 +101,9 @@ def _here(card: DataCard) -> str:
             found.append(f"{split}: {error}")
             continue
         if source:
-            found.append(
-                f"{split} {source.n:,} of {card.counts.get(split, source.n):,} ({source.where})"
-            )
+            count = f"{source.n:,} of {card.counts.get(split, source.n):,}"
+            found.append(f"{split} {count} ({source.where})")
+            found += source.remarks
         elif split == "train":
             found += _beside_train(card)
     return "; ".join(found) or "nothing"

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from oodbench.data.images import load_images, parse_identifier, shown_name
+from oodbench.data.catalog import catalog
+from oodbench.data.identifiers import DIVISION, parse_identifier
+from oodbench.data.images import fits, shown_name
 from oodbench.data.sources import DRAWN
+from oodbench.data.views import is_ground
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
 from oodbench.passes.values import ImagePass, ImageRef, Images, Model
 from oodbench.registry import reads_reference, scorers
-from oodbench.resolver import Resolver, cannot_give, drawn_samples, set_name
+from oodbench.resolver import Resolver, cannot_give, drawn_samples, same_set, set_name
 from oodbench.store import key_of
 from oodbench.suite import Analysis, Entry, Pair, Suite, named
 from oodbench.types import Scorer
@@ -205,7 +208,12 @@ class _Planner:
         """The models that stand for a pair's in-dist set: those that it names, else those trained on it."""
         if pair.models:
             return [one for one in self.models if {one.name, one.reference} & set(pair.models)]
-        return [one for one in self.models if one.trained_on == self._set(pair.in_dist)]
+        return [one for one in self.models if self._is_trained_on(one, pair.in_dist)]
+
+    def _is_trained_on(self, model: Model, entry: Entry) -> bool:
+        """Whether an entry's set is the one that a model is trained on, by its name or by its path."""
+        own = model.trained_on
+        return own == self._set(entry) or same_set(own, named(entry)[1])
 
     def _skip(
         self, in_dist: Entry, ood: Entry, reason: str,
@@ -224,7 +232,10 @@ class _Planner:
         try:
             if model.missing:
                 raise ModelError(model.missing)
+            self._check_division(model, in_dist)
             test, other = self.resolver.images(test_ref), self.resolver.images(other_ref)
+            self._check_training(model, in_dist)
+            self._remark(test, other)
             self._check_shown(model, {test: in_dist, other: ood})
             if test.sha256 == other.sha256:
                 raise DataError(f"{other.identifier} holds the same images as the in-dist set")
@@ -243,7 +254,7 @@ class _Planner:
         ref = self.resolver.images_or_none(ref_ref)
         reason = cannot_give(model, scorer.all_needs)
         if fits and not reason:
-            reason = self._lacks_reference(scorer, ref_ref)
+            reason = self._lacks_reference(scorer, ref_ref, test)
         if reason:
             self._skip(*pair, reason, model.name, scorer.name)
             return
@@ -256,12 +267,17 @@ class _Planner:
                 self._trial(model, scorer, size, (test, ood, ref if fits else None))
             )
 
-    def _lacks_reference(self, scorer: Scorer, ref: ImageRef) -> str | None:
+    def _lacks_reference(self, scorer: Scorer, ref: ImageRef, test: Images) -> str | None:
         """Why a scorer cannot be fitted, or None."""
         try:
             found = self.resolver.images(ref)
         except DataError as error:
             return str(error)
+        self._remark(found)
+        shared = self.resolver.shared(found, test)
+        if shared:
+            both = f"{found.identifier} are in {test.identifier} too"
+            return f"{shared:,} of the {found.n:,} images of {both}, on which no scorer may be fitted; remove them from one"
         return scorer.too_few(found.n) if found.n < scorer.least_reference else None
 
     def _trial(
@@ -297,13 +313,49 @@ class _Planner:
         if split is not None:
             parsed = parsed.in_split(split)
         plain = ImageRef(str(parsed), model.shape, self.suite.limit, name=shown)
-        if parsed.view or not model.view:
+        ground = parsed.view if parsed.view and is_ground(parsed.view) else ""
+        if not model.view or (parsed.view and not ground):
             return plain
         try:
-            fits = load_images(str(parsed)).shape == model.shape
+            as_it_is = fits(str(parsed), model.shape)
         except DataError:  # not here: the skip will say so
             return plain
-        return plain if fits else replace(plain, reference=str(parsed.seen_through(model.view)))
+        view = ",".join(filter(None, (ground, model.view)))
+        return plain if as_it_is else replace(plain, reference=str(parsed.seen_through(view)))
+
+    def _remark(self, *sets: Images) -> None:
+        """Add what is to be said of how image sets were read."""
+        for remark in (remark for images in sets for remark in images.remarks):
+            if remark not in self.made.remarks:
+                self.made.remarks.append(remark)
+
+    def _check_division(self, model: Model, in_dist: Entry) -> None:
+        """A model whose folder was divided otherwise when it was trained may have seen images of ``test``."""
+        reference = named(in_dist)[1]
+        if not same_set(model.trained_on, reference):
+            return
+        trained, judged = (
+            parse_identifier(one).division or DIVISION for one in (model.trained_on, reference)
+        )
+        if trained != judged:
+            shown = ["/".join(map(str, one)) for one in (trained, judged)]
+            raise DataError(
+                f"{model.name} was trained on {model.trained_on} divided {shown[0]}, and the suite divides it {shown[1]}, so "
+                "that test may hold images that it has seen; divide both alike"
+            )
+
+    def _check_training(self, model: Model, in_dist: Entry) -> None:
+        """Raise where the images that a card was trained on by `oodbench train` are not those that are `train` now."""
+        trained = _trained_images(model.reference)
+        if not trained or parse_identifier(named(in_dist)[1]).name in catalog():
+            return
+        train = replace(self._ref(model, in_dist, "train"), limit=None)
+        now = self.resolver.images_or_none(train)
+        if now is not None and now.sha256 != trained:
+            raise DataError(
+                f"{model.name} was trained on other images than {now.identifier} holds now, so that test may hold some that it "
+                "has seen: the files changed since; train it again"
+            )
 
     def _check_shown(self, model: Model, sets: Mapping[Images, Entry]) -> None:
         """Two entries of a suite never meet in one cell of a page."""
@@ -315,13 +367,15 @@ class _Planner:
 
     def _remark_unused(self) -> None:
         """A sentence for each model that no pair of the suite uses, or that stands for another set than it was trained on."""
-        used = {self._set(pair.in_dist) for pair in self.suite.pairs if not pair.models}
+        in_dists = [pair.in_dist for pair in self.suite.pairs if not pair.models]
+        used = set(map(self._set, in_dists))
         for model in self.models:
             if model.unhashable:
                 self.made.remarks.append(model.unhashable)
             stands_for = self._named_by_pairs(model)
             self.made.remarks += filter(None, (_other_training(model, one) for one in stands_for))
-            if stands_for or model.trained_on in used:
+            trained_here = any(self._is_trained_on(model, entry) for entry in in_dists)
+            if stands_for or trained_here:
                 continue
             unknown = unknown_set(model.trained_on) if model.trained_on else None
             why = unknown or f"it is trained on {model.trained_on or 'a set that it does not name'}"
@@ -460,6 +514,17 @@ def _other_training(model: Model, in_dist: str) -> str:
 def _log(reference: str) -> list[dict[str, float]]:
     known = describe(reference)
     return training_log(known) if isinstance(known, Card) else []
+
+
+def _trained_images(reference: str) -> str:
+    """SHA-256 of the images that `oodbench train` recorded; empty for a model that it did not train."""
+    known = describe(reference)
+    if not isinstance(known, Card):
+        return ""
+    try:
+        return str(known.record().get("train", {}).get("sha256", ""))
+    except ModelError:  # it was never trained
+        return ""
 
 
 def _check_unique(kind: str, shown: Iterable[tuple[str, str]]) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from oodbench.data.catalog import is_synthetic, may_be_shown
-from oodbench.data.images import ImageSet, parse_identifier
+from oodbench.data.division import image_digests
+from oodbench.data.identifiers import parse_identifier, set_key
+from oodbench.data.images import ImageSet
 from oodbench.errors import DataError, ModelError
 from oodbench.passes.shards import DrawTask, open_images, samples_path
 from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, shard_keys
@@ -25,6 +27,7 @@ class Resolver:
         self.seed, self.device = seed, device
         self._models: dict[str, Model] = {}
         self._images: dict[ImageRef, Images | DataError] = {}
+        self._shared: dict[tuple[Images, Images], int] = {}
         self._passes: dict[tuple[str, str, Images, Images | None], ImagePass] = {}
         entries = statistics.values()
         asked = {entry.capability_for(name) for entry in entries for name in entry.statistics}
@@ -91,6 +94,14 @@ class Resolver:
         except DataError:
             return None
 
+    def shared(self, one: Images, other: Images) -> int:
+        """How many images of one set are, pixel by pixel, in another."""
+        if (one, other) not in self._shared:
+            seen = set(image_digests(open_images(other.ref).images))
+            own = image_digests(open_images(one.ref).images)
+            self._shared[one, other] = sum(digest in seen for digest in own)
+        return self._shared[one, other]
+
     def passes_of(
         self, model: Model, need: str, images: Images, ref: Images | None = None
     ) -> tuple[ImagePass, ...]:
@@ -143,12 +154,21 @@ def resolved_images(ref: ImageRef, found: ImageSet) -> Images:
         whole=found.is_whole,
         synthetic=is_synthetic(found.card),
         may_be_shown=may_be_shown(found.card),
+        remarks=found.remarks,
     )
 
 
 def set_name(reference: str) -> str:
     """The bare name in an image set's reference."""
     return parse_identifier(reference).name
+
+
+def same_set(one: str, other: str) -> bool:
+    """Whether two references are to one set: the same name, or paths to one place."""
+    try:
+        return bool(one and other) and set_key(one) == set_key(other)
+    except DataError:
+        return False
 
 
 def drawn_samples(draw: DrawTask) -> Images:

@@ -11,14 +11,16 @@ import hashlib
 import io
 import json
 import logging
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy_format
 
 from oodbench.errors import DamagedError, StoreError
 from oodbench.paths import home, write_if_changed, write_whole
@@ -29,6 +31,8 @@ ABOUT = "about"
 """The member of a shard that says in words what made it."""
 SEAL = 64
 """Bytes of a sealed file's seal."""
+BLOCK = 1 << 20
+"""Bytes that are read at a time where a file is only looked through."""
 
 Row = dict[str, Any]
 logger = logging.getLogger("oodbench")
@@ -42,6 +46,34 @@ def key_of(*parts: Any) -> str:
 def write_sealed(path: Path, content: bytes) -> None:
     """Write a file whole, with its seal; :class:`StoreError` where it cannot be written."""
     write_whole(path, lambda file: file.write(sealed(content)))
+
+
+def write_sealed_array(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterable[np.ndarray]
+) -> None:
+    """Write an array that comes in blocks of its first axis as a sealed ``.npy`` file, whole or not at all."""
+
+    def write(file: IO[bytes]) -> None:
+        digest = hashlib.sha256()
+
+        def put(content: bytes | memoryview) -> None:
+            digest.update(content)
+            file.write(content)
+
+        put(_npy_header(shape, dtype))
+        for block in blocks:
+            put(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
+        file.write(digest.hexdigest().encode())
+
+    write_whole(path, write)
+
+
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    buffer = io.BytesIO()
+    descr = npy_format.dtype_to_descr(dtype)
+    fields = {"descr": descr, "fortran_order": False, "shape": shape}
+    npy_format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
 
 
 def sealed(content: bytes) -> bytes:
@@ -64,6 +96,17 @@ def read_sealed(path: Path) -> bytes:
     return content
 
 
+def check_seal(path: Path) -> None:
+    """Compare a file's seal without holding the file in memory; raises as :func:`read_sealed`."""
+    with path.open("rb") as file:
+        digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size - SEAL
+        while left > 0 and (block := file.read(min(left, BLOCK))):
+            digest.update(block)
+            left -= len(block)
+        if left or file.read() != digest.hexdigest().encode():
+            raise DamagedError(f"{path} is damaged: its content is not what was written")
+
+
 def array_bytes(array: np.ndarray) -> bytes:
     """An array as the bytes of an ``.npy`` file."""
     buffer = io.BytesIO()
@@ -73,7 +116,7 @@ def array_bytes(array: np.ndarray) -> bytes:
 
 def map_sealed(path: Path) -> np.ndarray:
     """The array of a sealed ``.npy`` file, memory-mapped, after its seal was compared; raises as :func:`read_sealed`."""
-    read_sealed(path)
+    check_seal(path)
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

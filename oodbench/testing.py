@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oodbench.data.images import ImageSet, load_images
+from oodbench.data.images import ImageSet, in_split, load_images
 from oodbench.errors import OodbenchError, ScorerError
 from oodbench.model_tests import TOLERANCE, check_model, check_named
 from oodbench.passes.batches import measure
@@ -78,9 +78,8 @@ def probe_columns(scorer: Scorer, n: int = 60) -> tuple[Columns, Columns]:
         raise ScorerError(f"{scorer.name} cannot be probed: {reasons[PROBED[0]]}")
 
     def of_split(split: str) -> ImageSet:
-        return load_images(
-            f"{describe(model).trained_on}/{split}", shape=describe(model).shape
-        ).drawn(n)
+        known = describe(model)
+        return load_images(in_split(known.trained_on, split), shape=known.shape).drawn(n)
 
     def columns(split: str) -> Columns:
         found = {}

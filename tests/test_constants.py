@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 import oodbench as ob
 from oodbench.cli import main
-from oodbench.data import sources
 from oodbench.data.catalog import catalog
-from oodbench.data.images import split_indices
+from oodbench.data.division import split_indices
+from oodbench.data.own import own_sets
 from oodbench.errors import DataError, MissingDataError, ScorerError
 from oodbench.metrics import METRICS, auroc, detection_metrics
 from oodbench.metrics.comparison import critical_difference, difference
@@ -288,12 +288,20 @@ def own(tmp_path, home, monkeypatch):
     return tmp_path
 
 
-def test_a_file_named_as_a_set_serves_its_test_split_alone(own, random):
-    images = random.integers(0, 256, (30, 8, 8)).astype(np.uint8)
+def test_a_file_named_as_a_set_is_whole_and_divided_where_a_split_is_named(own, random):
+    images = random.integers(0, 256, (40, 8, 8)).astype(np.uint8)
     np.savez(own / "mine.npz", images=images)
     assert np.array_equal(ob.load_images("mine").images[:, 0], images)
+    assert [len(ob.load_images(f"mine/{split}")) for split in ("train", "ref", "test")] == [
+        28,
+        6,
+        6,
+    ]
+    np.savez(own / "mine_test.npz", images=images[:5])
     for split in ("train", "ref"):
-        with pytest.raises(MissingDataError, match=f"mine/{split} is not on this machine"):
+        with pytest.raises(
+            MissingDataError, match=rf"mine has no split '{split}' .* it has test \(5"
+        ):
             ob.load_images(f"mine/{split}")
 
 
@@ -301,7 +309,7 @@ def test_own_sets_are_listed_in_order(own):
     names = [f"{letter}set" for letter in "hbdacgfe"]
     for name in names:
         np.savez(own / f"{name}_test.npz", images=np.zeros((2, 8, 8), np.uint8))
-    assert sources.own_sets(catalog()) == sorted(names)
+    assert own_sets(catalog()) == sorted(names)
 
 
 def test_colours_and_places_of_a_folder_of_images(tmp_path, home, random):

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import inspect
 import io
 import os
-import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
-import torch
 from PIL import Image
 
 import oodbench as ob
-from oodbench.data import copies, sources
+from oodbench.data import arrays, copies, sources
 from oodbench.data import images as images_module
 from oodbench.data.catalog import catalog, data_card
-from oodbench.data.fetch import fetch
-from oodbench.data.images import (
-    Identifier,
+from oodbench.data.division import (
     content_hash,
     drawn_rows,
     image_digests,
-    parse_identifier,
     part_indices,
     random_order,
-    shown_name,
     split_indices,
 )
+from oodbench.data.fetch import fetch
+from oodbench.data.identifiers import Identifier, parse_identifier
+from oodbench.data.images import shown_name
 from oodbench.data.make_sample import write_sample
+from oodbench.data.own import own_sets
 from oodbench.data.views import apply_view, luma, view_between
 from oodbench.errors import DataError, MissingDataError, OodbenchError, UnknownNameError
 
@@ -164,7 +160,7 @@ def test_identifiers_parse():
     whole = Identifier("svhn", "ref", None, 9, "grey,crop28")
     assert parse_identifier("svhn/ref[:9]@grey,crop28") == whole
     assert parse_identifier("svhn/ref[9 drawn]@grey,crop28") == whole
-    assert parse_identifier("a/b.npy[first 20][:9]") == Identifier("a/b.npy", "test", 20, 9)
+    assert parse_identifier("a/b.npy[first 20][:9]") == Identifier("a/b.npy", "all", 20, 9)
 
 
 @pytest.mark.parametrize(
@@ -240,8 +236,9 @@ def test_a_draw_hits_classes_of_a_sorted_set(tmp_path, home):
     by_class = np.repeat(np.arange(10, dtype=np.uint8), 50)[:, None, None] * np.ones(
         (28, 28), np.uint8
     )
+    by_class[:, 1, 0], by_class[:, 1, 1] = np.divmod(np.arange(500), 50)  # no two are equal
     np.savez(tmp_path / "sorted.npz", images=by_class)
-    for split in ("test", "ref"):  # the order of a user's own file is not known to be random
+    for split in ("all", "test", "ref"):  # the order of a user's own file is not known to be random
         found = ob.load_images(f"{tmp_path}/sorted.npz/{split}[:60]").images[:, 0, 0, 0]
         assert len(found) == 60
         assert set(found) == set(range(10))
@@ -328,7 +325,7 @@ def test_a_user_s_folder_of_arrays(tmp_path, home, monkeypatch, random):
     np.savez(tmp_path / "mine_test.npz", images=images)
     np.savez(tmp_path / "svhn_test10k.npz", images=np.repeat(images, 100, 0))
     monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
-    assert sources.own_sets(catalog()) == ["mine"]
+    assert own_sets(catalog()) == ["mine"]
     assert np.array_equal(ob.load_images("mine/test").images, images.transpose(0, 3, 1, 2))
     assert (
         ob.load_images("svhn").identifier == "svhn/test[first 3000]"
@@ -359,7 +356,7 @@ def test_a_user_s_file_and_folder_of_images(tmp_path, home, random):
     for size in (16, 12):
         viewed = ob.load_images(f"{tmp_path / 'pictures'}@square,resize{size}-box-aa")
         assert viewed.images.shape == (5, 1, size, size)
-        assert viewed.identifier == f"pictures/test@square,resize{size}-box-aa"
+        assert viewed.identifier == f"pictures/all@square,resize{size}-box-aa"
     with pytest.raises(
         DataError, match=r"has shape \(1, 12, 12\), but the model takes \(1, 28, 28\)"
     ):
@@ -395,7 +392,7 @@ def test_a_truncated_archive_is_named(tmp_path, home):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((3, 28, 28)), "float64 values"),
+        (np.zeros((5, 28, 28)), "float64 values from 0 to 0"),
         (np.zeros((3, 5), np.uint8), "has shape"),
         (np.zeros((0, 28, 28), np.uint8), "no images"),
     ],
@@ -473,7 +470,7 @@ def test_a_truncated_copy_is_made_again(tmp_path, home, random, caplog, kept):
 def test_a_copy_is_read_not_made_when_nothing_changed(tmp_path, home, random, monkeypatch):
     path, pixels = noisy_file(tmp_path, random)
     ob.load_images(path)
-    monkeypatch.setattr(sources, "_read", None)
+    monkeypatch.setattr(arrays, "_read", None)
     assert np.array_equal(ob.load_images(path).images, pixels)
 
 
@@ -534,12 +531,12 @@ def test_shown_names_of_paths(tmp_path, home, monkeypatch):
     assert ob.load_images(str(tmp_path / "blur_0.1")).name == "blur_0.1"
     assert ob.load_images(f"{tmp_path}/blur_0.2/").name == "blur_0.2"
     assert ob.load_images(str(tmp_path / ("n" * 200))).name == "n" * 200
-    np.save(tmp_path / "noise_0.5.npy", np.zeros((3, 4, 4), np.uint8))
-    np.savez(tmp_path / "a.b.npz", images=np.zeros((3, 4, 4), np.uint8))
+    np.save(tmp_path / "noise_0.5.npy", np.zeros((5, 4, 4), np.uint8))
+    np.savez(tmp_path / "a.b.npz", images=np.zeros((5, 4, 4), np.uint8))
     assert ob.load_images(str(tmp_path / "noise_0.5.npy")).name == "noise_0.5"
     assert ob.load_images(str(tmp_path / "a.b.npz")).name == "a.b"
     monkeypatch.chdir(tmp_path / "blur_0.1")
-    assert ob.load_images(".").identifier == "blur_0.1/test"
+    assert ob.load_images(".").identifier == "blur_0.1/all"
     assert shown_name(Path("/")) == "/"
     assert shown_name(tmp_path / "two words, ümläut; [x]") == "two words, ümläut; [x]"
 
@@ -547,7 +544,7 @@ def test_shown_names_of_paths(tmp_path, home, monkeypatch):
 def test_a_name_may_be_given(tmp_path, home):
     np.save(tmp_path / "x.npy", np.zeros((9, 4, 4), np.uint8))
     found = ob.load_images(f"{tmp_path / 'x.npy'}[:3]@pad8", name="my set: 1")
-    assert found.identifier == "my set: 1/test[3 drawn]@pad8"
+    assert found.identifier == "my set: 1/all[3 drawn]@pad8"
     assert (found.card, found.official) == ("", 9)
 
 
@@ -611,58 +608,6 @@ def test_the_catalog_agrees_with_torchvision():
             inspect.signature(getattr(datasets, card.torchvision)).bind(
                 "root", **options, download=False
             )
-
-
-def test_svhn_and_transposed_emnist_decode(home, monkeypatch, random):
-    """SVHN's matrix file through torchvision; EMNIST's transposed images come out upright."""
-    from torchvision import datasets
-
-    pixels = random.integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
-    files = []
-    for file in data_card("svhn").files:
-        path = home / "raw" / file["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scipy.io.savemat(path, {"X": pixels.transpose(1, 2, 3, 0), "y": np.arange(1, 6)[:, None]})
-        files.append({**file, "md5": sources.md5_of(path)})
-    split_list = {
-        s: ["", f["path"], f["md5"]] for s, f in zip(("train", "test"), files, strict=True)
-    }
-    monkeypatch.setattr(datasets.SVHN, "split_list", split_list)
-    source = sources._torchvision(replace(data_card("svhn"), files=files), "test", home / "raw")
-    assert np.array_equal(source.decode(), pixels.transpose(0, 3, 1, 2))
-
-    class Lying:
-        data = torch.from_numpy(pixels[..., 0])
-
-    monkeypatch.setattr(datasets, "EMNIST", lambda *arguments, **options: Lying)
-    source = sources._torchvision(
-        replace(data_card("emnist-letters"), files=files), "test", home / "raw"
-    )
-    assert np.array_equal(source.decode()[:, 0], pixels[..., 0].transpose(0, 2, 1))
-
-
-def test_torchvision_files_are_used_when_whole(home, monkeypatch):
-    """The MNIST class over raw files of its format, where ``oodbench data fetch`` leaves them."""
-    from torchvision.datasets import MNIST
-
-    pixels = np.arange(2 * 28 * 28, dtype=np.uint32).astype(np.uint8).reshape(2, 28, 28)
-    images = struct.pack(">IIII", 0x803, 2, 28, 28) + pixels.tobytes()
-    labels = struct.pack(">II", 0x801, 2) + b"\0\1"
-    files = []
-    for file in data_card("mnist").files:
-        path = home / "raw" / file["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(labels if "labels" in path.name else images, mtime=0))
-        files.append({**file, "md5": hashlib.md5(path.read_bytes()).hexdigest()})
-    monkeypatch.setattr(
-        MNIST, "resources", [(file["path"].split("/")[-1], file["md5"]) for file in files]
-    )
-    source = sources._torchvision(replace(data_card("mnist"), files=files), "test", home / "raw")
-    assert source is not None
-    assert np.array_equal(source.decode()[:, 0], pixels)
-    (home / "raw" / files[0]["path"]).write_bytes(b"damaged")
-    with pytest.raises(DataError, match="MD5"):
-        source.decode()
 
 
 def test_sets_without_files_say_how_to_get_them():

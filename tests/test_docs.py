@@ -83,8 +83,16 @@ def test_the_readme_shows_the_published_leaderboard():
 # --- docstrings
 
 MODULES = [
-    "types", "metrics.ranking", "data.views", "data.images", "zoo.load", "registry", "evaluation", "detector",
-]  # fmt: skip
+    "types",
+    "metrics.ranking",
+    "data.identifiers",
+    "data.images",
+    "data.views",
+    "zoo.load",
+    "registry",
+    "evaluation",
+    "detector",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

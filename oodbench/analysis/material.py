@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from oodbench.data.images import drawn_rows
+from oodbench.data.division import drawn_rows
 from oodbench.errors import OodbenchError
 from oodbench.passes.columns import read_columns
 from oodbench.passes.shards import ChangedError, open_images

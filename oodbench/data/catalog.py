@@ -13,6 +13,30 @@ from oodbench.paths import PACKAGE
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the files of one split lie, in the layout that torchvision uses; see :mod:`oodbench.data.layouts`.
+
+    Attributes
+    ----------
+    kind : ``idx``, ``mat``, ``cifar`` or ``pictures``
+    unpacked : files, or the folder of pictures
+    archive : the file that holds them otherwise, and ``inside`` where in it
+    listed, list_inside, code : the list of the split's pictures, its place in the archive, and the last word of its lines
+    md5 : of unpacked files that need one, by name
+    """
+
+    split: str
+    kind: str
+    unpacked: list[str]
+    archive: str = ""
+    inside: str = ""
+    listed: str = ""
+    list_inside: str = ""
+    code: str = ""
+    md5: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DataCard:
     """One entry of ``catalog.yaml``; the file's head says what each field means."""
 
@@ -34,7 +58,7 @@ class DataCard:
     how: str = ""
     base_view: str = ""
     transposed: bool = False
-    inverted: bool = False
+    places: dict[str, Place] = field(default_factory=dict)
 
     def how_to_get(self) -> str:
         """One sentence: the command or the steps that bring the full set here."""
@@ -45,7 +69,13 @@ class DataCard:
 def catalog() -> dict[str, DataCard]:
     """All data cards by name."""
     entries = yaml.safe_load((PACKAGE / "data" / "catalog.yaml").read_text("utf-8"))
-    return {name: DataCard(name=name, **entry) for name, entry in entries.items()}
+    return {name: _card(name, entry) for name, entry in entries.items()}
+
+
+def _card(name: str, entry: dict[str, Any]) -> DataCard:
+    places = entry.pop("places", {})
+    known = {split: Place(split=split, **place) for split, place in places.items()}
+    return DataCard(name=name, places=known, **entry)
 
 
 def may_be_shown(name: str) -> bool:
@@ -56,11 +86,6 @@ def may_be_shown(name: str) -> bool:
 def is_synthetic(name: str) -> bool:
     """Whether a set's images are generated: noise, or one colour."""
     return name in catalog() and bool(catalog()[name].generated)
-
-
-def unlisted_card(name: str) -> DataCard:
-    """The card of a set that only the user's folder knows."""
-    return DataCard(name=name, title=name, licence="not known", citation="", counts={})
 
 
 def data_card(name: str) -> DataCard:

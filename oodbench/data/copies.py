@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oodbench.data.sources import Source
 from oodbench.errors import DamagedError, DataError
 from oodbench.paths import home
-from oodbench.store import array_bytes, key_of, map_sealed, write_sealed
+from oodbench.store import key_of, map_sealed, write_sealed_array
 
-VERSION = 2
+VERSION = 3
 """Of decoding, of views and of the files; a new one whenever the same sources give other pixels."""
 LABEL = 60
 """Letters of a copy's label that its file's name shows."""
@@ -24,8 +24,47 @@ LABEL = 60
 logger = logging.getLogger("oodbench")
 
 
+@dataclass(frozen=True)
+class Stream:
+    """An array of ``n`` images that comes in blocks, so that it never lies in memory as a whole."""
+
+    n: int
+    blocks: Iterator[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one split can be read: the files, how many images, and how to decode them.
+
+    Attributes
+    ----------
+    recipe : all that :meth:`decode` depends on beside the files, in words; with them the identity of what it returns
+    remarks : sentences on what was found and is not used
+    """
+
+    where: str
+    files: tuple[Path, ...]
+    n: int
+    recipe: str
+    remarks: tuple[str, ...] = ()
+
+    def decode(self) -> np.ndarray | Stream:
+        """uint8 ``(N, C, H, W)``, whole or in blocks."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Arrays(Source):
+    """A source that is decoded at once."""
+
+    make: Callable[[], np.ndarray] = field(kw_only=True)
+
+    def decode(self) -> np.ndarray:
+        return self.make()
+
+
 def cached_copy(
-    label: str, source: Source, made_by: list[Any], make: Callable[[], np.ndarray]
+    label: str, source: Source, made_by: list[Any], make: Callable[[], np.ndarray | Stream]
 ) -> np.ndarray:
     """What ``make`` gives of a source's files, memory-mapped from the cache, where it lies from the first use on.
 
@@ -53,17 +92,36 @@ def cached_copy(
         raise DataError(
             f"the decoded copy {path} cannot be read ({error.strerror or error}); permit reading it, or delete it"
         ) from error
-    write_sealed(path, array_bytes(np.ascontiguousarray(make())))
+    _write(path, make())
     return map_sealed(path)
+
+
+def _write(path: Path, made: np.ndarray | Stream) -> None:
+    if isinstance(made, np.ndarray):
+        write_sealed_array(path, made.shape, made.dtype, iter([made]))
+        return
+    first = next(made.blocks)
+    write_sealed_array(path, (made.n, *first.shape[1:]), first.dtype, _again(first, made.blocks))
+
+
+def _again(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    yield first
+    yield from rest
+
+
+def whole(made: np.ndarray | Stream) -> np.ndarray:
+    """What a source decodes to, in memory."""
+    return made if isinstance(made, np.ndarray) else np.concatenate(list(made.blocks))
 
 
 def _stamps(source: Source) -> list[tuple[str, int, int]]:
     # Size and time stand for the content, since hashing the files would cost as much as decoding them each time: a file
     # that another of the same size and time replaces is not noticed. The path is resolved, so that a link finds the
     # copy of its target; inodes are left out, since a shared disk may number them anew each time it is mounted.
-    return [_stamp(file.resolve()) for file in source.files]
+    return [_stamp(file) for file in source.files]
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:
-    stat = os.stat(file)
-    return str(file), stat.st_size, stat.st_mtime_ns
+    real = os.path.realpath(file)
+    stat = os.stat(real)
+    return real, stat.st_size, stat.st_mtime_ns

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from oodbench.data import sources
 from oodbench.data.catalog import DataCard
+from oodbench.data.copies import whole
 from oodbench.data.images import ImageSet, load_images
+from oodbench.data.layouts import check_md5, md5_of
 from oodbench.errors import DataError
 from oodbench.paths import home
 
@@ -57,7 +59,7 @@ def download(
             f"{url} broke off ({reason}); what arrived is kept: run the same command to go on"
         ) from error
     try:
-        sources.check_md5(part, md5)
+        check_md5(part, md5)
     except DataError:
         part.unlink()
         raise
@@ -100,7 +102,7 @@ def fetch(
         )
     for file in card.files:
         path, name = home() / "raw" / file["path"], Path(file["path"]).name
-        if path.exists() and sources.md5_of(path) == file["md5"]:
+        if path.exists() and md5_of(path) == file["md5"]:
             continue
         download(file["url"], path, file["md5"], partial(progress, name), partial(start, name))
     return [load_images(f"{card.name}/{split}") for split in card.splits]
@@ -115,12 +117,12 @@ def verify(card: DataCard) -> list[str]:
     for file in card.files:
         path = home() / "raw" / file["path"]
         if path.exists():
-            sources.check_md5(path, file["md5"])
+            check_md5(path, file["md5"])
             findings.append(f"{file['path']}: MD5 as it should be")
     for split in ("train", "ref", "test"):
         source = sources.find(card, split)
         if source is not None:
-            images = source.decode()
+            images = whole(source.decode())
             findings.append(
                 f"{card.name}/{split}: {len(images):,} images of {images.shape[1:]} from {source.where}"
             )

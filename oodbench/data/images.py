@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from oodbench.data import sources
-from oodbench.data.catalog import DataCard, catalog, data_card, unlisted_card
-from oodbench.data.copies import cached_copy
-from oodbench.data.views import SHRINK, Shape, apply_view, check_view, shrunk, view_between
-from oodbench.errors import DataError, MissingDataError
-
-GRAMMAR = re.compile(
-    r"(?P<name>[^@\[]+?)(/(?P<split>train|ref|test))?"
-    r"(\[first (?P<prefix>[1-9]\d*)\])?(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn)\])?"
-    r"(@(?P<view>[\w,-]+))?"
+from oodbench.data.arrays import ARRAY_SUFFIXES
+from oodbench.data.catalog import DataCard, catalog, data_card
+from oodbench.data.copies import Source, cached_copy
+from oodbench.data.division import (
+    content_hash,
+    drawn_rows,
+    part_indices,
+    split_indices,
 )
-ARRAY_SUFFIXES = (".npz", ".npy")
-REF_KEY = 1810_09136
-"""Philox key of the order that picks `ref` out of an official training set, and draws; never changes."""
+from oodbench.data.folders import WORDS, shown
+from oodbench.data.identifiers import (
+    MEMBER,
+    Division,
+    Identifier,
+    as_path,
+    file_and_member,
+    parse_identifier,
+    shown_division,
+)
+from oodbench.data.own import WHOLE, own_sets
+from oodbench.data.own_splits import open_split, view_for
+from oodbench.data.reading import Pictures
+from oodbench.data.views import SHRINK, Shape, apply_view, shrunk
+from oodbench.errors import DataError, MissingDataError, UnknownNameError
+
 GENERATED_SIZE = 2000
-
-
-@dataclass(frozen=True)
-class Identifier:
-    """``name/split[first N][n drawn]@view`` in its parts; as text again by ``str``.
-
-    Attributes
-    ----------
-    prefix : the first N images of the official split, in its order; None: all that are here
-    draw : n images of those, drawn by :func:`drawn_rows`; None: all of them
-    view : None leaves it to the rule, ``""`` cannot be written
-    """
-
-    name: str
-    split: str = "test"
-    prefix: int | None = None
-    draw: int | None = None
-    view: str | None = None
-
-    def __str__(self) -> str:
-        part = "" if self.prefix is None else f"[first {self.prefix}]"
-        drawn = "" if self.draw is None else f"[{self.draw} drawn]"
-        return f"{self.name}/{self.split}{part}{drawn}{'@' if self.view else ''}{self.view or ''}"
-
-    def in_split(self, split: str) -> Identifier:
-        """The same set in the same view: itself for its own split, the whole of any other."""
-        return self if split == self.split else Identifier(self.name, split, view=self.view)
-
-    def seen_through(self, view: str) -> Identifier:
-        """The same images in another view."""
-        return replace(self, view=view)
+logger = logging.getLogger("oodbench")
 
 
 @dataclass(frozen=True)
@@ -73,6 +54,8 @@ class ImageSet:
     drawn_from : how many images were here when these were drawn of them; None: they are all that are here
     in_random_order : whether the split's own order is random, so that a draw is its beginning
     card : the set's name in the catalog, ``""`` for a user's own files, whatever their name
+    division : per cent of `train`, `ref` and `test`, where a flat folder or array was divided so and not as usual
+    remarks : sentences on how the files were read: what was left out, and how the set was divided
     """
 
     name: str
@@ -83,6 +66,8 @@ class ImageSet:
     drawn_from: int | None = None
     in_random_order: bool = False
     card: str = ""
+    division: Division | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def identifier(self) -> str:
@@ -93,7 +78,8 @@ class ImageSet:
         here = len(self) if self.drawn_from is None else self.drawn_from
         prefix = None if self.official in (None, here) else here
         draw = None if self.drawn_from is None else len(self)
-        return str(Identifier(self.name, self.split, prefix, draw, self.view))
+        counts = Identifier(self.name, self.split, prefix, draw, self.view)
+        return f"{self.name}{shown_division(self.division)}{counts.tail}"
 
     @cached_property
     def sha256(self) -> str:
@@ -150,67 +136,6 @@ class ImageSet:
         return self.drawn_from is None and self.official in (None, len(self))
 
 
-def random_order(n: int) -> np.ndarray:
-    """A fixed random order of ``n`` positions: it sorts raw Philox output, whose stream numpy guarantees.
-
-    Position i has the i-th number of the stream, whatever n is, so that the order of fewer positions is that of more
-    with the others left out.
-    """
-    return np.argsort(np.random.Philox(key=REF_KEY).random_raw(n), kind="stable")
-
-
-def drawn_rows(n: int, here: int, in_random_order: bool = False) -> np.ndarray:
-    """Positions of ``n`` images that are drawn from a split of which the first ``here`` are present.
-
-    A draw from a part holds the images that a draw from the whole split has in common with it, in the same sequence.
-
-    Parameters
-    ----------
-    in_random_order : the split's own order is random already, and a draw is its beginning
-    """
-    return (np.arange(here) if in_random_order else random_order(here))[:n]
-
-
-def content_hash(images: np.ndarray) -> str:
-    """SHA-256 over the type, the shape and the bytes of an array."""
-    digest = hashlib.sha256(repr((images.dtype.str, images.shape)).encode())
-    digest.update(np.ascontiguousarray(images).data)
-    return digest.hexdigest()
-
-
-def image_digests(images: np.ndarray) -> list[bytes]:
-    """SHA-256 of the pixels of each image, by which the images that two sets share are found."""
-    return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
-
-
-def parse_identifier(identifier: str) -> Identifier:
-    """``name/split[first N][n drawn]@view`` into its parts, of which only the name must be there.
-
-    ``[:n]`` is short for ``[n drawn]``.
-
-    >>> str(parse_identifier("mnist[:500]@pad32"))
-    'mnist/test[500 drawn]@pad32'
-
-    Raises
-    ------
-    DataError : it is no identifier, or its view is none
-    """
-    match = GRAMMAR.fullmatch(identifier)
-    if not match:
-        raise DataError(
-            f"{identifier!r} is no image set; write name/split[first N][n drawn]@view, "
-            "for instance cifar10/test[500 drawn]@grey"
-        )
-    if match["view"]:
-        check_view(match["view"])
-    prefix, draw = _count(match["prefix"]), _count(match["draw"] or match["limit"])
-    return Identifier(match["name"], match["split"] or "test", prefix, draw, match["view"])
-
-
-def _count(digits: str | None) -> int | None:
-    return None if digits is None else int(digits)
-
-
 def load_images(
     identifier: str, *, like: Any = None, shape: Shape | None = None, name: str | None = None
 ) -> ImageSet:
@@ -236,22 +161,52 @@ def load_images(
     >>> ob.load_images("mnist/test[:100]").images.shape
     (100, 1, 28, 28)
     """
+    found = read_images(identifier, like.shape if like is not None else shape, name)
+    for remark in found.remarks:
+        _tell(remark)
+    return found
+
+
+@cache
+def _tell(remark: str) -> None:
+    """Say once a process what a person who loads images should know."""
+    logger.warning("%s", remark)
+
+
+def read_images(identifier: str, shape: Shape | None = None, name: str | None = None) -> ImageSet:
+    """As :func:`load_images`, without a word: for callers that show the remarks themselves."""
     wanted = parse_identifier(identifier)
-    found = _open(wanted, like.shape if like is not None else shape)
+    found = _open(wanted, shape)
     if not len(found):
         raise DataError(f"{identifier} holds no images")
     return replace(found, name=name or found.name).prefix(wanted.prefix).drawn(wanted.draw)
 
 
+def in_split(reference: str, split: str) -> str:
+    """The reference of another split of the same set, as :func:`load_images` takes it."""
+    return str(parse_identifier(reference).in_split(split))
+
+
+def fits(identifier: str, shape: Shape) -> bool:
+    """Whether the images of a set have a shape as they are, without a view; raises as :func:`load_images`."""
+    wanted = parse_identifier(identifier)
+    if wanted.name in catalog():
+        return _open(wanted, None).shape == shape
+    own = _own(wanted.name)
+    split = wanted.split if wanted.split in own else next(iter(own))
+    source = own[split]
+    if isinstance(source, Pictures):
+        return source.shape == shape
+    return _open(wanted, None).shape == shape
+
+
 def _open(wanted: Identifier, shape: Shape | None) -> ImageSet:
     """All images of a split that are here; a name of the catalog goes before a file of that name."""
     name, split, view = wanted.name, wanted.split, wanted.view
-    path = Path(name).expanduser()
     if name not in catalog():
-        if path.exists() or path.suffix in ARRAY_SUFFIXES:
-            return _open_path(path, split, view, shape)
-        if _in_folder(name):
-            return _open_card(unlisted_card(name), wanted, shape)
+        return _open_own(wanted, shape)
+    if split == WHOLE or wanted.division:
+        raise DataError(f"{name} has the splits train, ref and test; name one of them, {name}/test")
     card = data_card(name)
     if card.generated:
         found = _generate(card, split, shape)
@@ -262,18 +217,50 @@ def _open(wanted: Identifier, shape: Shape | None) -> ImageSet:
     return replace(found, card=name)
 
 
-def _in_folder(name: str) -> bool:
-    """Whether ``$OODBENCH_DATA`` has .npz files of this name that the catalog does not know."""
-    card = unlisted_card(name)
-    return any(sources.find(card, split) is not None for split in ("test", "train"))
+def _own(name: str) -> Mapping[str, Source]:
+    """The sources of a set that is not in the catalog, by split."""
+    path = as_path(name)
+    found = (
+        sources.own_sources(name)
+        if path is None
+        else sources.sources_at(path, file_and_member(name)[1])
+    )
+    if not found:
+        known = {*catalog(), *own_sets(catalog())}
+        hint = "`oodbench list data` shows all; a path is written with a / in it, ./name."
+        raise UnknownNameError("image set", name, known, hint)
+    return found
 
 
-def shown_name(path: Path) -> str:
-    """What a path is called where it is shown: its last part, of a file without the suffix of an array."""
+def _open_own(wanted: Identifier, shape: Shape | None) -> ImageSet:
+    path = as_path(wanted.name)
+    name = wanted.name if path is None else shown_name(path, file_and_member(wanted.name)[1])
+    found = open_split(name, _own(wanted.name), wanted, shape)
+    division = None if wanted.split == WHOLE else wanted.division
+    images = ImageSet(
+        name,
+        wanted.split,
+        found.view,
+        found.images,
+        len(found.images),
+        in_random_order=found.in_random_order,
+        division=division,
+        remarks=found.remarks,
+    )
+    return _checked_shape(images, shape)
+
+
+def shown_name(path: Path, member: str = "") -> str:
+    """What a path is called where it is shown: its last part, of a file without the suffix of an array.
+
+    A folder that is named as a split has the name of its own folder before it.
+    """
     last = os.path.basename(os.path.abspath(path)) or str(path)
-    if path.is_dir() or path.suffix not in ARRAY_SUFFIXES:
-        return last
-    return last.removesuffix(path.suffix)
+    if path.is_dir() and last.lower() in WORDS:
+        last = f"{os.path.basename(os.path.dirname(os.path.abspath(path)))}/{last}"
+    if not path.is_dir() and path.suffix in ARRAY_SUFFIXES:
+        last = last.removesuffix(path.suffix)
+    return shown(last) + (f"{MEMBER}{member}" if member else "")
 
 
 @dataclass(frozen=True)
@@ -285,25 +272,11 @@ class _Split:
 
     name: str
     split: str
-    source: sources.Source
+    source: Source
     official: int
     rows: np.ndarray | None = None
     in_random_order: bool = False
     drawn_from: int | None = None
-
-
-def _open_path(path: Path, split: str, view: str | None, shape: Shape | None) -> ImageSet:
-    name = shown_name(path)
-    if path.is_file():
-        source = sources.array_files((path,))
-        return _seen(_Split(name, split, source, source.n), view, shape)
-    found = sources.image_folder(path, view or "") if path.is_dir() else None
-    if found is None:
-        raise DataError(f"{path} is neither a folder with images nor an .npz or .npy file")
-    if view:  # applied image by image while decoding, since it may be what makes the sizes equal
-        images = cached_copy(f"{name}-{split}-{view}", found, [], found.decode)
-        return _checked_shape(ImageSet(name, split, view, images, len(images)), shape)
-    return _seen(_Split(name, split, found, found.n), view, shape)
 
 
 def _open_card(card: DataCard, wanted: Identifier, shape: Shape | None) -> ImageSet:
@@ -349,20 +322,14 @@ def _drawn_train(card: DataCard, wanted: Identifier) -> _Split | None:
 
 
 def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
-    whole = load_images(card.part["of"])
+    whole = read_images(card.part["of"])
     rows = part_indices(card.part["sizes"])[split]
     here = whole.images[rows[rows < len(whole)]]
-    view = _view_for(whole.shape, view, shape)
+    view = view_for(whole.shape, view, shape)
     images = _read_only(apply_view(here, view))
     official = card.counts[split]
     found = ImageSet(card.name, split, view, images, official, in_random_order=True)
     return _checked_shape(found, shape)
-
-
-def part_indices(sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Rows of another set's first ``sum(sizes)`` images for each split, in a fixed random order."""
-    ends = np.cumsum(list(sizes.values()))
-    return dict(zip(sizes, np.split(random_order(ends[-1]), ends[:-1]), strict=True))
 
 
 def _missing(card: DataCard, split: str) -> MissingDataError:
@@ -373,21 +340,10 @@ def _missing(card: DataCard, split: str) -> MissingDataError:
         if drawn
         else ""
     )
+    part = "".join(f" ({sentence})" for sentence in sources.in_part(card, split))
     return MissingDataError(
-        f"{card.name}/{split} is not on this machine; to get it: {card.how_to_get()}{few}"
+        f"{card.name}/{split} is not on this machine{part}; to get it: {card.how_to_get()}{few}"
     )
-
-
-def split_indices(official: int, here: int | None = None) -> dict[str, np.ndarray]:
-    """Indices of ``train`` and ``ref`` in an official training set of which the first ``here`` images are present.
-
-    ``ref`` is a tenth of the official set, in a fixed random order (so that any prefix is a random sample), the same
-    whatever part is present; ``train`` is the rest in the official order.
-    """
-    here = official if here is None else here
-    order = random_order(official)
-    ref, train = order[: official // 10], np.sort(order[official // 10 :])
-    return {"ref": ref[ref < here], "train": train[train < here]}
 
 
 def _seen(found: _Split, view: str | None, shape: Shape | None) -> ImageSet:
@@ -396,25 +352,26 @@ def _seen(found: _Split, view: str | None, shape: Shape | None) -> ImageSet:
     held = split if rows is None else "train"
     images = cached_copy(f"{name}-{held}", found.source, [], found.source.decode)
     channels, height, width = images.shape[1:]
-    view = _view_for((channels, height, width), view, shape)
+    view = view_for((channels, height, width), view, shape)
     if view or rows is not None:
         made_by = [view, None if rows is None else content_hash(rows)]
         make = partial(_chosen, images, rows, view)
         images = cached_copy(f"{name}-{split}-{view}", found.source, made_by, make)
     seen = ImageSet(
-        name, split, view, images, found.official, found.drawn_from, found.in_random_order
+        name,
+        split,
+        view,
+        images,
+        found.official,
+        drawn_from=found.drawn_from,
+        in_random_order=found.in_random_order,
+        remarks=found.source.remarks,
     )
     return _checked_shape(seen, shape)
 
 
 def _chosen(images: np.ndarray, rows: np.ndarray | None, view: str) -> np.ndarray:
     return apply_view(images if rows is None else images[rows], view)
-
-
-def _view_for(have: Shape, view: str | None, shape: Shape | None) -> str:
-    if view is not None:
-        return view
-    return "" if shape is None else view_between(have, shape)
 
 
 def _checked_shape(images: ImageSet, shape: Shape | None) -> ImageSet:

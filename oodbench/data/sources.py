@@ -1,49 +1,57 @@
-"""Finding image sets on this machine and decoding them; never on the network.
+"""Finding image sets on this machine; never on the network.
 
 Three places are looked at: the folder ``$OODBENCH_DATA``, the fetched files under ``$OODBENCH_HOME/raw``, and the sample
-in the package. The one with the most images wins, so a full set takes the place of the sample as soon as it is there.
+in the package. The one with the most images wins, so a full set takes the place of the sample as soon as it is there. What
+was found and is not used is said.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+import glob
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy_format
-from PIL import Image, UnidentifiedImageError
 
+from oodbench.data import tables
+from oodbench.data.arrays import ARRAY_SUFFIXES, array_files, arrays_of, unreadable
 from oodbench.data.catalog import DataCard
-from oodbench.data.views import apply_view
+from oodbench.data.copies import Arrays, Source
+from oodbench.data.folders import (
+    PARQUET,
+    PICTURES,
+    beside_splits,
+    listing,
+    parquet_files,
+    shown,
+    split_folders,
+)
+from oodbench.data.layouts import found_in_part, layout_source
+from oodbench.data.own import WHOLE, first_files, numbers_in_order, own_files
+from oodbench.data.reading import image_folder
 from oodbench.errors import DataError
 from oodbench.paths import PACKAGE, data_folder, home
 
 SAMPLE = PACKAGE / "data" / "sample"
 DRAWN = 100
 """Training images of an in-dist set that travel in the package: the beginning of a draw, to be looked at, not to be fitted to."""
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one split can be read: the files, how many images, and how to decode them.
-
-    Attributes
-    ----------
-    decode : returns uint8 ``(N, C, H, W)``
-    recipe : all that ``decode`` depends on beside the files, in words; with them the identity of what it returns
-    """
-
-    where: str
-    files: tuple[Path, ...]
-    n: int
-    decode: Callable[[], np.ndarray]
-    recipe: str
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+OTHER_FILES = {
+    ".mat": "is a MATLAB file; save its array, np.savez('x.npz', images=scipy.io.loadmat(file)['X']), with the images first",
+    ".h5": "is an HDF5 file; save its array with np.savez('x.npz', images=…)",
+    ".pt": "is a PyTorch file; save its tensor with np.savez('x.npz', images=tensor.numpy())",
+    ".pkl": "is a pickle, which is never opened; save its array with np.savez('x.npz', images=…)",
+    ".arrow": "is one file of a saved dataset; name the folder that `datasets` saved",
+}
+OTHER_FILES |= {
+    ".hdf5": OTHER_FILES[".h5"],
+    ".pth": OTHER_FILES[".pt"],
+    ".pickle": OTHER_FILES[".pkl"],
+}
 
 
 def raw_roots() -> list[Path]:
@@ -56,16 +64,30 @@ def find(card: DataCard, split: str) -> Source | None:
     candidates = [
         source for source in _candidates(card, split) if source is not None and source.n > 0
     ]
-    return max(candidates, key=lambda source: source.n, default=None)
+    chosen = max(candidates, key=lambda source: source.n, default=None)
+    if chosen is None:
+        return None
+    return replace(chosen, remarks=(*chosen.remarks, *_unused(card, split, chosen, candidates)))
 
 
-def own_sets(cards: Mapping[str, DataCard]) -> list[str]:
-    """Names of the .npz sets in the user's folder that no card claims."""
-    folder = data_folder()
-    claimed = {file for card in cards.values() for files in card.npz.values() for file in files}
-    files = [file for file in folder.glob("*.npz") if file.name not in claimed] if folder else []
-    stems = {re.sub(r"(_(train|test|ref))?(_part\d+)?$", "", file.stem) for file in files}
-    return sorted(stem for stem in stems if stem.replace("_", "-") not in cards)
+def _unused(
+    card: DataCard, split: str, chosen: Source, candidates: Iterable[Source]
+) -> Iterable[str]:
+    """Where the sample stands in for files that are there: a sentence on each of them."""
+    if not is_sample(chosen):
+        return
+    said = f"{card.name}/{split} is the {chosen.where} {chosen.n:,}"
+    for source in candidates:
+        if not is_sample(source):
+            yield f"{said}, since {source.where} has fewer, {source.n:,}"
+    for sentence in in_part(card, split):
+        yield f"{said}: {sentence}"
+
+
+def in_part(card: DataCard, split: str) -> list[str]:
+    """Sentences on what is here of a card and does not make up this split."""
+    found = (found_in_part(card, split, root) for root in raw_roots())
+    return [sentence for sentence in found if sentence]
 
 
 def _candidates(card: DataCard, split: str) -> Iterable[Source | None]:
@@ -73,11 +95,10 @@ def _candidates(card: DataCard, split: str) -> Iterable[Source | None]:
     if folder is not None:
         yield from (_npz(folder, patterns) for patterns in _npz_names(card, split))
     for root in raw_roots():
-        if split in card.splits and all((root / file["path"]).exists() for file in card.files):
-            yield _torchvision(card, split, root)
+        yield layout_source(card, split, root)
         if split in card.planar_npz:
             yield _planar(root, card.planar_npz[split])
-        if split in card.folder:
+        if split in card.folder and (root / card.folder[split]).is_dir():
             yield image_folder(root / card.folder[split], card.base_view, card.broken)
     yield _sample(card, split)
 
@@ -100,189 +121,126 @@ def is_sample(source: Source) -> bool:
 
 
 def _npz_names(card: DataCard, split: str) -> list[str]:
-    stem = card.name.replace("-", "_")
+    stem = glob.escape(card.name.replace("-", "_"))
     names = [f"{stem}_{split}.npz", f"{stem}_{split}_part*.npz", *card.npz.get(split, [])]
     return names + [f"{stem}.npz"] * (split == "test")
 
 
 def _npz(folder: Path, pattern: str) -> Source | None:
-    files = tuple(sorted(folder.glob(pattern), key=_numbers_in_order))
+    files = first_files(folder, [pattern])
     return array_files(files) if files else None
-
-
-def _numbers_in_order(file: Path) -> list[tuple[int, str]]:
-    """A sorting key that puts part 2 before part 10."""
-    return [
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)
-    ]
-
-
-def array_files(files: tuple[Path, ...]) -> Source:
-    """``.npz`` files with an ``images`` array, or ``.npy`` files, joined in the order given."""
-    where = files[0].name if len(files) == 1 else f"{files[0].name} … {files[-1].name}"
-    n = sum(map(_count, files))
-    return Source(
-        where, files, n, lambda: np.concatenate([_read(file) for file in files]), "arrays"
-    )
-
-
-def _count(file: Path, member: str = "images") -> int:
-    """Number of images, from the array's header alone."""
-    try:
-        if file.suffix == ".npy":
-            return int(np.load(file, mmap_mode="r", allow_pickle=False).shape[0])
-        with zipfile.ZipFile(file) as archive, archive.open(f"{member}.npy") as header:
-            read = {1: npy_format.read_array_header_1_0, 2: npy_format.read_array_header_2_0}
-            return int(read[npy_format.read_magic(header)[0]](header)[0][0])
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError, KeyError, IndexError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _read(file: Path) -> np.ndarray:
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        images = loaded if isinstance(loaded, np.ndarray) else loaded["images"]
-    except Exception as error:  # zip, LZMA and npy each have their own ways to be broken
-        raise _unreadable(file, error) from error
-    return channels_first(images, file)
-
-
-def _unreadable(file: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{file} cannot be read as images ({error}). It should be a .npz with an array `images`, or a .npy, "
-        "uint8 of shape (N, H, W), (N, H, W, 3) or (N, C, H, W); the file may be cut short or damaged: get it again."
-    )
-
-
-def channels_first(images: np.ndarray, file: Path | str) -> np.ndarray:
-    """``(N,H,W)``, ``(N,H,W,1|3)`` or ``(N,1|3,H,W)`` uint8 to ``(N,C,H,W)``; anything else is a :class:`DataError`."""
-    if images.dtype != np.uint8:
-        raise DataError(
-            f"{file} holds {images.dtype} values; images must be uint8 in 0…255 (round and cast them first)"
-        )
-    if images.ndim == 3:
-        return images[:, None]
-    if images.ndim == 4 and images.shape[1] in (1, 3):
-        return images
-    if images.ndim == 4 and images.shape[3] in (1, 3):
-        return images.transpose(0, 3, 1, 2)
-    raise DataError(
-        f"{file} has shape {images.shape}; images must be (N,H,W), (N,H,W,3) or (N,C,H,W)"
-    )
 
 
 def _planar(root: Path, pattern: str) -> Source | None:
     """The ``data`` arrays of Chrabaszcz et al.: one row an image, all red, then green, then blue."""
-    files = tuple(sorted(root.glob(pattern), key=_numbers_in_order))
-
-    def decode() -> np.ndarray:
-        rows = np.concatenate([np.load(file, allow_pickle=False)["data"] for file in files])
-        side = round((rows.shape[1] / 3) ** 0.5)
-        return rows.reshape(-1, 3, side, side)
-
+    files = tuple(sorted(root.glob(pattern), key=numbers_in_order))
     if not files:
         return None
-    n = sum(_count(file, "data") for file in files)
-    return Source(files[0].parent.name, files, n, decode, "planar arrays")
+    n = sum(_rows(file) for file in files)
+    make = partial(_from_planar, files)
+    return Arrays(files[0].parent.name, files, n, "planar arrays", make=make)
 
 
-def image_folder(folder: Path, view: str = "", broken: Collection[str] = ()) -> Source | None:
-    """All image files below a folder in sorted order; grey when every one is, else RGB.
+def _rows(file: Path) -> int:
+    try:
+        return arrays_of(file)["data"][0][0]
+    except (KeyError, IndexError) as error:
+        raise unreadable(file, error) from error
 
-    Images of unequal sizes need a ``view`` that makes them equal. Files named in ``broken``, known to be unreadable in
-    the original, are left out.
+
+def _from_planar(files: Iterable[Path]) -> np.ndarray:
+    rows = np.concatenate([np.load(file, allow_pickle=False)["data"] for file in files])
+    side = round((rows.shape[1] / 3) ** 0.5)
+    return rows.reshape(-1, 3, side, side)
+
+
+def own_sources(name: str) -> dict[str, Source]:
+    """The splits of a set that only the user's folder knows, ``all`` where it has none; empty for no such set."""
+    return {split: array_files(files) for split, files in own_files(name).items()}
+
+
+def sources_at(path: Path, member: str = "") -> dict[str, Source]:
+    """The splits that are at a path, or ``all`` for a flat folder or file.
+
+    Parameters
+    ----------
+    member : array of an ``.npz`` or column of a table, where several are there
+
+    Raises
+    ------
+    DataError : nothing is there, or nothing that holds images
     """
-    found = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    files = tuple(sorted(file for file in found if file.name not in broken))
-    if not files:
-        return None
-    where = str(folder)
-    return Source(
-        where, files, len(files), lambda: _stack(map(_open, files), view, where), f"pictures@{view}"
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(_nothing_at(path, error)) from error
+    if stat.S_ISDIR(mode):
+        return _in_folder(path, member)
+    if not stat.S_ISREG(mode):
+        raise DataError(
+            f"{shown(path)} is a pipe, socket or device; name a folder of pictures, an .npz or an .npy file"
+        )
+    return {WHOLE: _in_file(path, member)}
+
+
+def _nothing_at(path: Path, error: OSError) -> str:
+    if path.is_symlink():
+        return f"{shown(path)} is a link to {shown(os.readlink(path))}, which is not there; mend the link"
+    return f"{shown(path)} cannot be opened ({error.strerror}); is the path right, seen from {shown(Path.cwd())}?"
+
+
+def _in_file(file: Path, member: str) -> Source:
+    suffix = file.suffix.lower()
+    if suffix in ARRAY_SUFFIXES:
+        return array_files((file,), member)
+    if suffix == PARQUET:
+        return tables.table_source((file,), member)
+    if suffix in PICTURES:
+        raise DataError(f"{shown(file)} is one picture; a set is a folder of them: name the folder")
+    if suffix in ARCHIVES:
+        raise DataError(f"{shown(file)} is an archive; unpack it and name the folder of pictures")
+    kind = OTHER_FILES.get(suffix, "is no file of images that is known")
+    raise DataError(
+        f"{shown(file)} {kind}. Images are read from folders of pictures, .npz, .npy and parquet files"
     )
 
 
-def _open(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            image.load()
-            return image
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(
-            f"{file} is not a readable image ({error}); remove it or get it again"
-        ) from error
-
-
-def _stack(images: Iterable[Image.Image], view: str, where: str) -> np.ndarray:
-    decoded = [np.asarray(image if image.mode == "L" else image.convert("RGB")) for image in images]
-    colour = any(image.ndim == 3 for image in decoded)
-    arrays = []
-    for image in decoded:
-        array = (
-            image.transpose(2, 0, 1)
-            if image.ndim == 3
-            else np.repeat(image[None], 3 if colour else 1, axis=0)
-        )
-        arrays.append(apply_view(array[None], view))
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        some = " and ".join(str(shape[1:]) for shape in sorted(shapes)[:2])
-        raise DataError(
-            f"{where} holds images of unequal shapes ({some}, …); name a view such as @square,resize32-bilinear-aa"
-        )
-    return np.concatenate(arrays)
-
-
-def md5_of(file: Path) -> str:
-    """MD5 of a file, which the catalog's sources publish."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "md5").hexdigest()
-
-
-def check_md5(file: Path, expected: str) -> None:
-    """Raise :class:`DataError` unless the file has this MD5."""
-    found = md5_of(file)
-    if found != expected:
-        raise DataError(
-            f"{file} has MD5 {found}, not {expected}: it is damaged or another version; delete it and fetch it again"
-        )
-
-
-def _torchvision(card: DataCard, split: str, root: Path) -> Source | None:
-    """A torchvision class over files that are already there and whole."""
-    files = tuple(root / file["path"] for file in card.files)
-    marker = root / card.torchvision.lower()
-    if not files and not marker.is_dir():
-        return None
-
-    def decode() -> np.ndarray:
-        from torchvision import datasets
-
-        for file in (
-            card.files
-        ):  # else `download=True`, which unpacks archives, would fetch a damaged one again
-            check_md5(root / file["path"], file["md5"])
-        try:
-            dataset = getattr(datasets, card.torchvision)(
-                root, **card.splits[split], download=bool(files)
-            )
-        except (RuntimeError, OSError) as error:
+def _in_folder(folder: Path, member: str) -> dict[str, Source]:
+    splits = split_folders(folder)
+    if not splits:
+        return _flat(folder, member)
+    beside = beside_splits(folder, splits.values())
+    found = {split: _flat(path, member) for split, path in splits.items()}
+    made = {}
+    for split, sources in found.items():
+        if set(sources) != {WHOLE}:
             raise DataError(
-                f"torchvision cannot read {card.name} from {root} ({error}); get it: {card.how_to_get()}"
-            ) from error
-        if not hasattr(dataset, "data"):
-            pictures = (dataset[i][0] for i in range(len(dataset)))
-            images = _stack(
-                (p.convert("L") if card.inverted else p for p in pictures),
-                card.base_view,
-                card.name,
+                f"{shown(splits[split])} has splits of its own; name that folder, or one below it"
             )
-        else:
-            images = channels_first(np.asarray(dataset.data), card.name)
-        images = images.swapaxes(2, 3) if card.transposed else images
-        return 255 - images if card.inverted else images
+        source = sources[WHOLE]
+        made[split] = replace(source, remarks=(*source.remarks, *filter(None, [beside])))
+    return made
 
-    options = [card.splits[split], card.base_view, card.transposed, card.inverted]
-    recipe = f"{card.torchvision} {json.dumps(options, sort_keys=True)}"
-    where = f"torchvision {card.torchvision} in {root}"
-    return Source(where, files or (marker,), card.counts[split], decode, recipe)
+
+def _flat(folder: Path, member: str) -> dict[str, Source]:
+    if (folder / tables.STATE).is_file():
+        return {WHOLE: tables.saved_source(folder, member)}
+    pictures = image_folder(folder)
+    if pictures is not None and not member:
+        return {WHOLE: pictures}
+    parquet = parquet_files(folder)
+    if parquet:
+        return {split: tables.table_source(files, member) for split, files in parquet.items()}
+    raise DataError(_no_pictures(folder))
+
+
+def _no_pictures(folder: Path) -> str:
+    left_out = listing(folder).left_out
+    there = ", ".join(f"{n:,} {reason}" for reason, n in left_out.most_common(4))
+    arrays = sorted(file.name for file in folder.glob("*.np[yz]"))
+    advice = (
+        f"name one of its arrays, {shown(folder / arrays[0])}"
+        if arrays
+        else "name a folder that holds some"
+    )
+    return f"{shown(folder)} is a folder without pictures (it holds {there or 'nothing'}); {advice}"

@@ -8,8 +8,10 @@ A view is a comma-separated chain of operations, applied left to right:
 ``square``             centre crop to the shorter side
 ``resize32-F-aa``      resize to 32×32 with filter F (``nearest bilinear bicubic lanczos box``), antialiased
 ``resize32-F``         the same without antialiasing (``nearest bilinear bicubic``)
-``rgb``                one channel copied to three
-``grey``               ITU-R 601 luma of three channels
+``rgb``                one channel copied to three; three stay
+``grey``               ITU-R 601 luma of three channels; one stays
+``invert``             255 − x
+``on255``              transparency composited on a ground of grey level 255 (0: black); stands first
 ``contract50``         pixels moved towards mid-grey, to 50 per cent of their distance from 127.5 (100: nothing, 0: all grey)
 =====================  ============================================================================================
 
@@ -35,8 +37,8 @@ FILTERS = {
     "lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX,
 }  # fmt: skip
 OPERATION = re.compile(
-    r"(?P<op>pad|crop|resize)(?P<height>\d+)(x(?P<width>\d+))?(-(?P<filter>[a-z]+))?(?P<aa>-aa)?|rgb|grey|square"
-    r"|contract(?P<percent>\d\d?|100)"
+    r"(?P<op>pad|crop|resize)(?P<height>\d+)(x(?P<width>\d+))?(-(?P<filter>[a-z]+))?(?P<aa>-aa)?|rgb|grey|square|invert"
+    r"|contract(?P<percent>\d\d?|100)|on(?P<ground>\d\d?|1\d\d|2[0-4]\d|25[0-5])"
 )
 SHRINK = re.compile(r"shrink(?P<percent>\d\d?|100)")
 
@@ -71,7 +73,7 @@ def view_between(have: Shape, want: Shape) -> str:
 
 def check_view(view: str) -> None:
     """Raise :class:`DataError` for an operation that does not exist."""
-    for operation in filter(None, view.split(",")):
+    for place, operation in enumerate(filter(None, view.split(","))):
         if SHRINK.fullmatch(operation):
             raise DataError(
                 f"{operation!r} contracts a set that was drawn towards its own mean and is no view that a set is read "
@@ -86,6 +88,8 @@ def check_view(view: str) -> None:
             raise DataError(
                 f"the view {operation!r} must name its filter: one of {', '.join(FILTERS)}"
             )
+        if match["ground"] and place:
+            raise DataError(f"the ground {operation!r} must stand first in the view {view!r}")
 
 
 def apply_view(images: np.ndarray, view: str) -> np.ndarray:
@@ -98,9 +102,13 @@ def apply_view(images: np.ndarray, view: str) -> np.ndarray:
 
 def _apply(images: np.ndarray, operation: str) -> np.ndarray:
     if operation == "rgb":
-        return np.repeat(images, 3, axis=1)
+        return images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
     if operation == "grey":
-        return luma(images)
+        return images if images.shape[1] == 1 else luma(images)
+    if operation == "invert":
+        return 255 - images
+    if is_ground(operation):
+        return on_ground(images, int(operation.removeprefix("on")))
     if operation.startswith("contract"):
         return contracted(images, int(operation.removeprefix("contract")))
     height, width = images.shape[2:]
@@ -114,6 +122,21 @@ def _apply(images: np.ndarray, operation: str) -> np.ndarray:
     if match["op"] == "crop":
         return _crop(images, to_height, to_width)
     return _pad(images, to_height, to_width)
+
+
+def is_ground(view: str) -> bool:
+    """Whether a view says nothing but the ground that transparency is composited on."""
+    match = OPERATION.fullmatch(view)
+    return bool(match and match["ground"])
+
+
+def on_ground(images: np.ndarray, level: int) -> np.ndarray:
+    """``(α·x + (255 − α)·level)/255``, rounded half up, of a last channel α; images without one stay as they are."""
+    if images.shape[1] in (1, 3):
+        return images
+    alpha = images[:, -1:].astype(np.uint32)
+    mixed = images[:, :-1] * alpha + (255 - alpha) * level
+    return ((mixed + 127) // 255).astype(np.uint8)
 
 
 def luma(images: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ import numpy as np
 
 from oodbench import __version__
 from oodbench.contract import DensityModel
-from oodbench.data.images import ImageSet, content_hash, load_images
+from oodbench.data.division import content_hash
+from oodbench.data.images import ImageSet, read_images
 from oodbench.errors import DamagedError, ModelError, OodbenchError
 from oodbench.passes.batches import BATCH, as_column, batch_size_of, prepare, run_pass
 from oodbench.passes.values import SHARD, ImageRef
@@ -40,7 +41,7 @@ def open_images(ref: ImageRef) -> ImageSet:
     if ref.sampled:
         images = map_sealed(Path(ref.reference))
         return ImageSet(ref.name or "samples", "test", "", images, len(images))
-    found = load_images(ref.reference, shape=ref.shape, name=ref.name).drawn(ref.limit)
+    found = read_images(ref.reference, ref.shape, ref.name).drawn(ref.limit)
     return found.through(ref.contraction) if ref.contraction else found
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from oodbench.data.images import drawn_rows
+from oodbench.data.division import drawn_rows
 from oodbench.data.views import Shape
 from oodbench.store import key_of
 from oodbench.types import Of
@@ -45,6 +45,7 @@ class Images:
     whole : it is all of the official split
     synthetic, may_be_shown : it is noise or constants; its terms permit showing images
     draw : key of the task that draws them from a model; empty for all others
+    remarks : sentences on how the files were read, and how the set was divided
     """
 
     ref: ImageRef
@@ -59,6 +60,7 @@ class Images:
     synthetic: bool = False
     may_be_shown: bool = True
     draw: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:

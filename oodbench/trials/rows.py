@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.contract import bits_per_dim
-from oodbench.data.images import image_digests
+from oodbench.data.division import image_digests
 from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
 from oodbench.metrics import Estimate, area_under_roc, detection_metrics, proportion

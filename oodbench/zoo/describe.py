@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from oodbench.contract import DensityModel
 from oodbench.data.catalog import catalog
-from oodbench.data.sources import own_sets
+from oodbench.data.identifiers import bare_set, file_and_member
+from oodbench.data.own import own_sets
 from oodbench.digests import code_digest, source_file, value_digest
 from oodbench.errors import ModelError, OodbenchError, UnhashableError, did_you_mean
 from oodbench.registry import models
@@ -222,8 +223,9 @@ def unknown_set(name: str) -> str | None:
     """Why no image set has this name, or None: the catalog's, those in ``$OODBENCH_DATA``, and paths do."""
     if not name:
         return "it names no image set; `oodbench list data` shows all"
-    own = own_sets(catalog())
-    known = name in catalog() or name.replace("-", "_") in own or Path(name).expanduser().exists()
+    bare, own = bare_set(name), own_sets(catalog())
+    named = bare in catalog() or bare in own or bare.replace("-", "_") in own
+    known = named or Path(file_and_member(bare)[0]).expanduser().exists()
     return None if known else _missing("image set", name, {*catalog(), *own})
 
 

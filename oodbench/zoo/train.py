@@ -27,7 +27,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from oodbench.data.images import ImageSet, load_images
+from oodbench.data.images import ImageSet, in_split, load_images
 from oodbench.errors import ModelError
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.paths import write_whole
@@ -366,8 +366,8 @@ def train(
         is not here, a folder in which another card was begun; afterwards, a training without one finite validation
     """
     recipe = _checked_recipe(card)
-    images = load_images(f"{card.trained_on}/train", shape=card.shape)
-    ref = load_images(f"{card.trained_on}/ref", shape=card.shape)
+    images = load_images(in_split(card.trained_on, "train"), shape=card.shape)
+    ref = load_images(in_split(card.trained_on, "ref"), shape=card.shape)
     _check_enough(images, recipe)
     told = [logger_at(logger, out)] if logger else []
     _quiet_lightning()

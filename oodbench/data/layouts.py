@@ -1,0 +1,301 @@
+"""Public sets in the files that their authors and torchvision use, archived or unpacked, each split by itself.
+
+Nothing is unpacked on disk, and no code of a file is run: CIFAR's pickles are opened only where their MD5 is the published
+one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from oodbench.data.catalog import DataCard, Place
+from oodbench.data.copies import Arrays, Source
+from oodbench.data.folders import PICTURES, shown
+from oodbench.data.pictures import Picture
+from oodbench.data.reading import Pictures
+from oodbench.errors import DataError
+
+IDX_IMAGES = 0x803
+Made = Source | None
+
+
+def layout_source(card: DataCard, split: str, root: Path) -> Source | None:
+    """The split of a card in a folder of raw files, or None where that is not here whole enough to be read."""
+    place = card.places.get(split)
+    if place is None:
+        return None
+    makers: dict[str, Callable[[DataCard, Place, Path], Made]] = {
+        "idx": _idx, "cifar": _cifar, "mat": _mat, "pictures": _pictures,
+    }  # fmt: skip
+    return makers[place.kind](card, place, root)
+
+
+def found_in_part(card: DataCard, split: str, root: Path) -> str:
+    """A sentence where a folder holds something of a card but not what this split needs; empty where it holds nothing."""
+    place = card.places.get(split)
+    if place is None:
+        return ""
+    wanted = [path for path in (*place.unpacked, place.archive) if path]
+    everything = [file["path"] for file in card.files]
+    for other in card.places.values():
+        everything += [*other.unpacked, other.archive, other.listed]
+    tops = {PurePosixPath(path).parts[0] for path in everything if path}
+    here = sorted(top for top in tops if _something_at(root, top))
+    if not here:
+        return ""
+    needs = " or ".join(wanted[:2])
+    return f"{', '.join(shown(root / name) for name in here)} is there without a whole {needs}"
+
+
+def _something_at(root: Path, top: str) -> bool:
+    path = root / top
+    part = path.with_name(f"{path.name}.part")
+    return path.is_file() or part.exists() or (path.is_dir() and any(path.iterdir()))
+
+
+def _where(card: DataCard, root: Path) -> str:
+    return f"torchvision {card.torchvision} in {root}"
+
+
+def md5_of(file: Path) -> str:
+    """MD5 of a file, which the catalog's sources publish."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "md5").hexdigest()
+
+
+def check_md5(file: Path, expected: str) -> None:
+    """Raise :class:`DataError` unless the file has this MD5."""
+    found = md5_of(file)
+    if found != expected:
+        raise DataError(
+            f"{file} has MD5 {found}, not {expected}: it is damaged or another version; delete it and fetch it again"
+        )
+
+
+def _verified(card: DataCard, root: Path, path: str) -> None:
+    for file in card.files:
+        if file["path"] == path:
+            check_md5(root / path, file["md5"])
+
+
+def _damaged(card: DataCard, file: Path, error: Exception) -> DataError:
+    how = card.how_to_get()
+    return DataError(f"{shown(file)} cannot be read as {card.name} ({error}); get it again: {how}")
+
+
+def _idx(card: DataCard, place: Place, root: Path) -> Made:
+    """MNIST's format: unpacked, gzipped, or gzipped in a zip."""
+    for path, opening in ((place.unpacked[0], open), (f"{place.unpacked[0]}.gz", gzip.open)):
+        if (root / path).is_file():
+            return _idx_source(card, root, path, partial(opening, root / path, "rb"))
+    if place.archive and (root / place.archive).is_file():
+        opened = partial(_gzip_in_zip, root / place.archive, place.inside)
+        return _idx_source(card, root, place.archive, opened)
+    return None
+
+
+def _gzip_in_zip(archive: Path, member: str) -> gzip.GzipFile:
+    with zipfile.ZipFile(archive) as opened:
+        return gzip.open(io.BytesIO(opened.read(member)))
+
+
+def _idx_source(card: DataCard, root: Path, path: str, opening: Callable[[], Any]) -> Source:
+    file = root / path
+
+    def count() -> int:
+        with opening() as opened:
+            return _idx_shape(opened.read(16))[0]
+
+    def make() -> np.ndarray:
+        _verified(card, root, path)
+        try:
+            with opening() as opened:
+                shape = _idx_shape(opened.read(16))
+                images = np.frombuffer(opened.read(), np.uint8).reshape(shape)[:, None]
+        except Exception as error:  # zip, gzip and the format itself each break in their own ways
+            raise _damaged(card, file, error) from error
+        return images.swapaxes(2, 3) if card.transposed else images
+
+    try:
+        n = count()
+    except Exception:  # decoding says what is wrong with the file
+        n = max(card.counts.values())
+    recipe = f"idx {card.transposed}"
+    return Arrays(_where(card, root), (file,), n, recipe, make=make)
+
+
+def _idx_shape(head: bytes) -> tuple[int, int, int]:
+    kind, n, height, width = struct.unpack(">IIII", head)
+    if kind != IDX_IMAGES:
+        raise ValueError(f"it begins with {kind:#x}, not with {IDX_IMAGES:#x}")
+    return n, height, width
+
+
+def _mat(card: DataCard, place: Place, root: Path) -> Made:
+    """SVHN's MATLAB files, ``X`` of shape (32, 32, 3, N)."""
+    file = root / place.unpacked[0]
+    if not file.is_file():
+        return None
+
+    def make() -> np.ndarray:
+        from scipy.io import loadmat
+
+        _verified(card, root, place.unpacked[0])
+        try:
+            return np.asarray(loadmat(file)["X"]).transpose(3, 2, 0, 1)
+        except Exception as error:  # as above
+            raise _damaged(card, file, error) from error
+
+    return Arrays(_where(card, root), (file,), card.counts[place.split], "mat X", make=make)
+
+
+def _cifar(card: DataCard, place: Place, root: Path) -> Made:
+    """CIFAR's batches, unpacked or in their archive; of the unpacked ones, those before the first that is missing."""
+    here = []
+    for path in place.unpacked:
+        if not (root / path).is_file():
+            break
+        here.append(path)
+    each = card.counts[place.split] // len(place.unpacked)
+    archive = root / place.archive
+    if len(here) < len(place.unpacked) and archive.is_file():
+        make = partial(_from_tar, card, place, root)
+        n, files = card.counts[place.split], [archive]
+    elif here:
+        make = partial(_from_batches, card, place, [root / path for path in here])
+        n, files = each * len(here), [root / path for path in here]
+    else:
+        return None
+    return Arrays(_where(card, root), tuple(files), n, "cifar batches", make=make)
+
+
+def _from_tar(card: DataCard, place: Place, root: Path) -> np.ndarray:
+    archive = root / place.archive
+    _verified(card, root, place.archive)
+    try:
+        with tarfile.open(archive) as opened:
+            contents = [_member(opened, path) for path in place.unpacked]
+    except Exception as error:  # as above
+        raise _damaged(card, archive, error) from error
+    return np.concatenate([_batch(content) for content in contents])
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    opened = archive.extractfile(name)
+    if opened is None:
+        raise ValueError(f"{name} is no file")
+    return opened.read()
+
+
+def _from_batches(card: DataCard, place: Place, files: Iterable[Path]) -> np.ndarray:
+    batches = []
+    for file in files:
+        check_md5(file, place.md5[file.name])
+        batches.append(_batch(file.read_bytes()))
+    return np.concatenate(batches)
+
+
+def _batch(content: bytes) -> np.ndarray:
+    """One batch, whose MD5 was compared, or that of its archive."""
+    rows = np.asarray(pickle.loads(content, encoding="latin1")["data"])
+    return rows.reshape(-1, 3, 32, 32)
+
+
+def _pictures(card: DataCard, place: Place, root: Path) -> Made:
+    """Pictures in a folder or an archive, all in sorted order, or those that a list names."""
+    folder, archive = root / place.unpacked[0], root / place.archive
+    if folder.is_dir():
+        source = _unpacked(card, place, root, folder)
+    elif place.archive and archive.is_file():
+        source = _archived(card, place, root, archive)
+    else:
+        source = None
+    return source and source.through(card.base_view)
+
+
+def _unpacked(card: DataCard, place: Place, root: Path, folder: Path) -> Pictures | None:
+    if place.listed:
+        if not (root / place.listed).is_file():
+            return None
+        names = _listed(place, (root / place.listed).read_text("utf-8"))
+        files = [folder / name for name in names if (folder / name).is_file()]
+    else:
+        files = sorted(
+            file for file in folder.rglob("*") if _is_picture(file.name) and file.is_file()
+        )
+    if not files:
+        return None
+    pictures = [Picture(str(file), file) for file in files]
+    return Pictures(_where(card, root), tuple(files), len(files), "", pictures=lambda: pictures)
+
+
+def _archived(card: DataCard, place: Place, root: Path, archive: Path) -> Pictures | None:
+    if place.listed and not place.list_inside and not (root / place.listed).is_file():
+        return None
+
+    def pictures() -> Iterator[Picture]:
+        _verified(card, root, place.archive)
+        try:
+            yield from _in_archive(archive, place, root)
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
+            raise _damaged(card, archive, error) from error
+
+    try:
+        n = (
+            len(_names(archive, place, root))
+            if archive.suffix == ".zip"
+            else card.counts[place.split]
+        )
+    except (zipfile.BadZipFile, OSError):  # decoding says what is wrong with the file
+        n = card.counts[place.split]
+    return Pictures(_where(card, root), (archive,), n, "", pictures=pictures)
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
+def _listed(place: Place, text: str) -> list[str]:
+    """The names in a list of a split: the first word of each line, of those that end in the split's code, where it has one."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    return [line[0] for line in lines if not place.code or line[-1] == place.code]
+
+
+def _names(archive: Path, place: Place, root: Path) -> list[str]:
+    """Members of a zip that are the split's pictures, in order."""
+    with zipfile.ZipFile(archive) as opened:
+        names = [
+            name
+            for name in opened.namelist()
+            if name.startswith(place.inside) and _is_picture(name)
+        ]
+    if place.listed:
+        wanted = _listed(place, (root / place.listed).read_text("utf-8"))
+        there = set(names)
+        return [place.inside + name for name in wanted if place.inside + name in there]
+    return sorted(names, key=lambda name: PurePosixPath(name).parts)
+
+
+def _in_archive(archive: Path, place: Place, root: Path) -> Iterator[Picture]:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as opened:
+            for name in _names(archive, place, root):
+                yield Picture(f"{archive}/{name}", opened.read(name))
+        return
+    with tarfile.open(archive) as opened:
+        names = _listed(place, _member(opened, place.list_inside).decode())
+        for name in names:
+            yield Picture(f"{archive}/{name}", _member(opened, place.inside + name))
