@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from oodbench.data.images import image_digests, load_images
+from oodbench.data.division import image_digests
+from oodbench.data.images import load_images
 from oodbench.errors import DataError, OodbenchError, StoreError
 from oodbench.metrics.comparison import difference, holm
 from oodbench.report import foreign_files, write_report

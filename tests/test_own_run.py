@@ -89,7 +89,7 @@ def test_a_folder_and_a_class_give_rows_and_a_suite_that_gives_the_same_keys(her
     assert "log p of images of 1×28×28" in said
     assert "resized to 28 (bilinear, antialiased), colours made grey by ITU-R 601 luma" in said
     assert "Sums does not say what it is trained on; here it stands for clothes" in said
-    assert "→ wide/test" in said
+    assert "→ wide/all" in said
     found = rows("runs/mymodel-on-clothes")
     assert {row["status"] for row in found} == {"ok"}
     assert len(found) == 4
