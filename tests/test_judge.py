@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import oodbench as ob
 from oodbench.cli import main
-from oodbench.data.images import image_digests
+from oodbench.data.division import image_digests
 from oodbench.errors import DataError
 from oodbench.judging import Given, judge, judgement
 from oodbench.report import check_report
