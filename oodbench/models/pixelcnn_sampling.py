@@ -14,7 +14,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from oodbench.models.autoregressive import sample_in_raster_order
-from oodbench.models.logistic import LogisticMixture, scaled
+from oodbench.models.logistic import (
+    SMALLEST_LOG_SCALE,
+    LogisticMixture,
+    mixture_width,
+    nearest_level,
+    scaled,
+)
 from oodbench.models.pixelcnn import GatedResnet, PixelCNN, ShiftedConv, concat_elu
 
 
@@ -107,7 +113,9 @@ class Scale:
     def __init__(self, model: PixelCNN, depth: int, n: int):
         width, last = model.shape[2] >> depth, model.scales - 1
 
-        def pairs(ups: torch.nn.Module, lefts: torch.nn.Module) -> list[tuple[RowBlock, PixelBlock]]:
+        def pairs(
+            ups: torch.nn.Module, lefts: torch.nn.Module
+        ) -> list[tuple[RowBlock, PixelBlock]]:
             blocks = zip(ups.children(), lefts.children(), strict=True)
             return [(RowBlock(up), PixelBlock(left, n, width)) for up, left in blocks]  # type: ignore[arg-type]
 
@@ -139,10 +147,10 @@ class Scale:
             seen.append(concat_elu(left))
         if self.coarser:
             left = self.coarser.pixel(row, column, left)
-        left_elu = concat_elu(left) if self.coarser else seen.pop()
+        else:
+            seen.pop()
         for _, block in self.decode:
-            left = block(column, left, left_elu, seen.pop())
-            left_elu = concat_elu(left)
+            left = block(column, left, concat_elu(left), seen.pop())
         return left
 
 
@@ -183,7 +191,7 @@ class KeptNetwork:
     """
 
     def __init__(self, model: PixelCNN, n: int):
-        channels, _, width = model.shape
+        width = model.shape[2]
         first, second = model.enter_left
         self.enter_up, self.enter_above = RowConv(model.enter_up), RowConv(first)  # type: ignore[arg-type]
         self.enter_left = PixelConv(second, n, width)  # type: ignore[arg-type]
@@ -205,9 +213,7 @@ class KeptNetwork:
         """Mixture parameters ``(n, K·…)`` of the next pixel of the row."""
         left = self.entered[column]
         left = left + self.enter_left(column - 1) if column else left
-        return torch.addmm(
-            self.bias, F.elu(self.scale.pixel(self.row, column, left)), self.weight
-        )
+        return torch.addmm(self.bias, F.elu(self.scale.pixel(self.row, column, left)), self.weight)
 
     def feed(self, column: int, x: Tensor) -> None:
         """What was drawn there, ``(n, C)`` in [−1, 1]."""
@@ -217,40 +223,57 @@ class KeptNetwork:
 class SampledPixelCNN(PixelCNN):
     """PixelCNN++ whose :meth:`sample` keeps what earlier pixels computed; the density is :class:`PixelCNN`'s."""
 
-    @torch.inference_mode()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw uint8 images ``(n, C, H, W)``; :func:`sample_plainly` draws the same ones, many times slower."""
-        weight = next(self.parameters())
 
         def draw(_: Tensor, row: int, column: int) -> Tensor:
             if column == 0:
                 network.start_row(row)
-            levels = _levels(self, network.parameters(column), generator)
-            network.feed(column, scaled(levels, self.bins, weight.dtype))
+            levels = draw_levels(network.parameters(column), self.shape[0], self.bins, generator)
+            network.feed(column, scaled(levels, self.bins, levels.dtype))
             return levels
 
-        with parametrize.cached():
+        images = _black(self, n)  # made here, since an inference tensor cannot be changed later
+        with torch.inference_mode(), parametrize.cached():
             network = KeptNetwork(self, n)
-            return sample_in_raster_order(_black(self, n), draw)
+            return sample_in_raster_order(images, draw)
 
 
 @torch.no_grad()
 def sample_plainly(model: PixelCNN, n: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel: the reference for what is faster."""
-    step = 2 ** (model.scales - 1)
+    step, dtype = 2 ** (model.scales - 1), next(model.parameters()).dtype
 
     def draw(images: Tensor, row: int, column: int) -> Tensor:
         seen = images[:, :, : -(-(row + 1) // step) * step]  # rows below have no say
-        parameters = model.network(scaled(seen, model.bins, next(model.parameters()).dtype))
-        return _levels(model, parameters[:, :, row, column], generator)
+        parameters = model.network(scaled(seen, model.bins, dtype))[:, :, row, column]
+        return draw_levels(parameters, model.shape[0], model.bins, generator)
 
     return sample_in_raster_order(_black(model, n), draw)
 
 
-def _levels(model: PixelCNN, parameters: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw the levels ``(n, C)`` of one pixel."""
-    mixture = LogisticMixture(parameters[:, :, None, None], model.shape[0], model.bins)
-    return mixture.sample(generator)[:, :, 0, 0]
+def draw_levels(
+    parameters: Tensor, channels: int, bins: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw the levels ``(n, C)`` of one pixel, in the dtype of its :class:`LogisticMixture`'s parameters ``(n, K·…)``.
+
+    The noise is one uniform number for each component, ``argmax_k[w_k − log(−log u_k)]``, and one for each channel,
+    ``µ + s·(log u − log(1 − u))`` of the chosen component.
+    """
+    components = parameters.unflatten(1, (-1, mixture_width(channels)))  # (n, K, …)
+    count, options = components.shape[1], {"dtype": parameters.dtype, "device": parameters.device}
+    u = torch.rand(len(parameters), count + channels, generator=generator, **options)
+    chosen = (components[:, :, 0] - torch.log(-torch.log(u[:, :count]))).argmax(1)
+    own = components[torch.arange(len(parameters), device=parameters.device), chosen]
+    logistic = LogisticMixture(own[:, :, None, None], channels, bins)
+    scales = torch.exp(logistic.log_scales[:, 0].clamp(min=SMALLEST_LOG_SCALE))
+    noise = scales * torch.logit(u[:, count:, None, None])
+    levels, x = torch.empty_like(noise), torch.empty_like(noise)
+    for channel in range(channels):
+        value = logistic.channel_mean(channel, x)[:, 0] + noise[:, channel]
+        levels[:, channel] = nearest_level(value, bins)
+        x[:, channel] = scaled(levels[:, channel], bins, x.dtype)
+    return levels[:, :, 0, 0]
 
 
 def _black(model: PixelCNN, n: int) -> Tensor:
