@@ -17,15 +17,13 @@ from oodbench.models.logistic import (
 )
 from oodbench.models.masked_pixelcnn import MaskedPixelCNN
 from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.pixelcnn_sampling import SampledPixelCNN
 
 
 def small_pixelcnn(shape, seed=0, **options):
     torch.manual_seed(seed)
-    model = (
-        PixelCNN(shape, **{"filters": 4, "resnets": 1, "mixtures": 2, "scales": 2, **options})
-        .double()
-        .eval()
-    )
+    options = {"filters": 4, "resnets": 1, "mixtures": 2, "scales": 2, **options}
+    model = SampledPixelCNN(shape, **options).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -30,9 +30,9 @@ def released_families():
 
 
 def released_samplers():
-    """Version and code digest of each family's sampler, whose code is the family's."""
+    """Version and code digest of each family's sampler."""
     drawing = {name: entry for name, entry in FAMILIES.items() if entry.sampler_version}
-    return {name: (entry.sampler_version, entry.code()) for name, entry in drawing.items()}
+    return {name: (entry.sampler_version, entry.sampler_code()) for name, entry in drawing.items()}
 
 
 def released_scoring():

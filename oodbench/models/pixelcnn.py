@@ -188,7 +188,10 @@ class PixelCNN(Autoregressive):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel."""
+        """Draw uint8 images ``(n, C, H, W)``, one pass of the network a pixel: what the sampler's version 1 drew.
+
+        Models of the zoo draw by :class:`~oodbench.models.pixelcnn_sampling.SampledPixelCNN`.
+        """
         parameter = next(self.parameters())
         step = 2 ** (self.scales - 1)
 

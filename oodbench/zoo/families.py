@@ -30,6 +30,8 @@ class Family:
     version : part of every model's identity; a new one whenever the family's numbers change
     sampler_version : part of every drawn set's identity; None where the family draws none
     draws_at_once : a draw takes one pass of the network, not one for each pixel or step
+    density : the module in ``oodbench.models`` that ``version`` is of, where the builder's adds no more than a sampler;
+        else the builder's own
     """
 
     builder: str
@@ -37,6 +39,7 @@ class Family:
     version: str
     sampler_version: str | None = None
     draws_at_once: bool = False
+    density: str = ""
 
     @property
     def module(self) -> str:
@@ -50,7 +53,12 @@ class Family:
         return model
 
     def code(self) -> str:
-        """Digest of the family's code: its module, and what that imports of our mathematics."""
+        """Digest of the density's code: its module, and what that imports of our mathematics."""
+        module = f"{MATHEMATICS}.{self.density}" if self.density else self.module
+        return code_digest(module, within=MATHEMATICS)
+
+    def sampler_code(self) -> str:
+        """Digest of the sampler's code: the builder's module, and what that imports of our mathematics."""
         return code_digest(self.module, within=MATHEMATICS)
 
 
@@ -71,7 +79,13 @@ FAMILIES: dict[str, Family] = {
     "realnvp": Family(
         "realnvp:RealNVP", FLOW, version="2", sampler_version="2", draws_at_once=True
     ),
-    "pixelcnn++": Family("pixelcnn:PixelCNN", DIFFERENTIABLE, version="1", sampler_version="1"),
+    "pixelcnn++": Family(
+        "pixelcnn_sampling:SampledPixelCNN",
+        DIFFERENTIABLE,
+        version="1",
+        sampler_version="2",
+        density="pixelcnn",
+    ),
     "gated-pixelcnn": Family(
         "gated_pixelcnn:GatedPixelCNN", DRAWS, version="2", sampler_version="2"
     ),
