@@ -8,8 +8,10 @@ Ramachandran et al., Fast Generation for Convolutional Autoregressive Models, 20
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
@@ -163,7 +165,8 @@ class Coarser:
         self.down_up = RowConv(model.down_up[depth])  # type: ignore[arg-type]
         self.down_left = PixelConv(model.down_left[depth], n, width)  # type: ignore[arg-type]
         self.up_up = model.up_up[decode]
-        conv = model.up_left[decode].conv
+        conv = cast(nn.ConvTranspose2d, model.up_left[decode].conv)
+        assert conv.bias is not None
         self.spread = conv.weight.permute(0, 2, 3, 1).flatten(1).contiguous()
         self.bias = conv.bias.repeat(4)
         self.lefts = conv.weight.new_zeros(width // 2, n, 2, 2, conv.weight.shape[1])
@@ -261,7 +264,8 @@ def draw_levels(
     ``µ + s·(log u − log(1 − u))`` of the chosen component.
     """
     components = parameters.unflatten(1, (-1, mixture_width(channels)))  # (n, K, …)
-    count, options = components.shape[1], {"dtype": parameters.dtype, "device": parameters.device}
+    count = components.shape[1]
+    options: dict[str, Any] = {"dtype": parameters.dtype, "device": parameters.device}
     u = torch.rand(len(parameters), count + channels, generator=generator, **options)
     chosen = (components[:, :, 0] - torch.log(-torch.log(u[:, :count]))).argmax(1)
     own = components[torch.arange(len(parameters), device=parameters.device), chosen]
