@@ -34,6 +34,7 @@ LOG_PROB = {
     "glow-small-fashionmnist-3": [-1019.2246, -1359.0810, -663.1535],
     "glow-small-fashionmnist-4": [-1080.8541, -1380.1487, -654.1002],
     "glow-small-fashionmnist-5": [-1008.3216, -1362.7684, -635.6883],
+    "glow-standard-cifar10": [-5493.3499, -5251.6005, -5778.7231],
     "glow-standard-fashionmnist": [-946.9571, -1248.9328, -602.8014],
     "glow-svhn": [-4955.3340, -4554.5129, -5043.9782],
     "cvglow-cifar10": [-7848.7371, -7792.2398, -7837.3215],
