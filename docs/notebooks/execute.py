@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-LIMIT = 90
-"""Seconds that a cell may take."""
+LIMIT = 600
+"""Seconds after which a cell counts as hanging."""
 
 
 def main() -> None:
