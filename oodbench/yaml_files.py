@@ -72,9 +72,9 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
         ) from error
     if not isinstance(loaded, dict):
         raise SuiteError(f"{path}: expected `field: value` lines, found {type(loaded).__name__}")
-    strange = next((key for key in loaded if not isinstance(key, str)), None)
-    if strange is not None:
-        raise SuiteError(f"{path}: the field {strange!r} is no text; put quotes around it")
+    strange = [key for key in loaded if not isinstance(key, str)]
+    if strange:
+        raise SuiteError(f"{path}: the field {strange[0]!r} is no text; put quotes around it")
     try:
         return model.model_validate({**loaded, **extra})
     except ValidationError as error:

@@ -86,10 +86,10 @@ def test_a_missing_file_is_named(tmp_path):
     [
         ("hosted: {repo: a/b, revision: 4e5f6a7}", ""),
         ("hosted: {repo: a/b, revision: 1e10}", "hosted.revision: "),
-        ("? [a, b]\n: c", "the key ['a', 'b'] is no name"),
-        ("? {a: b}\n: c", "is no name"),
-        ("~: c", "the key None is no name"),
-        ("1: c", ":6: 1: Keys should be strings"),
+        ("? [a, b]\n: c", "a key must be one name, not a list or a mapping"),
+        ("? {a: b}\n: c", "a key must be one name, not a list or a mapping"),
+        ("~: c", "the field None is no text; put quotes around it"),
+        ("1: c", "the field 1 is no text; put quotes around it"),
         ("reported: {x: 2026-13-45}", "not valid YAML"),
     ],
 )
