@@ -20,7 +20,7 @@ def images_of(model, n=4):
     return torch.randint(0, 256, (n, *model.shape), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", zoo())
+@pytest.mark.parametrize("name", [one for one in zoo() if not one.startswith("paper-")])
 @torch.no_grad()
 def test_a_shipped_model_and_its_scoring_form_agree(name):
     model = ob.load_model(name)
