@@ -69,12 +69,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         scorer = scorer_called(self.scorer)
         self.reference_ = images if any(_prepared(need) for need in scorer.all_needs) else None
         columns = self._columns(scorer, images)
-        too_few = len(images) < scorer.least_reference
-        if scorer.fit is not None and too_few:
-            raise ScorerError(scorer.too_few(len(images)))
-        self.state_ = (
-            scorer.fit(*(columns[need] for need in scorer.fit_needs)) if scorer.fit else None
-        )
+        self.state_ = scorer.state_of(columns)
         self.offset_ = float(np.quantile(-self._scored(scorer, columns), self.contamination))
         return self
 
@@ -96,9 +91,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def _scored(self, scorer: Scorer, columns: Columns) -> np.ndarray:
-        values = [columns[need] for need in scorer.needs]
-        found = scorer.score(self.state_, *values) if scorer.fit else scorer.score(*values)
-        return np.asarray(found, np.float64)
+        return scorer.scored(self.state_, columns).astype(np.float64)
 
     def _density(self) -> Any:
         if self.model is None:

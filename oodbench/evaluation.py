@@ -82,8 +82,9 @@ def evaluate(
     first = [name for name in CHIEF if name in table]
     rest = [name for name in table if name not in first]
     table = table[[*first, *rest]]
-    by = [name for name in ("auroc",) if name in table]
-    return table.sort_values(by, ascending=False, ignore_index=True) if by else table
+    if "auroc" not in table:
+        return table
+    return table.sort_values("auroc", ascending=False, ignore_index=True)
 
 
 def _shown(entry: Entry) -> str:

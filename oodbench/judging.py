@@ -13,7 +13,7 @@ from oodbench.data.division import image_digests
 from oodbench.data.images import load_images
 from oodbench.errors import DataError, OodbenchError, StoreError
 from oodbench.metrics.comparison import difference, holm
-from oodbench.report import foreign_files, write_report
+from oodbench.report import refuse_foreign, write_report
 from oodbench.store import SCHEMA, Row, key_of, read_rows
 from oodbench.trials.comparison import SHARED, compared, comparison_digest
 from oodbench.trials.given import (
@@ -72,11 +72,7 @@ def judge(given: Given, about: About, folder: Path) -> tuple[list[Row], Found]:
     DataError : files that cannot be judged
     StoreError : a folder with somebody else's files
     """
-    foreign = foreign_files(folder)
-    if foreign:
-        raise StoreError(
-            f"{folder} holds files that oodbench did not write ({foreign[0].name}, …); name another --out"
-        )
+    refuse_foreign(folder)
     found = judgement(given, about)
     results, scores = ResultsFolder(folder), ScoreFiles(folder)
     results.check_suite(about.suite)

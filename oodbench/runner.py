@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oodbench.cache import older_cache
-from oodbench.errors import StoreError
 from oodbench.passes.executors import Executor, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.shards import forget
-from oodbench.plan import make_plan
+from oodbench.plan import Plan, make_plan
 from oodbench.progress import console
 from oodbench.registry import load_plugin, registered_by
-from oodbench.report import foreign_files, write_report
+from oodbench.report import refuse_foreign, write_report
 from oodbench.screen import Screen
 from oodbench.store import Row
 from oodbench.suite import Suite, load_suite, suite_of
@@ -93,17 +92,29 @@ def adapted(suite: Suite, limit: int | None, seed: int | None, plugins: Iterable
 
 
 def run_suite(
-    suite: Suite, options: Options, out: str | Path | None = None, only: Iterable[str] = ()
-) -> list[Row]:
-    """Run a suite as a value into ``out``; rows that the folder has already stay there."""
+    suite: Suite, options: Options, out: str | Path | None = None, only: Iterable[str] = (),
+    tell: Callable[[Plan], None] = lambda plan: None,
+) -> list[Row]:  # fmt: skip
+    """Run a suite as a value into ``out``; rows that the folder has already stay there.
+
+    Parameters
+    ----------
+    tell : is given the plan before anything is measured
+
+    Raises
+    ------
+    StoreError : files of somebody else's are in the way
+    """
     forget()
-    folder = results_folder(suite, out)
+    folder = Path(out) if out is not None else Path("runs") / suite.name
+    refuse_foreign(folder)
     results = ResultsFolder(folder)
     results.check_suite(suite.name)
     older = older_cache()
     if older:
         console.print(older, markup=False)
     plan = make_plan(suite, only, options.device)
+    tell(plan)
     work = work_left(plan, results)
     book = Book(results, plan)
     with ExitStack() as stack:
@@ -128,20 +139,3 @@ def carry_out(work: Work, executor: Executor, book: Book, screen: Screen) -> Non
     for job, result in queue.run(book.missing(comparison_tasks(rows, book.folder))):
         screen.done(job, result)
         book.enter(job, result)
-
-
-def results_folder(suite: Suite, out: str | Path | None) -> Path:
-    """The folder to write into; one with files that oodbench did not write is refused before any work.
-
-    Raises
-    ------
-    StoreError : files of somebody else's are in the way
-    """
-    folder = Path(out) if out is not None else Path("runs") / suite.name
-    foreign = foreign_files(folder)
-    if foreign:
-        some = ", ".join(path.name for path in foreign[:3]) + ", …" * (len(foreign) > 3)
-        raise StoreError(
-            f"{folder} holds files that oodbench did not write ({some}); name an empty or a new folder with --out"
-        )
-    return folder

@@ -90,7 +90,7 @@ class Analysis(BaseModel):
     few_samples: int = Field(48, ge=0)
     """At most so many where not the whole test set is here, as in the bundled sample or under a limit; at one temperature."""
     slow_samples: int = Field(16, ge=0)
-    """At most so many from models whose every draw takes a pass of the network for each pixel or step."""
+    """At most so many from models that draw pixel by pixel or step by step."""
     temperatures: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.3, 0.5, 0.7, 0.85)
     """Flows are drawn from at these too, beside 1: the prior's standard deviations are multiplied by them."""
     probes: int = Field(64, gt=1)

@@ -114,15 +114,22 @@ class Scorer:
 
     def fitted(self, reference: Columns) -> Callable[[Columns], np.ndarray]:
         """The scorer after fitting on in-dist reference columns: ``columns -> (N,)``, larger = more OOD."""
+        state = self.state_of(reference)
+        return lambda columns: self.scored(state, columns)
+
+    def state_of(self, reference: Columns) -> Any:
+        """What it learns from in-dist reference columns; None of a scorer that fits nothing."""
         if self.fit is None:
-            return lambda columns: np.asarray(self.score(*(columns[name] for name in self.needs)))
+            return None
         found = len(next(iter(reference.values()), ()))
         if found < self.least_reference:
             raise ScorerError(self.too_few(found))
-        state = self.fit(*(reference[name] for name in self.fit_needs))
-        return lambda columns: np.asarray(
-            self.score(state, *(columns[name] for name in self.needs))
-        )
+        return self.fit(*(reference[name] for name in self.fit_needs))
+
+    def scored(self, state: Any, columns: Columns) -> np.ndarray:
+        """The OOD score of columns ``(N,)``, given what was learnt."""
+        values = [columns[name] for name in self.needs]
+        return np.asarray(self.score(state, *values) if self.fit else self.score(*values))
 
     def too_few(self, found: int) -> str:
         """What is said where there are fewer in-dist reference images than it needs."""

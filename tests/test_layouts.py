@@ -120,21 +120,26 @@ def test_svhn_needs_the_file_of_its_split_alone(raw, random):
     assert np.array_equal(source.decode(), images.transpose(0, 3, 1, 2))
 
 
+def put_pictures(folder, names, content, archived):
+    """Pictures as files, or in a zip that is called as the folder that they lie in."""
+    if not archived:
+        for name in names:
+            put(folder / name, content)
+        return
+    inside = io.BytesIO()
+    with zipfile.ZipFile(inside, "w") as archive:
+        for name in names:
+            archive.writestr(name, content)
+    put(folder / f"{names[0].split('/')[0]}.zip", inside.getvalue())
+
+
 @pytest.mark.parametrize("archived", [True, False])
 def test_omniglot_is_inked_bright_unpacked_or_not(raw, archived):
     picture = np.where(np.eye(105) > 0, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(picture).convert("1").save(buffer, "PNG")
     names = [f"images_evaluation/{script}/character01/0001_01.png" for script in ("B", "A")]
-    if archived:
-        inside = io.BytesIO()
-        with zipfile.ZipFile(inside, "w") as archive:
-            for name in names:
-                archive.writestr(name, buffer.getvalue())
-        put(raw / "omniglot-py/images_evaluation.zip", inside.getvalue())
-    else:
-        for name in names:
-            put(raw / "omniglot-py" / name, buffer.getvalue())
+    put_pictures(raw / "omniglot-py", names, buffer.getvalue(), archived)
     source = layout_source(with_md5("omniglot", raw), "test", raw)
     (block,) = source.decode().blocks
     assert block.shape == (2, 1, 28, 28)
@@ -148,15 +153,7 @@ def test_celeba_takes_the_pictures_that_its_list_names(raw, archived):
     buffer = io.BytesIO()
     Image.fromarray(np.full((218, 178, 3), 9, np.uint8)).save(buffer, "JPEG")
     names = [f"img_align_celeba/00000{n}.jpg" for n in (1, 2, 3)]
-    if archived:
-        inside = io.BytesIO()
-        with zipfile.ZipFile(inside, "w") as archive:
-            for name in names:
-                archive.writestr(name, buffer.getvalue())
-        put(raw / "celeba/img_align_celeba.zip", inside.getvalue())
-    else:
-        for name in names:
-            put(raw / "celeba" / name, buffer.getvalue())
+    put_pictures(raw / "celeba", names, buffer.getvalue(), archived)
     found = ob.load_images("celeba/test")
     assert (found.shape, len(found)) == ((3, 32, 32), 1)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from oodbench.commands.options import FILE, FOLDER, print_table
-from oodbench.commands.run import LEGEND
-from oodbench.errors import OodbenchError
+from oodbench.commands.run import LEGEND, print_failed, refuse_failed
 
 
 def named_file(text: str) -> tuple[str, Path]:
@@ -104,11 +103,6 @@ def judge(
     print_table(*leaderboard(rows))
     for line in found.against:
         click.echo(line)
-    failed = [row for row in rows if row["status"] == "failed"]
-    for row in failed:
-        click.echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
+    print_failed(rows)
     click.echo(f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}")
-    if failed:
-        raise OodbenchError(
-            f"{len(failed)} trials FAILED, for the reasons above; the other rows stand"
-        )
+    refuse_failed(rows)

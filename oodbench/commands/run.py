@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from oodbench.commands.options import (
 from oodbench.errors import OodbenchError
 
 if TYPE_CHECKING:
+    from oodbench.plan import Plan
     from oodbench.suite import Entry, Suite
 
 
@@ -122,22 +124,25 @@ def run(
         own.check(suite)
     check_device(device)
     load_plugins(plugins)
+    options = Options(default_workers(device) if workers is None else workers, device, plugins)
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
-        _begin(chosen, folder, only, device)
-    else:
-        chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
-        folder = out or Path("runs") / chosen.name
-    options = Options(default_workers(device) if workers is None else workers, device, plugins)
-    rows = run_suite(chosen, options, folder, only)
-    if own:
+        rows = run_suite(chosen, options, folder, only, partial(_begin, folder))
         _print_leaderboard(rows)
         if all(row["status"] == "skipped" for row in rows):
             raise OodbenchError("nothing could be judged, for the reasons above")
     else:
+        chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
+        folder = out or Path("runs") / chosen.name
+        rows = run_suite(chosen, options, folder, only)
         print_summary(rows)
     pages = {"Leaderboard": "README.md", "rows": "rows.jsonl", "figures": "figures"}
     click.echo("   ".join(f"{what}: {folder / page}" for what, page in pages.items()))
+    refuse_failed(rows)
+
+
+def refuse_failed(rows: list[dict[str, Any]]) -> None:
+    """:class:`OodbenchError` where trials FAILED, whose reasons were told."""
     failures = sum(row["status"] == "failed" for row in rows)
     if failures:
         raise OodbenchError(
@@ -198,16 +203,15 @@ def _train(folder: Path, device: str) -> None:
     click.echo(f"{card.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}")
 
 
-def _begin(suite: Suite, folder: Path, only: tuple[str, ...], device: str) -> None:
+def _begin(folder: Path, plan: Plan) -> None:
     """Say what will be done to the images, and write the suite's file."""
     from oodbench.compose import write_suite
-    from oodbench.plan import make_plan
     from oodbench.screen import before
 
-    for line in before(make_plan(suite, only, device)):
+    for line in before(plan):
         click.echo(line)
     path = folder.with_name(f"{folder.name}.yaml")
-    write_suite(suite, path)
+    write_suite(plan.suite, path)
     click.echo(f"The same again: oodbench run --suite {path} --out {folder}")
 
 
@@ -218,7 +222,8 @@ def _print_leaderboard(rows: list[dict[str, Any]]) -> None:
     if lines:
         click.echo(LEGEND)
         print_table(heads, lines)
-    _print_reasons(rows)
+    print_failed(rows)
+    _print_skips(rows)
 
 
 LEGEND = (
@@ -256,11 +261,11 @@ def print_summary(rows: list[dict[str, Any]]) -> None:
     _print_skips(rows)
 
 
-def _print_reasons(rows: list[dict[str, Any]]) -> None:
-    failed = [row for row in rows if row["status"] == "failed"]
-    for row in failed:
-        click.echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
-    _print_skips(rows)
+def print_failed(rows: list[dict[str, Any]]) -> None:
+    """The reason of each trial that FAILED."""
+    for row in rows:
+        if row["status"] == "failed":
+            click.echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
 
 
 def _print_skips(rows: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from oodbench.errors import DataError
 
@@ -157,6 +158,14 @@ def split_folders(folder: Path) -> dict[str, Path]:
     alone = bool(words) and not others and not _has_pictures(folder)
     if not (whole or alone):
         return {}
+    return _as_splits(words)
+
+
+T = TypeVar("T")
+
+
+def _as_splits(words: dict[str, T]) -> dict[str, T]:
+    """What stands under words as splits: ``val`` is ``ref`` where there is a ``test`` beside it, else it is ``test``."""
     if "val" in words:
         words.setdefault("ref" if "test" in words else "test", words["val"])
     return {split: words[split] for split in ("train", "ref", "test") if split in words}
@@ -199,16 +208,14 @@ def parquet_files(folder: Path) -> dict[str, tuple[Path, ...]]:
     They are all under ``all`` where their names say no split.
     """
     found = sorted([*folder.glob(f"*{PARQUET}"), *folder.glob(f"data/*{PARQUET}")])
-    by_word: dict[str, list[Path]] = {}
+    by_word: dict[str, tuple[Path, ...]] = {}
     for file in found:
-        by_word.setdefault(_first_word(file), []).append(file)
+        by_word[_first_word(file)] = (*by_word.get(_first_word(file), ()), file)
     if not found:
         return {}
     if "" in by_word:
         return {"all": tuple(found)}
-    if "val" in by_word:
-        by_word.setdefault("ref" if "test" in by_word else "test", by_word["val"])
-    return {split: tuple(by_word[split]) for split in ("train", "ref", "test") if split in by_word}
+    return _as_splits(by_word)
 
 
 def _first_word(file: Path) -> str:

@@ -104,7 +104,7 @@ def _divided(name: str, source: Source, whole: Opened, wanted: Identifier) -> Op
     """The part of a flat set that stands for a split."""
     train, ref, test = wanted.division or DIVISION
     percent = {"test": test, "ref": ref, "train": train}
-    rows = divided(image_digests(whole.images), percent)
+    rows = divided(_digests(name, source, whole), percent)
     sizes = {split: len(rows[split]) for split in ("train", "ref", "test")}
     said = _said_of_division(name, (train, ref, test), sizes)
     if not sizes[wanted.split]:
@@ -131,8 +131,9 @@ def _of_training(
     source = sources["train"]
     whole = opening(source)
     others = [split for split in ("test", "ref") if split in sources]
-    elsewhere = {one for split in others for one in image_digests(opening(sources[split]).images)}
-    digests = image_digests(whole.images)
+    opened = ((sources[split], opening(sources[split])) for split in others)
+    elsewhere = {digest for other in opened for digest in _digests(name, *other)}
+    digests = _digests(name, source, whole)
     percent = {"train": 100} if "ref" in sources else TENTH
     rows = divided(digests, percent, elsewhere)
     shared = sum(digest in elsewhere for digest in digests)
@@ -151,7 +152,23 @@ def _of_training(
     return Opened(images, whole.view, wanted.split == "ref", tuple(remarks))
 
 
+def _digests(name: str, source: Source, whole: Opened) -> list[bytes]:
+    """:func:`image_digests` of a source's images through a view, kept beside them: every split is opened by them."""
+
+    def make() -> np.ndarray:
+        return np.frombuffer(b"".join(image_digests(whole.images)), np.uint8).reshape(-1, 32)
+
+    made_by = ["digests", whole.view]
+    kept = cached_copy(f"{name}-digests-{whole.view}", _seen(source, whole), made_by, make)
+    return [row.tobytes() for row in kept]
+
+
+def _seen(source: Source, whole: Opened) -> Source:
+    """What the images of a source through a view are kept by."""
+    return source.through(whole.view) if isinstance(source, Pictures) else source
+
+
 def _rows_of(name: str, source: Source, whole: Opened, split: str, rows: np.ndarray) -> np.ndarray:
-    seen = source.through(whole.view) if isinstance(source, Pictures) else source
+    seen = _seen(source, whole)
     made_by = [split, whole.view, content_hash(rows)]
     return cached_copy(f"{name}-{split}-{whole.view}", seen, made_by, lambda: whole.images[rows])

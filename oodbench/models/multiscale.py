@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, cast
 
 import torch
@@ -38,6 +38,11 @@ class FactoredOut(NamedTuple):
     def log_prob_z(self) -> Tensor:
         """Its log density, of the three terms themselves, so that they sum to it without rounding."""
         return -0.5 * self.squared_norm + self.prior_volume - gaussian_constant(self.latent)
+
+
+def over_scales(values: Iterable[Tensor]) -> Tensor:
+    """The sum over scales of one number an image, ``(B,)``."""
+    return torch.stack(list(values)).sum(0)
 
 
 def gaussian_constant(latent: Tensor) -> float:
@@ -110,14 +115,20 @@ class MultiscaleFlow(nn.Module):
         mean, log_std = parameters.chunk(2, 1)
         return mean, log_std
 
+    def _latent(
+        self, scale: int, kept: Tensor, standardised: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """The latent that ``scale`` factored out, of its standardised one and of what the scale keeps."""
+        mean, log_std = self._prior(scale, kept)
+        return mean + temperature * torch.exp(log_std) * standardised
+
     def flow(self, y: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Latents of each scale, ``log_prob_z`` and ``log_det`` of a continuous input ``y`` in ``[−½, ½)``."""
         found = list(self._by_scale(y))
-        log_prob_z = torch.stack([scale.log_prob_z for scale in found]).sum(0)
         return (
             [scale.latent for scale in found],
-            log_prob_z,
-            torch.stack([scale.log_det for scale in found]).sum(0),
+            over_scales(scale.log_prob_z for scale in found),
+            over_scales(scale.log_det for scale in found),
         )
 
     def _by_scale(self, y: Tensor) -> Iterator[FactoredOut]:
@@ -163,8 +174,8 @@ class MultiscaleFlow(nn.Module):
         """
         found = list(self._by_scale(self.dequantise(images, keyed_uniform(images, self.seed))))
         z = torch.cat([scale.standardised.flatten(1) for scale in found], 1)
-        log_det = torch.stack([scale.log_det for scale in found]).sum(0) - self._log_volume
-        return z, torch.stack([scale.log_prob_z for scale in found]).sum(0), log_det
+        log_det = over_scales(scale.log_det for scale in found) - self._log_volume
+        return z, over_scales(scale.log_prob_z for scale in found), log_det
 
     def input_and_log_prob(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The dequantised input, in units of the full scale, requiring its gradient, and log p as a function of it, ``(B,)``."""
@@ -185,13 +196,13 @@ class MultiscaleFlow(nn.Module):
             Schirrmeister et al. (NeurIPS 2020, arXiv:2006.10848) divide the likelihood between scales
         """
         found = list(self._by_scale(self.dequantise(images, keyed_uniform(images, self.seed))))
-        log_det = torch.stack([scale.log_det for scale in found]).sum(0)
-        squared_norm = torch.stack([scale.squared_norm for scale in found]).sum(0)
-        log_prob_z = torch.stack([scale.log_prob_z for scale in found])
+        log_det = over_scales(scale.log_det for scale in found)
+        squared_norm = over_scales(scale.squared_norm for scale in found)
+        log_prob_z = [scale.log_prob_z for scale in found]
         return {
-            "log_prob": log_prob_z.sum(0) + log_det - self._log_volume,
+            "log_prob": over_scales(log_prob_z) + log_det - self._log_volume,
             "latent_term": -0.5 * squared_norm,
-            "prior_volume": torch.stack([scale.prior_volume for scale in found]).sum(0),
+            "prior_volume": over_scales(scale.prior_volume for scale in found),
             "log_det": log_det - self._log_volume,
             "latent_norm": squared_norm.sqrt(),
             "last_scale_log_prob": log_prob_z[-1] + (log_det + found[-1].log_det) / 2,
@@ -205,11 +216,9 @@ class MultiscaleFlow(nn.Module):
         standardised = [part.reshape(-1, *shape) for part, shape in parts]
 
         def latent(scale: int, kept: Tensor) -> Tensor:
-            mean, log_std = self._prior(scale, kept)
-            return mean + torch.exp(log_std) * standardised[scale]
+            return self._latent(scale, kept, standardised[scale])
 
-        top = torch.zeros_like(standardised[-1])
-        return self._levels(self._invert(latent(len(self.scales) - 1, top), latent))
+        return self._levels(self._invert(torch.zeros_like(standardised[-1]), latent))
 
     @torch.no_grad()
     def sample(
@@ -228,24 +237,25 @@ class MultiscaleFlow(nn.Module):
         ``temperature · χ_D``, about ``temperature · √D``.
         """
         y = self._draw(n, temperature, generator)
-        squares = [sum_per_image(scale.standardised**2) for scale in self._by_scale(y)]
-        return self._levels(y), torch.stack(squares).sum(0).sqrt()
+        return self._levels(y), over_scales(
+            scale.squared_norm for scale in self._by_scale(y)
+        ).sqrt()
 
     def _draw(self, n: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """Continuous draws in ``[−½, ½)``, up to the tails that only clamping brings back there."""
         like = self.top_prior
 
         def draw(scale: int, kept: Tensor) -> Tensor:
-            mean, log_std = self._prior(scale, kept)
             noise = torch.randn(
                 kept.shape, generator=generator, dtype=like.dtype, device=like.device
             )
-            return mean + temperature * torch.exp(log_std) * noise
+            return self._latent(scale, kept, noise, temperature)
 
-        top = like.new_zeros(n, *self.latent_shapes[-1])
-        return self._invert(draw(len(self.scales) - 1, top), draw)
+        return self._invert(like.new_zeros(n, *self.latent_shapes[-1]), draw)
 
-    def _invert(self, y: Tensor, factored_out: Callable[[int, Tensor], Tensor]) -> Tensor:
+    def _invert(self, top: Tensor, factored_out: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Continuous images of latents; ``top`` has the last scale's shape, since nothing is kept beside its latents."""
+        y = factored_out(len(self.scales) - 1, top)
         for scale in reversed(range(len(self.scales))):
             if scale < len(self.scales) - 1:
                 y = torch.cat([y, factored_out(scale, y)], 1)

@@ -48,7 +48,7 @@ def write_report(folder: Path) -> list[Path]:
     StoreError : rows that cannot be shown, or a file of the user's in the place of a page
     """
     results = read_results(folder)
-    _refuse_foreign(folder, _page_names(results))
+    _refuse_in_place_of_pages(folder, _page_names(results))
     illustrations = gallery(results)
     draw_stale(folder, illustrations)
     pages = _pages(results, illustrations)
@@ -97,12 +97,22 @@ def foreign_files(folder: Path) -> list[Path]:
     return _foreign(folder, _page_names(Results(folder, rows)))
 
 
+def refuse_foreign(folder: Path) -> None:
+    """:class:`StoreError` for a results folder with files that oodbench did not write, before any work."""
+    foreign = foreign_files(folder)
+    if foreign:
+        some = ", ".join(path.name for path in foreign[:3]) + ", …" * (len(foreign) > 3)
+        raise StoreError(
+            f"{folder} holds files that oodbench did not write ({some}); name an empty or a new folder with --out"
+        )
+
+
 def _foreign(folder: Path, names: Collection[str]) -> list[Path]:
     paths = [folder / name for name in names]
     return [path for path in paths if path.exists() and not _is_generated(path)]
 
 
-def _refuse_foreign(folder: Path, names: Collection[str]) -> None:
+def _refuse_in_place_of_pages(folder: Path, names: Collection[str]) -> None:
     found = _foreign(folder, names)
     if found:
         raise StoreError(

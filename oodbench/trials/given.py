@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from oodbench.data.division import content_hash
 from oodbench.digests import code_digest
 from oodbench.metrics import area_under_roc
 from oodbench.passes.columns import made_with
@@ -206,7 +207,7 @@ def _task(
     head: Row, scorer: Scorer, columns: Mapping[str, Mapping[str, np.ndarray]], measured: Row
 ) -> GivenTask:
     numbers = {
-        role: {name: key_of(one.tolist()) for name, one in own.items()}
+        role: {name: content_hash(one) for name, one in own.items()}
         for role, own in columns.items()
     }
     key = key_of(SCHEMA, given_digest(), scorer.identity, head, numbers)

@@ -8,8 +8,8 @@ from oodbench.report.section import Analysis, Pair, Section
 from oodbench.report.sections import graying, samples, second_order
 from oodbench.report.sections.constant_volume import is_constant_volume
 from oodbench.report.sections.decomposition import volume_share
-from oodbench.report.sections.statements import HEADLINES
-from oodbench.report.tables import bare_name, short_name, text
+from oodbench.report.sections.statements import is_headline
+from oodbench.report.tables import short_name, text
 
 HEADS = ["question", "what these rows say"]
 WORDS = (
@@ -33,8 +33,8 @@ def _inverted(analysis: Analysis) -> str:
     rows = [
         (pair, row) for pair in analysis.pairs(synthetic=False) if (row := analysis.auroc(pair[1]))
     ]
-    paper = [(pair, row) for pair, row in rows if _is_headline(pair)]
-    others = [(pair, row) for pair, row in rows if not _is_headline(pair)]
+    paper = [(pair, row) for pair, row in rows if is_headline(pair)]
+    others = [(pair, row) for pair, row in rows if not is_headline(pair)]
     told = []
     for which, own in (("on the paper's inversions", paper), ("on all other pairs", others)):
         below = [pair for pair, row in own if row["auroc"] < 0.5]
@@ -42,10 +42,6 @@ def _inverted(analysis: Analysis) -> str:
             exceptions = [pair for pair, row in own if (row["auroc"] < 0.5) is not (own is paper)]
             told.append(f"{which} on {len(below)} of {len(own)}{_but(analysis, exceptions)}")
     return f"Raw likelihood is below chance {'; '.join(told)}." if told else ""
-
-
-def _is_headline(pair: Pair) -> bool:
-    return (bare_name(pair[1]["in_dist"]), bare_name(pair[1]["images"])) in HEADLINES
 
 
 def _but(analysis: Analysis, pairs: Sequence[Pair]) -> str:
@@ -61,30 +57,32 @@ def _pair_name(analysis: Analysis, pair: Pair) -> str:
 def _volume(analysis: Analysis) -> str:
     """Whether volume makes the gap."""
     pairs = analysis.pairs(synthetic=False)
-    free = [pair for pair in pairs if volume_share(pair) is not None]
-    free = [pair for pair in free if not is_constant_volume(pair[0])]
-    if not free:
+    free = [(pair, volume_share(pair)) for pair in pairs if not is_constant_volume(pair[0])]
+    known = [(pair, share) for pair, share in free if share is not None]
+    if not known:
         return ""
-    less = [pair for pair in free if (volume_share(pair) or 0) <= 0.5]
-    most = f"Volume makes more than half of the gap on {len(free) - len(less)} of {len(free)} pairs"
+    less = [pair for pair, share in known if share <= 0.5]
+    most = (
+        f"Volume makes more than half of the gap on {len(known) - len(less)} of {len(known)} pairs"
+    )
     return f"{most}{_but(analysis, less)}."
 
 
 def _without_volume(analysis: Analysis) -> str:
     """Whether the inversion stays where volume is constant."""
     still = [pair for pair in analysis.pairs(synthetic=False) if is_constant_volume(pair[0])]
-    paper = [pair for pair in still if _is_headline(pair) and analysis.auroc(pair[1])]
-    if not paper:
+    rows = [(pair, analysis.auroc(pair[1])) for pair in still if is_headline(pair)]
+    known = [(pair, row) for pair, row in rows if row]
+    if not known:
         return ""
-    aurocs = [(pair, analysis.auroc(pair[1])) for pair in paper]
-    shown = [f"{_pair_name(analysis, pair)} {row['auroc']:.3f}" for pair, row in aurocs if row]
-    below = sum(row["auroc"] < 0.5 for _, row in aurocs if row)
-    return f"With constant volume the paper's pairs are inverted {below} of {len(paper)} times: {', '.join(shown)}."
+    shown = [f"{_pair_name(analysis, pair)} {row['auroc']:.3f}" for pair, row in known]
+    below = sum(row["auroc"] < 0.5 for _, row in known)
+    return f"With constant volume the paper's pairs are inverted {below} of {len(known)} times: {', '.join(shown)}."
 
 
 def _ensembles(analysis: Analysis) -> str:
     """Whether an ensemble's likelihood lifts a pair above chance."""
-    pairs = [pair for pair in analysis.pairs(synthetic=False) if _is_headline(pair)]
+    pairs = [pair for pair in analysis.pairs(synthetic=False) if is_headline(pair)]
     rows = [(pair, analysis.auroc(pair[1], "ensemble-likelihood")) for pair in pairs]
     known = [(pair, row) for pair, row in rows if row]
     if not known:

@@ -36,12 +36,16 @@ OLDER_WORDS = (
 
 def volume_share(pair: Pair) -> float | None:
     """Volume's share of a pair's gap of mean log p, of medians where outliers rule; None where the terms are not known."""
-    test, ood = pair
     if not _has(pair, TERMS):
         return None
-    place = 2 if outliers_rule(test["log_prob"]) or outliers_rule(ood["log_prob"]) else 0
-    gap, latent = (ood[name][place] - test[name][place] for name in ("log_prob", "latent_term"))
+    place = 2 if _outliers_rule(pair) else 0
+    gap, latent = (difference(pair, name, place) for name in ("log_prob", "latent_term"))
     return 1 - latent / gap if gap else None
+
+
+def _outliers_rule(pair: Pair) -> bool:
+    """Whether a few images make the mean of either set."""
+    return any(outliers_rule(row["log_prob"]) for row in pair)
 
 
 def section(analysis: Analysis) -> Section:
@@ -75,25 +79,25 @@ def _table(
 def _shares(pair: Pair, terms: dict[str, str]) -> list[str]:
     """The gap with its error, and what each term makes of it."""
     test, ood = pair
-    gap = _difference(pair, "log_prob")
+    gap = difference(pair, "log_prob")
     error = math.hypot(ood["log_prob"][1], test["log_prob"][1])
     means = [f"{gap:+,.1f} ± {error:,.1f}"]
-    means += [f"{_difference(pair, name):+,.1f}{_share(pair, name)}" for name in terms]
-    if not (outliers_rule(test["log_prob"]) or outliers_rule(ood["log_prob"])):
+    means += [f"{difference(pair, name):+,.1f}{_share(pair, name)}" for name in terms]
+    if not _outliers_rule(pair):
         return means
-    medians = [f"{_difference(pair, name, 2):+,.1f}" for name in ("log_prob", *terms)]
+    medians = [f"{difference(pair, name, 2):+,.1f}" for name in ("log_prob", *terms)]
     return [f"{mean}, median {median}" for mean, median in zip(means, medians, strict=True)]
 
 
-def _difference(pair: Pair, name: str, place: int = 0) -> float:
+def difference(pair: Pair, name: str, place: int = 0) -> float:
     """OOD minus in-dist of a term's mean, or of what else its summary has at ``place``."""
     test, ood = pair
     return float(ood[name][place] - test[name][place])
 
 
 def _share(pair: Pair, name: str) -> str:
-    gap = _difference(pair, "log_prob")
-    return f" ({round(_difference(pair, name) / gap, 2) + 0.0:+.0%})" if gap else ""
+    gap = difference(pair, "log_prob")
+    return f" ({round(difference(pair, name) / gap, 2) + 0.0:+.0%})" if gap else ""
 
 
 def _tally(pairs: list[Pair]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from oodbench.analysis.expected import Expected
 from oodbench.report.section import Analysis, Pair, Section
 from oodbench.report.sections.constant_volume import is_constant_volume
-from oodbench.report.sections.decomposition import volume_share
+from oodbench.report.sections.decomposition import difference, volume_share
 from oodbench.report.sections.second_order import variance_sums_of
 from oodbench.report.tables import bare_name, short_name, text
 from oodbench.store import Row
@@ -144,7 +144,7 @@ def _pixelcnn(analysis: Analysis) -> Iterator[Statement]:
         glow = gaps.get((model.replace("pixelcnn-", "glow-"), images))
         if not model.startswith("pixelcnn-") or glow is None:
             continue
-        own, other = _gap(pair), _gap(glow)
+        own, other = (difference(one, "log_prob") for one in (pair, glow))
         aurocs = [row["auroc"] for row in (analysis.auroc(pair[1]), analysis.auroc(glow[1])) if row]
         shown = f" (AUROC {' and '.join(f'{one:.3f}' for one in aurocs)})" if aurocs else ""
         ours = f"{own:+,.0f} nats beside {other:+,.0f}{shown}"
@@ -205,7 +205,12 @@ def _headline_pairs(analysis: Analysis) -> list[Pair]:
     """The pairs of the paper's inversions under every model, those with finite likelihoods."""
     pairs = analysis.pairs(synthetic=False)
     known = [pair for pair in pairs if all(row.get("log_prob") for row in pair)]
-    return [pair for pair in known if _sets(pair[1]) in HEADLINES]
+    return [pair for pair in known if is_headline(pair)]
+
+
+def is_headline(pair: Pair) -> bool:
+    """Whether a pair is one of the paper's inversions."""
+    return _sets(pair[1]) in HEADLINES
 
 
 def _sets(ood: Row) -> tuple[str, str]:
@@ -216,11 +221,6 @@ def _names(analysis: Analysis, pair: Pair) -> tuple[str, str]:
     ood = pair[1]
     one, other = map(text, _sets(ood))
     return text(analysis.results.label(ood)), f"{one} → {other}"
-
-
-def _gap(pair: Pair) -> float:
-    test, ood = pair
-    return float(ood["log_prob"][0] - test["log_prob"][0])
 
 
 def _auroc(row: Row) -> str:
