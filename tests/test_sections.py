@@ -23,11 +23,13 @@ from oodbench.report.results import Results
 from oodbench.report.section import Analysis, Section
 from oodbench.report.sections import (
     both_directions,
+    conclusions,
     constant_volume,
     decomposition,
     graying,
     samples,
     second_order,
+    statements,
 )
 from oodbench.report.sections.graying import overtaking
 from oodbench.report.sections.training import trainings
@@ -377,6 +379,75 @@ def test_constant_volume_is_said_of_models_without_any_volume_that_varies(publis
     found = constant_volume.section(Analysis(results))
     assert len(found.tables[0][1]) == 1
     assert found.text[1].endswith("the higher mean log p on 1 of 1 pairs.")
+
+
+def headline(results, **changes):
+    """The one pair of the folder, with other values in its likelihood rows of the given roles."""
+    for row in results.analysis:
+        if row["kind"] == "likelihood" and row["role"] in changes:
+            row.update(changes[row["role"]])
+    return Analysis(results)
+
+
+def said(analysis):
+    return {one.said: (one.ours, one.agrees) for one in statements.statements(analysis)}
+
+
+def test_statements_of_the_paper_have_our_numbers_and_a_verdict(published):
+    analysis = headline(read_results(published))
+    assert said(analysis) == {"most of the gap is volume": ("33%", False)}
+    found = statements.section(analysis)
+    assert found.tables[0][1][0][2:4] == ["glow-fashionmnist", "fashionmnist → mnist"]
+    assert found.text[1] == "Of 1 lines that are more than remembered, 0 agree and 1 differ."
+    volume = {"log_det": [-400.0, 1.0, -400.0]}
+    more = headline(read_results(published), ood={**volume, "log_prob": [-1100.0, 1.0, -1100.0]})
+    assert said(more)["most of the gap is volume"] == ("50%", False)
+    less = {"latent_term": [-960.0, 1.0, -960.0], "log_prob": [-1260.0, 1.0, -1260.0]}
+    assert said(headline(read_results(published), ood=less)) == {
+        "most of the gap is volume": ("83%", True)
+    }
+
+
+def test_without_volume_the_statement_is_the_auroc(published):
+    still = {"prior_volume": [0.0, 0.0, 0.0], "log_det": [-500.0, 0.0, -500.0]}
+    analysis = headline(read_results(published), test=still, ood=still)
+    (ours, agrees) = said(analysis)["inverted with constant volume too"]
+    assert (ours, agrees) == ("AUROC 0.100 [0.100, 0.100]", True)
+    answers = conclusions.section(analysis).text
+    assert "glow-fashionmnist → mnist 0.100" in next(
+        one for one in answers if "inverted 1 of 1" in one
+    )
+
+
+def test_variance_sums_are_held_to_the_paper_s(published):
+    results = read_results(published)
+    sums = {"cifar10/test": [61.9, 59.2, 68.1], "svhn/test": [49.6, 52.7, 60.0]}
+    for row in results.curves:
+        if row["kind"] == "data" and row["quantity"] == "variance":
+            row["sets"] = [
+                {"set": name, "variance_sums": [[value, 0.1] for value in own]}
+                for name, own in sums.items()
+            ]
+    found = [one for one in statements.statements(Analysis(results)) if one.model == "none"]
+    assert [(one.about, one.agrees) for one in found] == [
+        ("cifar10/test", True),
+        ("svhn/test", False),
+    ]
+
+
+def test_conclusions_are_made_of_rows_and_name_their_exceptions(published):
+    found = conclusions.section(Analysis(read_results(published)))
+    assert found.tables == []
+    assert found.text[1] == (
+        "Is it so? Raw likelihood is below chance on the paper's inversions on 1 of 1."
+    )
+    assert found.text[2] == (
+        "Is it the volume? Volume makes more than half of the gap on 0 of 1 pairs "
+        "(exceptions: glow-fashionmnist → mnist)."
+    )
+    assert found.text[-1] == conclusions.GANS
+    nothing = Results(published, read_results(published).rows)
+    assert conclusions.section(Analysis(nothing)).text == []
 
 
 def test_cards_of_another_name_are_shown_under_today_s():

@@ -58,7 +58,14 @@ def make_sections(results: Results, illustrations: Sequence[Illustration]) -> li
     analysis = Analysis(results, list(illustrations))
     found = [section(analysis) for section in ORDER]
     found[0].text += _failures(results)
-    return [one for one in found if one.figures or any(lines for _, lines in one.tables)]
+    return [one for one in found if _shows_something(one)]
+
+
+def _shows_something(section: Section) -> bool:
+    """Whether there is a figure, a line of a table, or, in a section of text alone, a word."""
+    if not (section.tables or section.figures):
+        return bool(section.text)
+    return bool(section.figures) or any(lines for _, lines in section.tables)
 
 
 def _failures(results: Results) -> list[str]:

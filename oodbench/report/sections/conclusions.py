@@ -11,9 +11,8 @@ from oodbench.report.sections.decomposition import volume_share
 from oodbench.report.sections.statements import is_headline
 from oodbench.report.tables import short_name, text
 
-HEADS = ["question", "what these rows say"]
 WORDS = (
-    "Each line is made of the rows of this run; models are small and sets are those named above, so that a line "
+    "Each answer is made of the rows of this run; models are small and sets are those named above, so that an answer "
     "holds for them."
 )
 GANS = (
@@ -23,9 +22,10 @@ GANS = (
 
 
 def section(analysis: Analysis) -> Section:
+    """The answers as text, since a table would hide their ends sideways; nothing where no row answers."""
     found = [(question, answer(analysis)) for question, answer in QUESTIONS]
-    lines = [[question, said] for question, said in found if said]
-    return Section("Conclusions", [WORDS, GANS], [(HEADS, lines)])
+    told = [f"{question} {said}" for question, said in found if said]
+    return Section("Conclusions", [WORDS, *told, GANS] if told else [])
 
 
 def _inverted(analysis: Analysis) -> str:
