@@ -59,6 +59,14 @@ def write_report(folder: Path) -> list[Path]:
     return list(pages)
 
 
+def write_overview(folder: Path) -> None:
+    """Write the front page alone, from the rows that there are: while a run goes on it grows with them."""
+    results = read_results(folder)
+    page = overview(results, _set_pages(results)) if results.tried else ""
+    if page:
+        write_if_changed(folder / "README.md", page.encode())
+
+
 def check_report(folder: Path) -> list[str]:
     """Sentences on what differs between what is on disk and what the rows give; none where all is in
     order."""
