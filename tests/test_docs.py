@@ -76,13 +76,14 @@ def test_the_readme_shows_the_published_leaderboard():
     lines = [line for line in shown.splitlines() if re.match(r"\| (rank|M?\d)", line)]
     assert len(lines) > 10
     assert [line for line in lines if line not in published] == []
-    for figure in re.findall(r"\]\((leaderboards/\S+\.png)\)", shown):
+    for figure in re.findall(r"\]\((leaderboards/\S+\.svg)\)", shown):
         assert (REPOSITORY / figure).exists()
 
 
 # --- docstrings
 
 MODULES = [
+    "running",
     "types",
     "metrics.ranking",
     "data.identifiers",
@@ -209,7 +210,7 @@ rows = read_rows(out / "rows.jsonl")
 assert all(0 <= row["fpr99_in"] <= 1 for row in rows)
 assert "FPR@99, OOD positive" in (out / "fashionmnist.md").read_text()
 assert "Shared images" in (out / "report.md").read_text()
-assert "-fit.png" in (out / "report.md").read_text()
+assert "-fit.svg" in (out / "report.md").read_text()
 assert "# Sizes" in (out / "sizes.md").read_text()
 """
 
