@@ -9,7 +9,6 @@ import re
 import matplotlib as mpl
 import numpy as np
 import pytest
-import yaml
 
 from oodbench.errors import StoreError
 from oodbench.paths import PACKAGE
@@ -18,7 +17,6 @@ from oodbench.report.figures import draw, likelihoods, training
 from oodbench.report.gallery import gallery
 from oodbench.report.older import RENAMED_MODELS, renamed
 from oodbench.report.page import html_page, markdown_page
-from oodbench.report.reproduction import Claim, claims, verdict
 from oodbench.report.results import Results
 from oodbench.report.section import Analysis, Section
 from oodbench.report.sections import (
@@ -35,7 +33,6 @@ from oodbench.report.sections.graying import overtaking
 from oodbench.report.sections.training import trainings
 from oodbench.store import read_rows, write_rows
 from oodbench.trials.curves import grid, histograms, pixel_moments, roc, scatter
-from oodbench.zoo.cards import load_card
 
 IN, OOD = "fashionmnist/test[:40]", "mnist/test[:40]"
 COMMON = {"schema": 3, "model": "glow-fashionmnist", "in_dist": IN, "seed": 0, "status": "ok"}
@@ -663,54 +660,6 @@ def test_rows_without_paired_changes_are_judged_by_their_curve():
     )
     assert found.tables[1][1][0][-1] == "–"
     assert "towards its own mean it" not in found.text[0]
-
-
-# published numbers
-
-
-def claim(**changes):
-    given = {
-        "paper": "p",
-        "where": "w",
-        "model": "m",
-        "ours": "glow-fashionmnist",
-        "in_dist": "fashionmnist",
-        "ood": "mnist",
-        "scorer": "likelihood",
-        "metric": "auroc",
-        "read": "primary",
-    }
-    return Claim(**{**given, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "ours", "expected"),
-    [
-        ({"value": 0.10}, (0.08, 0.07, 0.09), "agrees"),
-        ({"value": 0.15}, (0.08, 0.07, 0.09), "differs (same side)"),
-        ({"value": 0.15, "spread": 0.02}, (0.08, 0.07, 0.09), "agrees"),
-        ({"value": 0.95}, (0.08, 0.07, 0.09), "differs"),
-        ({"below": 0.5}, (0.48, 0.46, 0.499), "agrees"),
-        ({"below": 0.5}, (0.48, 0.46, 0.501), "differs"),
-        ({"above": 0.5}, (0.9, 0.8, 0.95), "agrees"),
-        ({"value": 3.0, "metric": "in_dist_bits_per_dim"}, (3.09, None, None), "agrees"),
-        ({"value": 3.0, "metric": "in_dist_bits_per_dim"}, (3.11, None, None), "differs"),
-        ({"value": 0.9}, (None, None, None), "not comparable: this pair has no row here"),
-        ({"value": 0.9, "not_comparable": "why"}, (0.9, 0.9, 0.9), "not comparable: why"),
-    ],
-)
-def test_the_verdict_follows_the_rule(changes, ours, expected):
-    assert verdict(claim(**changes), *ours) == expected
-
-
-def test_claims_are_well_formed():
-    assert len(claims()) == len(
-        yaml.safe_load((PACKAGE / "report" / "claims.yaml").read_text("utf-8"))
-    )
-    for one in claims():
-        assert [one.value, one.below, one.above].count(None) == 2
-        assert one.read in ("primary", "secondary", "figure", "remembered")
-        assert load_card(one.ours)
 
 
 def test_images_that_must_not_be_passed_on_are_in_no_figure():
