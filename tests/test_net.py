@@ -793,12 +793,24 @@ def test_every_field_of_a_comparison(world):
             "baselines": sorted(BASELINES),
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
+            "paired": paired(list(own.values())),
             "correlation": correlation,
             "oracle_dual_threshold": envelope(own["likelihood"], own["lid"])
             if "lid" in own
             else None,
         }
         check_fields(row, expected)
+
+
+def paired(scorers):
+    """Values, and lower ends of the intervals of all differences, from replicates that all scorers share."""
+    values, replicates = ([f(*one) for one in scorers] for f in (both_curves, bootstrapped))
+    found = {}
+    for name in values[0]:
+        draws = [one[name] for one in replicates]
+        lows = [[np.quantile(one - other, 0.025) for other in draws] for one in draws]
+        found[name] = {"value": [one[name] for one in values], "low": np.round(lows, 6).tolist()}
+    return found
 
 
 def envelope(one, other):
