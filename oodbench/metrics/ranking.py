@@ -188,12 +188,14 @@ def area_under_roc(scores_in: np.ndarray, scores_ood: np.ndarray) -> float:
     0.875
     """
     scores_in, scores_ood = checked(scores_in, scores_ood)
-    order = np.sort(scores_in)
-    below = (
-        np.searchsorted(order, scores_ood, "left").sum()
-        + np.searchsorted(order, scores_ood, "right").sum()
-    )
+    below = twice_below(np.sort(scores_in), np.sort(scores_ood)).sum()
     return float(below / (2 * len(scores_in) * len(scores_ood)))
+
+
+def twice_below(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Twice the number of ``rising`` scores below each of some values; equal ones count once."""
+    sides = (np.searchsorted(rising, values, side) for side in ("left", "right"))
+    return np.add(*sides)
 
 
 def aupr(scores_in: np.ndarray, scores_ood: np.ndarray, positive: str = "ood") -> float:

@@ -15,7 +15,7 @@ from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError, StoreError
 from oodbench.metrics import Estimate, proportion
 from oodbench.metrics.detection import detection
-from oodbench.passes.columns import LostError, Measured, cost_of, made_with, read_columns
+from oodbench.passes.columns import LostError, Measured, cost_of, kept_columns, made_with
 from oodbench.passes.failures import Failure
 from oodbench.passes.shards import ChangedError, open_images
 from oodbench.passes.values import ImageRef
@@ -195,7 +195,7 @@ class _Reader:
 
     def measured(self, keys: Keys) -> Measured:
         if keys not in self._read:
-            self._read[keys] = read_columns(keys)
+            self._read[keys] = kept_columns(keys)
         return self._read[keys]
 
     def columns(self) -> dict[str, dict[str, np.ndarray]]:
@@ -213,7 +213,8 @@ class _Reader:
                 f"{self.task.head['model']} gives no {need!r}: it lacks a method that this statistic asks for"
             )
         own = [one[statistic] for one in found]
-        return np.stack(own, 1) if of == "ensemble" else own[0]
+        # a copy, since other trials read the same column
+        return np.stack(own, 1) if of == "ensemble" else own[0].copy()
 
     def of_model(self) -> Row:
         """What a row says of the model on both sets, and of images that they share."""
@@ -254,8 +255,13 @@ def mean_bits_per_dim(log_prob: np.ndarray, dimensions: int) -> float | None:
 @lru_cache(maxsize=64)
 def shared_images(one: ImageRef, one_hash: str, other: ImageRef, other_hash: str) -> int:
     """How many of the first set's images occur, pixel by pixel, in the second."""
-    seen = set(image_digests(open_images(other).images))
-    return sum(found in seen for found in image_digests(open_images(one).images))
+    seen = set(_digests_of(other, other_hash))
+    return sum(found in seen for found in _digests_of(one, one_hash))
+
+
+@lru_cache(maxsize=4)
+def _digests_of(images: ImageRef, sha256: str) -> list[bytes]:
+    return image_digests(open_images(images).images)
 
 
 def group_means(columns: dict[str, np.ndarray], size: int, seed: int) -> dict[str, np.ndarray]:
