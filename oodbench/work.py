@@ -101,7 +101,7 @@ def _is_there(
     if row is None:
         return False
     if isinstance(task, TrialTask):
-        drawn = task.key in kept["curves"] or not task.has_curve
+        drawn = task.key in kept["curves"] or not task.is_single
         return drawn and (_travel_apart(folder, row) or has_scores(folder, row))
     return all(_holds(folder / path, row["sha256"]) for path in task.files)
 

@@ -295,7 +295,9 @@ def test_files_named_in_the_docs_exist():
 # --- docs/rows.md
 
 EVERY = "Fields of every row"
-NAMED_BY_DATA = {"cost": "PASS", "correlation": "BASELINE", "inputs.models": "MODEL"}
+NAMED_BY_DATA = {
+    "cost": "PASS", "correlation": "BASELINE", "inputs.models": "MODEL", "paired": "METRIC",
+}  # fmt: skip
 """Objects whose fields are names, and the word that the page has for them."""
 
 
@@ -335,7 +337,7 @@ def stored(tmp_path_factory):
         name="small", title="Each kind of row", models=["glow-fashionmnist"],
         pairs=[{"in_dist": "fashionmnist", "ood": ["mnist"]}],
         scorers=["likelihood", "typicality", "ensemble-likelihood", "likelihood-regret", "pixel-mean"],
-        limit=12, bootstrap=0, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
+        limit=12, bootstrap=5, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
     )  # fmt: skip
     run_suite(suite, Options(), folder)
     archive_scores(folder, folder / "scores.tar")
