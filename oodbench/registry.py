@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, get_args
@@ -69,7 +69,7 @@ class Source:
         file, module = source_file(code), getattr(code, "__module__", None) or ""
         place = str(file) if file else "this notebook or script"
         if builtin and _shipped(code, builtin):
-            return cls(place, partial(code_digest, module, within=builtin))
+            return cls(place, cache(partial(code_digest, module, within=builtin)))
         loading = _loading[-1] if _loading else None
         if loading == INSTALLED:
             top = module.partition(".")[0]

@@ -460,7 +460,7 @@ def test_pages_need_no_torch_and_nothing_but_the_folder(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
     )
     assert done.stdout.strip() == "[]", done.stderr
-    assert not (tmp_path / "home").exists()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["pages"]
 
 
 def test_published_leaderboards_are_what_their_rows_give():
