@@ -19,11 +19,12 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_curve
 
 from oodbench.metrics import bootstrap, detection_metrics
+from oodbench.passes.shards import forget
 from oodbench.plan import Plan, make_plan
 from oodbench.runner import Options, adapted, run_suite
 from oodbench.suite import Suite, suite_of
 from oodbench.trials import fits
-from oodbench.trials.rows import trial_tasks
+from oodbench.trials.rows import _digests_of, shared_images, trial_tasks
 
 SIZES, REPLICATES = (10_000, 26_032), 1000
 FEW = 20
@@ -188,7 +189,9 @@ def rows_lines(folder: Path) -> None:
 def judged(plan: Plan) -> tuple[float, int]:
     """CPU seconds of a plan's rows, and how often its scorer was fitted."""
     fits._states, fits._scores = fits.Memory(32), fits.Memory(64)
-    bootstrap._kept.cache_clear()
+    forget()
+    for remembered in (bootstrap._kept, shared_images, _digests_of):
+        remembered.cache_clear()
     tasks = trial_tasks(plan)
     seconds = cpu_seconds(lambda: [task.perform() for task in tasks])
     return seconds, len(fits._states._kept)
