@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class ImageSet:
     name: str
     split: str
     view: str
-    images: np.ndarray
+    images: np.ndarray = field(repr=False)
     official: int | None = None
     drawn_from: int | None = None
     in_random_order: bool = False
