@@ -409,6 +409,11 @@ def test_images_without_pixels_are_refused(tmp_path, home):
         ob.load_images(f"{tmp_path}/x.npy")
 
 
+def test_images_are_like_a_model_and_no_name_of_one(home):
+    with pytest.raises(DataError, match=r"'glow-mnist' has no shape"):
+        ob.load_images("mnist[:5]", like="glow-mnist")
+
+
 def test_an_image_set_shown_in_a_notebook_is_not_its_pixels(tmp_path, home, noise):
     np.save(tmp_path / "scans.npy", noise(7))
     assert "array" not in repr(ob.load_images(f"{tmp_path}/scans.npy"))

@@ -161,6 +161,8 @@ def load_images(
     >>> ob.load_images("mnist/test[:100]").images.shape
     (100, 1, 28, 28)
     """
+    if like is not None and not hasattr(like, "shape"):
+        raise DataError(f"like must be a model, as load_model gives it, and {like!r} has no shape")
     found = read_images(identifier, like.shape if like is not None else shape, name)
     for remark in found.remarks:
         _tell(remark)
