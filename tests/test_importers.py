@@ -708,7 +708,7 @@ def test_nan_weights_and_a_prior_that_is_none_are_refused(tmp_path):
 
 def test_whole_numbers_for_weights_are_refused(tmp_path):
     state, _ = glow_pytorch_state("affine")
-    name = next(name for name in state if name.endswith("invconv.weight") or name.endswith("lower"))
+    name = next(name for name in state if name.endswith(("invconv.weight", "lower")))
     said = sentence(saved(tmp_path, state | {name: state[name].to(torch.int8)}))
     assert "whole numbers of type torch.int8" in said
     assert "save its weights as floats" in said

@@ -196,6 +196,13 @@ def test_what_gives_no_row_says_so_and_fails(here):
     assert "nothing could be judged" in said
 
 
+def test_rows_of_an_earlier_run_do_not_hide_that_nothing_was_judged(here):
+    oodbench(*OWN, "--model", "mymodel.py", "--ood", "digits.npy", "--out", "same")
+    said = oodbench(*OWN, "--model", "mymodel.py", "--ood", "./wid", "--out", "same", code=1)
+    assert "nothing could be judged" in said
+    assert len(rows("same")) > 0
+
+
 def test_two_sets_that_end_alike_are_told_apart(here):
     for parent in ("easy", "hard"):
         shutil.copytree("wide", f"{parent}/images")
@@ -217,9 +224,7 @@ def test_paths_hold_from_every_folder_however_they_are_written(here, monkeypatch
     (here / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     meant = [parse_identifier(str(entry)) for entry in entries]
-    assert [replace(one, name="") for one in meant] == [
-        replace(one, name="") for one in here_meant
-    ]
+    assert [replace(one, name="") for one in meant] == [replace(one, name="") for one in here_meant]
     assert [one.name for one in meant] == [str(here / one.name) for one in here_meant]
 
 

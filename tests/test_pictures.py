@@ -63,7 +63,17 @@ def raw_tiff(values, path, sample_format):
     """A grey TIFF of any type of numpy."""
     height, width = values.shape
     bits, size = values.itemsize * 8, values.nbytes
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 134, 277: 1, 278: height, 279: size}
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: 1,
+        273: 134,
+        277: 1,
+        278: height,
+        279: size,
+    }
     entries = sorted({**tags, 339: sample_format}.items())
     written = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     start = b"II*\0" + struct.pack("<IH", 8, len(entries)) + written + bytes(4)
@@ -125,7 +135,9 @@ def test_values_with_a_sign_are_refused_with_their_range(folder, bits, span):
     ends = np.array(span.split(" to "), int)
     values = np.repeat(ends, 54).reshape(9, 12)
     raw_tiff(values.astype(f"<i{bits // 8}"), folder / "a.tif", sample_format=2)
-    with pytest.raises(DataError, match=rf"a\.tif has pixels .*{bits} bits with a sign, values from {span}\)"):
+    with pytest.raises(
+        DataError, match=rf"a\.tif has pixels .*{bits} bits with a sign, values from {span}\)"
+    ):
         read(folder)
 
 

@@ -127,9 +127,10 @@ def run(
     options = Options(default_workers(device) if workers is None else workers, device, plugins)
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
-        rows = run_suite(chosen, options, folder, only, partial(_begin, folder))
+        plans: list[Plan] = []
+        rows = run_suite(chosen, options, folder, only, partial(_begin, folder, plans))
         _print_leaderboard(rows)
-        if all(row["status"] == "skipped" for row in rows):
+        if not plans[0].trials:  # rows of an earlier run may stand in the folder
             raise OodbenchError("nothing could be judged, for the reasons above")
     else:
         chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
@@ -203,11 +204,12 @@ def _train(folder: Path, device: str) -> None:
     click.echo(f"{card.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}")
 
 
-def _begin(folder: Path, plan: Plan) -> None:
-    """Say what will be done to the images, and write the suite's file."""
+def _begin(folder: Path, plans: list[Plan], plan: Plan) -> None:
+    """Keep the plan, say what will be done to the images, and write the suite's file."""
     from oodbench.compose import write_suite
     from oodbench.screen import before
 
+    plans.append(plan)
     for line in before(plan):
         click.echo(line)
     path = folder.with_name(f"{folder.name}.yaml")
