@@ -478,7 +478,7 @@ def _load_file(path: Path) -> str:
     try:
         with _during(path):
             execute(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that reads its command line ends so
         _unload(path, now)
         raise (
             error if isinstance(error, OodbenchError) else OodbenchError(_fault(path, error))
@@ -495,10 +495,15 @@ def _unload(path: Path, loaded: _Loaded) -> None:
     _plugins.pop(path, None)
 
 
-def _fault(path: Path, error: Exception) -> str:
+def _fault(path: Path, error: BaseException) -> str:
     trace = error.__traceback__
     while trace and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
     number = trace.tb_lineno if trace else error.lineno if isinstance(error, SyntaxError) else None
     line = f", line {number}" if number else ""
+    if isinstance(error, SystemExit):
+        return (
+            f"the plugin {path}{line} ends the program when it is loaded, as a script does; put what it runs below "
+            "`if __name__ == '__main__':`"
+        )
     return f"the plugin {path}{line} raised {type(error).__name__}: {error}"

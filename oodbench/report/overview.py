@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from oodbench.data.identifiers import without_counts
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
 from oodbench.report.tables import (
@@ -87,7 +88,7 @@ def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
     rows = results.of_subject(subject)
     alike = [row for row in rows if row["group_size"] == 1 and not row["synthetic"]]
     trials = sorted({trial_of(row) for row in alike})
-    mixed = len(trials) != len({row["ood"].split("[")[0] for row in alike})
+    mixed = len(trials) != len({without_counts(row["ood"]) for row in alike})
     lines: list[list[str]] = []
     for baseline in (False, True):
         places = [_place(name, alike, trials, notes) for name in _names(alike, baseline)]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from tabulate import tabulate
 
 from oodbench.data.catalog import catalog
+from oodbench.data.identifiers import in_parts
 from oodbench.store import Row
 
 HEAD = (
@@ -138,13 +139,14 @@ def bare_name(identifier: str) -> str:
 
 
 def short_name(identifier: str) -> str:
-    """An identifier before its split and limit; the whole of a path that begins with a slash."""
-    return re.split(r"[/\[]", identifier)[0] or identifier
+    """An identifier before its split and limit."""
+    return in_parts(identifier)[0]
 
 
 def without_view(identifier: str) -> str:
     """An identifier before its view."""
-    return identifier.split("@")[0]
+    name, tail = in_parts(identifier)
+    return name + tail.partition("@")[0]
 
 
 def short_names(
