@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from oodbench.analysis.tasks import AnalysisTask
+from oodbench.data.corruptions import KINDS
 from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
 from oodbench.passes.shards import DrawTask, ShardTask
@@ -166,6 +167,10 @@ OPERATIONS = {
     r"resize([\dx]+)-([a-z]+)": "resized to {0} ({1})",
     r"rgb": "grey copied to three channels",
     r"grey": "colours made grey by ITU-R 601 luma",
+    r"hflip": "mirrored from left to right",
+    r"vflip": "turned upside down",
+    r"rot(\d+)": "turned by {0}° anticlockwise",
+    rf"({'|'.join(KINDS)})(\d)": "corrupted: {0}, strength {1} of 5",
     r"contract(\d+)": "pixels moved towards mid-grey, to {0} %",
 }
 """Operation of a view → the words for it."""

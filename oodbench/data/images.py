@@ -35,7 +35,7 @@ from oodbench.data.identifiers import (
 from oodbench.data.own import WHOLE, own_sets
 from oodbench.data.own_splits import open_split, view_for
 from oodbench.data.reading import Pictures
-from oodbench.data.views import SHRINK, Shape, apply_view, shrunk
+from oodbench.data.views import SHRINK, Shape, apply_view, shrunk, until_corruption
 from oodbench.errors import DataError, MissingDataError, UnknownNameError
 
 GENERATED_SIZE = 2000
@@ -173,13 +173,26 @@ def _tell(remark: str) -> None:
     logger.warning("%s", remark)
 
 
-def read_images(identifier: str, shape: Shape | None = None, name: str | None = None) -> ImageSet:
-    """As :func:`load_images`, without a word: for callers that show the remarks themselves."""
+def read_images(
+    identifier: str,
+    shape: Shape | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+) -> ImageSet:
+    """As :func:`load_images`, without a word: for callers that show the remarks themselves.
+
+    Parameters
+    ----------
+    limit : so many are drawn of what the identifier means
+    """
     wanted = parse_identifier(identifier)
-    found = _open(wanted, shape)
+    view, corruption = until_corruption(wanted.view)
+    found = _open(replace(wanted, view=view), None if corruption else shape)
     if not len(found):
         raise DataError(f"{identifier} holds no images")
-    return replace(found, name=name or found.name).prefix(wanted.prefix).drawn(wanted.draw)
+    named = replace(found, name=name or found.name)
+    drawn = named.prefix(wanted.prefix).drawn(wanted.draw).drawn(limit)
+    return _checked_shape(drawn.through(corruption), shape) if corruption else drawn
 
 
 def in_split(reference: str, split: str) -> str:
