@@ -17,8 +17,10 @@ from oodbench.passes.shards import DrawTask, ShardTask
 from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
 from oodbench.progress import console, progress_bars
+from oodbench.report.means import by_set, mean_in, mean_over_sets
 from oodbench.report.tables import auroc_text, skip_lines
 from oodbench.store import Row
+from oodbench.trials.counted import is_counted
 from oodbench.work import Work, seconds_left
 
 LABELS = {
@@ -219,29 +221,37 @@ def _operation(name: str) -> str:
 def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the ranking on single images: scorers by mean AUROC, model-free ones apart below.
 
-    Noise and constant images count where there is nothing else.
+    The mean is over in-dist sets, of the mean over each one's pairs and models; the worst pair stands beside it. Noise, constant
+    and corrupted images count where there is nothing else.
     """
     single = [row for row in rows if row["status"] != "skipped" and row["group_size"] == 1]
-    own = [row for row in single if not row["synthetic"]] or single
+    own = [row for row in single if is_counted(row)] or single
     columns = list(dict.fromkeys((row["model"], row["in_dist"], row["ood"]) for row in own))
     found = {(row["scorer"], row["model"], row["in_dist"], row["ood"]): row for row in own}
     names = dict.fromkeys((row["baseline"], row["scorer"]) for row in own)
-    places = [(_mean(found, name, columns), baseline, name) for baseline, name in names]
+    places = [(_mean(own, name), baseline, name) for baseline, name in names]
     places.sort(key=lambda place: (place[1], place[0] is None, -(place[0] or 0), place[2]))
     lines = []
     for mean, baseline, name in places:
-        cells = [_auroc_cell(found.get((name, *column))) for column in columns]
-        shown = "" if mean is None else f"{mean:.3f}"
-        lines.append([name + " *" * baseline, *([shown] if len(columns) > 1 else []), *cells])
+        cells = [found.get((name, *column)) for column in columns]
+        shown = [] if len(columns) == 1 else _mean_and_worst(mean, cells)
+        lines.append([name + " *" * baseline, *shown, *map(_auroc_cell, cells)])
     one_model = len({model for model, _, _ in columns}) == 1
     heads = [f"→ {ood}" if one_model else f"{model}: → {ood}" for model, _, ood in columns]
-    return ["scorer", *(["mean"] if len(columns) > 1 else []), *heads], lines
+    return ["scorer", *(["mean", "worst"] if len(columns) > 1 else []), *heads], lines
 
 
-def _mean(found: dict[Any, Row], name: str, columns: list[tuple[str, str, str]]) -> float | None:
-    rows = [found.get((name, *column)) for column in columns]
-    values = [row["auroc"] for row in rows if row is not None and row["status"] == "ok"]
-    return sum(values) / len(values) if len(values) == len(columns) else None
+def _mean(rows: Iterable[Row], scorer: str) -> float | None:
+    """The mean over in-dist sets of a scorer's means over their pairs; None where a pair has no result."""
+    means = {name: mean_in(own, scorer) for name, own in by_set(rows).items()}
+    known = {name: mean.value for name, mean in means.items() if mean is not None}
+    return mean_over_sets(known) if len(known) == len(means) else None
+
+
+def _mean_and_worst(mean: float | None, cells: Iterable[Row | None]) -> list[str]:
+    if mean is None:
+        return ["", ""]
+    return [f"{mean:.3f}", f"{min(row['auroc'] for row in cells if row is not None):.3f}"]
 
 
 def _auroc_cell(row: Row | None) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import oodbench as ob
-from oodbench.data.corruptions import KINDS, STRENGTHS, corrupted, ladder
+from oodbench.data.corruptions import KINDS, STRENGTHS, corrupted, rung
 from oodbench.data.views import alteration, apply_view, until_corruption
 from oodbench.errors import DataError
 
@@ -128,7 +128,7 @@ def test_views_are_taken_apart():
     assert until_corruption("pad32,rgb") == ("pad32,rgb", "")
     assert until_corruption(None) == (None, "")
     assert until_corruption("grey,blur3,pad32") == ("grey", "blur3,pad32")
-    assert ladder("grey,blur3") == ("blur", 3)
-    assert ladder("hflip") is None
+    assert rung("cifar10/test[first 2000]@grey,blur3") == ("blur", 3)
+    assert rung("cifar10/test@hflip") is rung("blur3") is rung("cifar10@blur1,jpeg2") is None
     assert alteration("pad32,rgb") == ""
     assert alteration("hflip,pad32,jpeg2") == "hflip,jpeg2"

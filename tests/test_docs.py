@@ -88,6 +88,7 @@ MODULES = [
     "data.identifiers",
     "data.images",
     "data.views",
+    "data.corruptions",
     "zoo.load",
     "registry",
     "evaluation",

@@ -1,6 +1,6 @@
 """A ladder of corruptions: views that damage an image in one of five strengths, 1 the weakest.
 
-The kinds, and where the table says so the strengths, are those of CIFAR-10-C (Hendrycks & Dietterich, ICLR 2019,
+The kinds are like, and where the table says so the strengths are, those of CIFAR-10-C (Hendrycks & Dietterich, ICLR 2019,
 arXiv:1903.12261); the code is our own, so that the pixels are not those of its files. A corruption is a pure function of
 the image: what is random in it is keyed by a hash of the pixels and by the kind, so that all strengths of one kind draw
 the same noise and the ladder of an image has no jumps but those of its strength.
@@ -37,11 +37,13 @@ class Kind:
     about : what it does, and the unit of its values
     values : of the strengths 1 to 5
     corrupt : the levels of corrupted images
+    as_published : the values are those of CIFAR-10-C
     """
 
     about: str
     values: tuple[Any, ...]
     corrupt: Corrupt
+    as_published: bool = False
 
 
 def corrupted(images: np.ndarray, operation: str) -> np.ndarray:
@@ -73,9 +75,14 @@ def check_corruption(operation: str) -> None:
         )
 
 
-def ladder(view: str) -> tuple[str, int] | None:
-    """Kind and strength of a view that is one corruption, perhaps after others that only bring it to a shape."""
-    operations = [one for one in view.split(",") if is_corruption(one)]
+def rung(identifier: str) -> tuple[str, int] | None:
+    """Kind and strength of an image set that is seen through one corruption; None for any other set.
+
+    >>> rung("cifar10/test[300 drawn]@blur3")
+    ('blur', 3)
+    """
+    _, at, view = identifier.rpartition("@")
+    operations = [one for one in view.split(",") if at and is_corruption(one)]
     if len(operations) != 1:
         return None
     return operations[0][:-1], int(operations[0][-1])
@@ -226,16 +233,16 @@ def _faded(images: np.ndarray, share: float) -> np.ndarray:
 
 
 KINDS: dict[str, Kind] = {
-    "gaussnoise": Kind("Gaussian noise, its deviation in shares of white; as CIFAR-10-C", (0.04, 0.06, 0.08, 0.09, 0.1), _gaussian_noise),
-    "shotnoise": Kind("Poisson noise, photons of a white pixel; as CIFAR-10-C", (500, 250, 100, 75, 50), _shot_noise),
-    "impulse": Kind("pixels made black or white, their share; as CIFAR-10-C", (0.01, 0.02, 0.03, 0.05, 0.07), _impulse_noise),
-    "speckle": Kind("noise that grows with the level, its relative deviation; as CIFAR-10-C", (0.06, 0.1, 0.12, 0.16, 0.2), _speckle_noise),
-    "blur": Kind("Gaussian blur, its deviation in pixels; as CIFAR-10-C", (0.4, 0.6, 0.7, 0.8, 1.0), _gaussian_blur),
+    "gaussnoise": Kind("Gaussian noise, its deviation in shares of white", (0.04, 0.06, 0.08, 0.09, 0.1), _gaussian_noise, True),
+    "shotnoise": Kind("Poisson noise, photons of a white pixel", (500, 250, 100, 75, 50), _shot_noise, True),
+    "impulse": Kind("pixels made black or white, their share", (0.01, 0.02, 0.03, 0.05, 0.07), _impulse_noise, True),
+    "speckle": Kind("noise in proportion to the level, its deviation", (0.06, 0.1, 0.12, 0.16, 0.2), _speckle_noise, True),
+    "blur": Kind("Gaussian blur, its deviation in pixels", (0.4, 0.6, 0.7, 0.8, 1.0), _gaussian_blur, True),
     "defocus": Kind("blur by a disc, its radius in pixels", (0.6, 0.8, 1.0, 1.5, 2.0), _defocus),
     "motion": Kind("horizontal blur, its length in pixels", (3, 5, 7, 9, 11), _motion),
-    "pixelate": Kind("fewer pixels, enlarged again, the share kept on a side; as CIFAR-10-C", (0.95, 0.9, 0.85, 0.75, 0.65), _pixelate),
-    "jpeg": Kind("JPEG, its quality; as CIFAR-10-C", (80, 65, 58, 50, 40), _jpeg),
-    "contrast": Kind("less contrast about each channel's mean, the share kept; as CIFAR-10-C", (0.75, 0.5, 0.4, 0.3, 0.15), _contrast),
+    "pixelate": Kind("fewer pixels, enlarged again, the share kept on a side", (0.95, 0.9, 0.85, 0.75, 0.65), _pixelate, True),
+    "jpeg": Kind("JPEG, its quality", (80, 65, 58, 50, 40), _jpeg, True),
+    "contrast": Kind("less contrast about each channel's mean, the share kept", (0.75, 0.5, 0.4, 0.3, 0.15), _contrast, True),
     "brighter": Kind("a level added, as a share of white", (0.05, 0.1, 0.15, 0.2, 0.3), _brighter),
     "darker": Kind("levels multiplied, the share kept", (0.9, 0.8, 0.65, 0.5, 0.35), _darker),
     "fog": Kind("clouds mixed in, their weight beside the image's", (0.2, 0.5, 0.75, 1.0, 1.5), _fog),

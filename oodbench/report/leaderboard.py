@@ -144,7 +144,7 @@ def _page_names(results: Results) -> list[str]:
 
 def _pages(results: Results, illustrations: list[Illustration]) -> dict[Path, str]:
     sets = _set_pages(results)
-    pages = {"README.md": overview(results, sets), "matrix.md": matrix_page(results)}
+    pages = {"README.md": overview(results, sets, illustrations), "matrix.md": matrix_page(results)}
     if results.comparisons:
         figure = next((f"{one.stem}.png" for one in illustrations if one.kind == "ranks"), None)
         pages["comparison.md"] = comparison_page(results, figure)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from tabulate import tabulate
 
 from oodbench.data.catalog import catalog
+from oodbench.data.views import alteration
 from oodbench.store import Row
 
 HEAD = (
@@ -26,6 +27,7 @@ LONGEST = 60
 BRACKET = r"\[(?!:?\w+\](?![(\[:]))"
 """An opening bracket, except that of a limit, as in ``mnist/test[:500]``, which nothing reads as a link."""
 MARKUP = re.compile(rf"[\\|`<*]|{BRACKET}")
+COUNTS = re.compile(r"\[(first \d+|\d+ drawn|:\d+)\]")
 CODE = re.compile(r"(`[\w .,:/=-]+`)")
 
 
@@ -140,6 +142,26 @@ def bare_name(identifier: str) -> str:
 def short_name(identifier: str) -> str:
     """An identifier before its split and limit; the whole of a path that begins with a slash."""
     return re.split(r"[/\[]", identifier)[0] or identifier
+
+
+def set_name(identifier: str) -> str:
+    """The name of an image set with what its view changes in the pictures: ``mnist@hflip``."""
+    return "@".join(filter(None, (short_name(identifier), _changes(identifier))))
+
+
+def whole_set_name(identifier: str) -> str:
+    """As :func:`set_name`, of the set that it is a part of."""
+    return "@".join(filter(None, (bare_name(identifier), _changes(identifier))))
+
+
+def _changes(identifier: str) -> str:
+    _, at, view = identifier.rpartition("@")
+    return alteration(view) if at else ""
+
+
+def without_counts(identifier: str) -> str:
+    """An identifier without how many images of its split it is."""
+    return COUNTS.sub("", identifier)
 
 
 def without_view(identifier: str) -> str:

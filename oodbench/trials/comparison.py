@@ -14,6 +14,7 @@ from oodbench.errors import StoreError
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.counted import is_counted
 from oodbench.trials.scores import read_scores
 
 DUAL = ("likelihood", "lid")
@@ -106,7 +107,7 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
 
 def _can_be_compared(row: Row) -> bool:
     sound = row["status"] == "ok" and bool(row.get("scores"))
-    return sound and row["group_size"] == 1 and not row["synthetic"]
+    return sound and is_counted(row)
 
 
 def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:

@@ -21,6 +21,7 @@ from oodbench.passes.values import ImageRef
 from oodbench.plan import Plan, Skip, Trial
 from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.counted import is_counted
 from oodbench.trials.curves import roc
 from oodbench.trials.scores import digest
 from oodbench.types import Columns, Scorer, split_need
@@ -82,8 +83,8 @@ class TrialTask:
 
     @property
     def has_curve(self) -> bool:
-        """Whether the ROC figure draws it; groups and generated images are not drawn."""
-        return self.head["group_size"] == 1 and not self.head["synthetic"]
+        """Whether the ROC figure draws it; groups, generated and corrupted images are not drawn."""
+        return is_counted(self.head)
 
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a trial that could not be evaluated."""
@@ -375,6 +376,7 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "in_dist_name": trial.test.name,
         "ood_name": trial.ood.name,
         "synthetic": trial.ood.synthetic,
+        "nearness": plan.nearness.get((model, trial.test, trial.ood)),
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,
