@@ -104,19 +104,20 @@ def _here(card: DataCard) -> str:
             count = f"{source.n:,} of {card.counts.get(split, source.n):,}"
             found.append(f"{split} {count} ({source.where})")
             found += source.remarks
-        elif split == "train":
-            found += _beside_train(card)
+        else:
+            found += _drawn(card, split)
     return "; ".join(found) or "nothing"
 
 
-def _beside_train(card: DataCard) -> list[str]:
-    """What is here of a training set that is not."""
+def _drawn(card: DataCard, split: str) -> list[str]:
+    """What is here of a split that is not."""
     found = []
-    if ref := sources.find(card, "ref"):
+    ref = sources.find(card, "ref") if split == "train" else None
+    if ref is not None:
         official = len(split_indices(card.counts["train"])["ref"])
         found.append(f"ref {ref.n:,} of {official:,} ({ref.where})")
-    if drawn := sources.drawn_train(card):
-        found.append(f"train {drawn.n:,} drawn ({drawn.where})")
+    if drawn := sources.drawn_sample(card, split):
+        found.append(f"{split} {drawn.n:,} drawn ({drawn.where})")
     return found
 
 

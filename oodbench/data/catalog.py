@@ -18,10 +18,11 @@ class Place:
 
     Attributes
     ----------
-    kind : ``idx``, ``mat``, ``cifar`` or ``pictures``
+    kind : ``idx``, ``mat``, ``cifar``, ``libsvm`` or ``pictures``
     unpacked : files, or the folder of pictures
     archive : the file that holds them otherwise, and ``inside`` where in it
     listed, list_inside, code : the list of the split's pictures, its place in the archive, and the last word of its lines
+    folders : those of the pictures' folders that are the split's, where not all are
     md5 : of unpacked files that need one, by name
     """
 
@@ -33,6 +34,7 @@ class Place:
     listed: str = ""
     list_inside: str = ""
     code: str = ""
+    folders: list[str] = field(default_factory=list)
     md5: dict[str, str] = field(default_factory=dict)
 
 

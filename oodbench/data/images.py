@@ -295,8 +295,8 @@ class _Split:
 def _open_card(card: DataCard, wanted: Identifier, shape: Shape | None) -> ImageSet:
     split = wanted.split
     found = _test_split(card) if split == "test" else _training_split(card, split)
-    if found is None and split == "train":
-        found = _drawn_train(card, wanted)
+    if found is None:
+        found = _drawn_split(card, wanted)
     if found is None:
         raise _missing(card, split)
     return _seen(found, wanted.view, shape)
@@ -325,13 +325,21 @@ def _training_split(card: DataCard, split: str) -> _Split | None:
     return _Split(card.name, split, own, official, in_random_order=sources.is_sample(own))
 
 
-def _drawn_train(card: DataCard, wanted: Identifier) -> _Split | None:
-    """The training images in the package, where a draw of no more is asked for: they never stand in for the split."""
-    source = sources.drawn_train(card)
-    if source is None or wanted.draw is None or wanted.prefix is not None or wanted.draw > source.n:
+def _drawn_split(card: DataCard, wanted: Identifier) -> _Split | None:
+    """The drawn images of a split that travel in the package.
+
+    Of `train` they never stand in for the split, and a draw of no more has to be asked for; of `test` they do, as a draw.
+    """
+    split = wanted.split
+    source = sources.drawn_sample(card, split)
+    if source is None or wanted.prefix is not None:
+        return None
+    if split == "test":
+        return _Split(card.name, split, source, card.counts[split], drawn_from=card.counts[split])
+    if wanted.draw is None or wanted.draw > source.n:
         return None
     size = len(split_indices(card.counts["train"])["train"])
-    return _Split(card.name, "train", source, size, drawn_from=size)
+    return _Split(card.name, split, source, size, drawn_from=size)
 
 
 def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
@@ -346,10 +354,10 @@ def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None
 
 
 def _missing(card: DataCard, split: str) -> MissingDataError:
-    drawn = sources.drawn_train(card) if split == "train" else None
+    drawn = sources.drawn_sample(card, split)
+    use = ": to be looked at, too few to be fitted to" if split == "train" else ""
     few = (
-        f" (of its images only {drawn.n} are here, {card.name}/train[{drawn.n} drawn] in the bundled sample: "
-        "to be looked at, too few to be fitted to)"
+        f" (of its images only {drawn.n} are here, {card.name}/{split}[{drawn.n} drawn] in the bundled sample{use})"
         if drawn
         else ""
     )

@@ -23,15 +23,17 @@ SAMPLED = (
     "cifar10/ref[first 1000]",
     f"cifar10/train[{DRAWN} drawn]",
     "svhn/test[first 2000]",
+    "emnist-letters/test[1000 drawn]",
+    "omniglot-small/test[1000 drawn]",
 )
 
 
 def write_sample(images: ImageSet, folder: Path) -> Path:
     """Store an image set losslessly: an ``.npz`` whose ``images`` are LZMA-compressed.
 
-    Training images get a name that no search for the training set finds.
+    A draw gets a name that no search for the split finds.
     """
-    drawn = "_drawn" * (images.split == "train")
+    drawn = "_drawn" * (images.drawn_from is not None)
     path = folder / f"{images.name}_{images.split}{drawn}.npz"
 
     def write(file: object) -> None:

@@ -109,9 +109,10 @@ def _sample(card: DataCard, split: str) -> Source | None:
     return found and replace(found, where=f"bundled sample, the first {order}")
 
 
-def drawn_train(card: DataCard) -> Source | None:
-    """The training images that travel in the package; no copy of the split, so that :func:`find` never takes them for one."""
-    found = _npz(SAMPLE, f"{card.name}_train_drawn.npz")
+def drawn_sample(card: DataCard, split: str) -> Source | None:
+    """The beginning of a draw of a split that travels in the package; no copy of the split, so that :func:`find` never takes it
+    for one."""
+    found = _npz(SAMPLE, f"{card.name}_{split}_drawn.npz")
     return found and replace(found, where="bundled sample, drawn")
 
 
