@@ -176,7 +176,8 @@ def show(name: str) -> str:
     if name in catalog():
         card = catalog()[name]
         return _yaml({"name": name, "title": card.title, "licence": card.licence, "citation": card.citation,
-                      "official counts": card.counts, "here": _here(card), "to get it": card.how_to_get()})  # fmt: skip
+                      "official counts": card.counts, "order": card.order, "resizing": card.resizing, "published": card.published,
+                      "only here": card.only_here or "no", "here": _here(card), "to get it": card.how_to_get()})  # fmt: skip
     if name in suite_names():
         return _yaml(load_suite(name).model_dump())
     if name in all_scorers:

@@ -58,9 +58,17 @@ class DataCard:
     keep_private: bool = False
     part: dict[str, Any] = field(default_factory=dict)
     how: str = ""
+    order: str = "as in the official files"
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
+    only_here: str = ""
     base_view: str = ""
     transposed: bool = False
     places: dict[str, Place] = field(default_factory=dict)
+
+    @property
+    def resizing(self) -> str:
+        """The view that its official pictures are read through; ``none`` where their pixels stay as they are."""
+        return self.base_view or "none"
 
     def how_to_get(self) -> str:
         """One sentence: the command or the steps that bring the full set here."""
@@ -78,6 +86,11 @@ def _card(name: str, entry: dict[str, Any]) -> DataCard:
     places = entry.pop("places", {})
     known = {split: Place(split=split, **place) for split, place in places.items()}
     return DataCard(name=name, places=known, **entry)
+
+
+def only_here(name: str) -> str:
+    """Why nobody else can make a set that published rows are of, as a clause; empty where anybody can."""
+    return catalog()[name].only_here if name in catalog() else ""
 
 
 def may_be_shown(name: str) -> bool:

@@ -34,7 +34,11 @@ def write_sample(images: ImageSet, folder: Path) -> Path:
     A draw gets a name that no search for the split finds.
     """
     drawn = "_drawn" * (images.drawn_from is not None)
-    path = folder / f"{images.name}_{images.split}{drawn}.npz"
+    return write_array(folder / f"{images.name}_{images.split}{drawn}.npz", images.images)
+
+
+def write_array(path: Path, images: np.ndarray) -> Path:
+    """Store images losslessly, the same bytes each time."""
 
     def write(file: object) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:  # type: ignore[call-overload]
@@ -43,7 +47,7 @@ def write_sample(images: ImageSet, folder: Path) -> Path:
             )  # no clock: the same bytes each time
             member.compress_type = zipfile.ZIP_LZMA
             with archive.open(member, "w") as out:
-                np.lib.format.write_array(out, np.ascontiguousarray(images.images))
+                np.lib.format.write_array(out, np.ascontiguousarray(images))
 
     write_whole(path, write)
     return path
