@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from oodbench.data.corruptions import rung
 from oodbench.report.illustrations import Illustration
 from oodbench.report.ladders import ladder_section, ladder_table
 from oodbench.report.means import Mean, mean_of, means_table, worst_name
@@ -82,8 +83,16 @@ def _summary(results: Results, in_dist: str) -> list[str]:
     own = sorted(page, key=lambda row: (row["ood"], row["model"], row["in_dist"], row["seed"]))
     models = {results.label(row): row for row in own}
     named = [_model_and_fit(label, row) for label, row in models.items()]
-    sets = [distinct(text(row[field]) for row in own) for field in ("in_dist", "ood")]
-    return [", ".join(sets[0]), ", ".join(named), ", ".join(sets[1])]
+    in_dists = distinct(text(row["in_dist"]) for row in own)
+    return [", ".join(in_dists), ", ".join(named), ", ".join(_ood_sets(own))]
+
+
+def _ood_sets(rows: list[Row]) -> list[str]:
+    """The OOD sets of some rows; of ladders of corruptions only how many rungs they have."""
+    sets = distinct(row["ood"] for row in rows)
+    rungs = sum(rung(one) is not None for one in sets)
+    said = [f"{rungs} rungs of ladders of corruptions"] if rungs else []
+    return [text(one) for one in sets if rung(one) is None] + said
 
 
 def _model_and_fit(label: str, row: Row) -> str:
