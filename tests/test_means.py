@@ -190,6 +190,6 @@ def test_a_suite_with_a_ladder_runs_to_its_pages(tmp_path, home):
     assert said["fashionmnist/test[first 2000][20 drawn]@darker5"] not in ("near", "far")
     shown = columns((tmp_path / "out/README.md").read_text("utf-8"), "| *pixel-mean*")
     rungs = [float(one.rstrip("▼")) for one in shown["darker"].split()]
-    assert rungs == sorted(rungs)  # the darker, the lower its mean, the larger the score
+    assert rungs == sorted(rungs, reverse=True)  # the darker, the lower the mean, which is the score
     assert len(rungs) == 5
     assert np.ptp(rungs) > 0.1
