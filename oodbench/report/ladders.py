@@ -92,5 +92,5 @@ def _drawn(results: Results, row: Row) -> Row:
         "panel": results.label(row),
         "corruption": kind,
         "strength": strength,
-        **{name: row[name] for name in ("auroc", "auroc_low", "auroc_high")},
+        "auroc": row["auroc"],
     }
