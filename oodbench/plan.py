@@ -465,8 +465,10 @@ class _Planner:
     def _grayed(self, images: Images, settings: Analysis) -> dict[str, Images]:
         """The images that a limit draws, contracted by each factor towards mid-grey and towards their mean."""
         few = replace(images.ref, limit=min(settings.gray_images, images.n))
+        quarters = [percent for percent in settings.gray if percent % 25 == 0]
         contractions = [
-            f"{kind}{percent}" for kind in ("contract", "shrink") for percent in settings.gray
+            *(f"contract{percent}" for percent in settings.gray),
+            *(f"shrink{percent}" for percent in quarters),
         ]
         return {name: self.resolver.images(replace(few, contraction=name)) for name in contractions}
 

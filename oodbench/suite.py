@@ -123,7 +123,8 @@ class Analysis(BaseModel):
     train: int = Field(1000, gt=0)
     """Training images, drawn of as many as are here; the suite's limit where that is less."""
     gray: tuple[int, ...] = (0, 12, 25, 37, 50, 62, 75, 87)
-    """Per cent to which pixels are contracted, towards mid-grey and towards the set's own mean; 100 needs no measurement."""
+    """Per cent to which pixels are contracted towards mid-grey, and at the quarters towards the set's own mean too; 100 needs no
+    measurement."""
     gray_images: int = Field(100, gt=1)
     """Of each set that are contracted."""
     samples: int = Field(200, ge=0)

@@ -298,7 +298,7 @@ def test_hashes_of_shards_and_of_images():
 
 def test_generated_sets_take_the_model_s_shape():
     noise = ob.load_images("noise", shape=(1, 28, 28))
-    assert noise.images.shape == (2000, 1, 28, 28)
+    assert noise.images.shape == (500, 1, 28, 28)
     assert abs(noise.images.mean() - 127.5) < 1
     grey = ob.load_images("constant", shape=(1, 28, 28)).images
     assert sorted(grey[:, 0, 0, 0]) == list(range(256))

@@ -76,13 +76,14 @@ def test_the_readme_shows_the_published_leaderboard():
     lines = [line for line in shown.splitlines() if re.match(r"\| (rank|M?\d)", line)]
     assert len(lines) > 10
     assert [line for line in lines if line not in published] == []
-    for figure in re.findall(r"\]\((leaderboards/\S+\.png)\)", shown):
+    for figure in re.findall(r"\]\((leaderboards/\S+\.svg)\)", shown):
         assert (REPOSITORY / figure).exists()
 
 
 # --- docstrings
 
 MODULES = [
+    "running",
     "types",
     "metrics.ranking",
     "data.identifiers",
@@ -210,7 +211,7 @@ rows = read_rows(out / "rows.jsonl")
 assert all(0 <= row["fpr99_in"] <= 1 for row in rows)
 assert "FPR@99, OOD positive" in (out / "fashionmnist.md").read_text()
 assert "Shared images" in (out / "report.md").read_text()
-assert "-fit.png" in (out / "report.md").read_text()
+assert "-fit.svg" in (out / "report.md").read_text()
 assert "# Sizes" in (out / "sizes.md").read_text()
 """
 
@@ -295,7 +296,9 @@ def test_files_named_in_the_docs_exist():
 # --- docs/rows.md
 
 EVERY = "Fields of every row"
-NAMED_BY_DATA = {"cost": "PASS", "correlation": "BASELINE", "inputs.models": "MODEL"}
+NAMED_BY_DATA = {
+    "cost": "PASS", "correlation": "BASELINE", "inputs.models": "MODEL", "paired": "METRIC",
+}  # fmt: skip
 """Objects whose fields are names, and the word that the page has for them."""
 
 
@@ -335,7 +338,7 @@ def stored(tmp_path_factory):
         name="small", title="Each kind of row", models=["glow-fashionmnist"],
         pairs=[{"in_dist": "fashionmnist", "ood": ["mnist"]}],
         scorers=["likelihood", "typicality", "ensemble-likelihood", "likelihood-regret", "pixel-mean"],
-        limit=12, bootstrap=0, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
+        limit=12, bootstrap=5, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
     )  # fmt: skip
     run_suite(suite, Options(), folder)
     archive_scores(folder, folder / "scores.tar")

@@ -24,7 +24,7 @@ LAYERS = [
     {"analysis"},
     {"report"},
     {"testing", "model_tests", "listing", "work"},
-    {"screen", "cache"},
+    {"screen", "summary", "running", "cache"},
     {"compose"},
     {"runner", "judging"},
     {"skeletons", "evaluation"},

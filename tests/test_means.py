@@ -158,7 +158,7 @@ def test_each_scorer_has_a_figure_of_its_ladders(tmp_path):
     assert ">jpeg<" in svg
     assert ">strength<" in svg
     assert (
-        "![corruptions of x](figures/x-corruptions.png)"
+        "![corruptions of x](figures/x-corruptions.svg)"
         in pages(tmp_path, ladder_rows())["README.md"]
     )
     assert list(by_kind(ladder_rows())["blur"]) == [1, 2, 3, 4, 5]
@@ -190,6 +190,8 @@ def test_a_suite_with_a_ladder_runs_to_its_pages(tmp_path, home):
     assert said["fashionmnist/test[first 2000][20 drawn]@darker5"] not in ("near", "far")
     shown = columns((tmp_path / "out/README.md").read_text("utf-8"), "| *pixel-mean*")
     rungs = [float(one.rstrip("▼")) for one in shown["darker"].split()]
-    assert rungs == sorted(rungs, reverse=True)  # the darker, the lower the mean, which is the score
+    assert rungs == sorted(
+        rungs, reverse=True
+    )  # the darker, the lower the mean, which is the score
     assert len(rungs) == 5
     assert np.ptp(rungs) > 0.1

@@ -415,17 +415,24 @@ def both_curves(of_in, of_ood):
     return found | {f"{name}_in": value for name, value in curve(-of_ood, -of_in).items()}
 
 
-def detection(of_in, of_ood):
-    stream = np.random.RandomState(SEED)
+def bootstrapped(of_in, of_ood):
+    """AUPR and FPR of resampled scores; each class has its own stream, of bytes while it has at most 256 images."""
+    streams = [np.random.RandomState([SEED, which]) for which in (0, 1)]
     replicates = []
     for _ in range(BOOTSTRAP):
-        drawn_in = of_in[stream.randint(0, len(of_in), len(of_in))]
-        replicates.append(
-            both_curves(drawn_in, of_ood[stream.randint(0, len(of_ood), len(of_ood))])
-        )
+        drawn = [
+            scores[stream.randint(0, len(scores), len(scores), np.uint8)]
+            for scores, stream in zip((of_in, of_ood), streams, strict=True)
+        ]
+        replicates.append(both_curves(*drawn))
+    return {name: np.array([one[name] for one in replicates]) for name in replicates[0]}
+
+
+def detection(of_in, of_ood):
+    replicates = bootstrapped(of_in, of_ood)
     found = {"auroc": auroc(of_in, of_ood)}
     for name, value in both_curves(of_in, of_ood).items():
-        found[name] = [value, *np.quantile([one[name] for one in replicates], [0.025, 0.975])]
+        found[name] = [value, *np.quantile(replicates[name], [0.025, 0.975])]
     return found
 
 
@@ -787,12 +794,24 @@ def test_every_field_of_a_comparison(world):
             "baselines": sorted(BASELINES),
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
+            "paired": paired(list(own.values())),
             "correlation": correlation,
             "oracle_dual_threshold": envelope(own["likelihood"], own["lid"])
             if "lid" in own
             else None,
         }
         check_fields(row, expected)
+
+
+def paired(scorers):
+    """Values, and lower ends of the intervals of all differences, from replicates that all scorers share."""
+    values, replicates = ([f(*one) for one in scorers] for f in (both_curves, bootstrapped))
+    found = {}
+    for name in values[0]:
+        draws = [one[name] for one in replicates]
+        lows = [[np.quantile(one - other, 0.025) for other in draws] for one in draws]
+        found[name] = {"value": [one[name] for one in values], "low": np.round(lows, 6).tolist()}
+    return found
 
 
 def envelope(one, other):

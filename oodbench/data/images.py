@@ -38,7 +38,7 @@ from oodbench.data.reading import Pictures
 from oodbench.data.views import SHRINK, Shape, apply_view, shrunk, until_corruption
 from oodbench.errors import DataError, MissingDataError, UnknownNameError
 
-GENERATED_SIZE = 2000
+GENERATED_SIZE = 500
 logger = logging.getLogger("oodbench")
 
 

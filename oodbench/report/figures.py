@@ -1,4 +1,4 @@
-"""Figures, drawn from stored rows alone: each as SVG and as PNG.
+"""Figures, drawn from stored rows alone, as SVG.
 
 The one file that imports matplotlib. It makes figures without pyplot and in a style of its own, so that a
 notebook's backend, open figures and settings stay as they are and change nothing here.
@@ -23,10 +23,10 @@ from PIL import Image
 
 from oodbench.data.corruptions import STRENGTHS
 from oodbench.metrics.comparison import critical_difference
-from oodbench.paths import write_whole
+from oodbench.paths import write_if_changed
 from oodbench.report.comparison import common, ranked
 from oodbench.report.grids import read_grid
-from oodbench.report.illustrations import FORMATS, INK, Illustration
+from oodbench.report.illustrations import INK, INK_STYLE, Illustration
 from oodbench.report.sections.training import trained_name, watched
 from oodbench.report.tables import short_names, without_view
 from oodbench.store import Row
@@ -65,7 +65,7 @@ BY_ROLE = {"samples": "samples", "train": "training images"}
 
 
 def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
-    """Draw figures into a results folder, as SVG and as PNG.
+    """Draw figures into a results folder.
 
     Raises
     ------
@@ -74,19 +74,16 @@ def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
     with style.context(["default", dict(sns.axes_style("ticks")), SETTINGS]):
         for illustration in illustrations:
             figure = DRAWN[illustration.kind](illustration.drawn_from, folder)
-            for kind in FORMATS:
-                _save(folder / f"{illustration.stem}.{kind}", figure, kind)
+            write_if_changed(folder / illustration.file, _svg(figure).encode())
 
 
-def _save(path: Path, figure: Figure, kind: str) -> None:
-    unsigned: dict[str, Any] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-    options: Any = {
-        "format": kind,
-        "bbox_inches": "tight",
-        "metadata": unsigned[kind],
-        "transparent": kind == "svg",
-    }
-    write_whole(path, lambda file: figure.savefig(file, **options))
+def _svg(figure: Figure) -> str:
+    """The drawing without date and version, on no ground, its ink that of the screen."""
+    buffer = io.BytesIO()
+    unsigned: Any = {"Date": None, "Creator": None}
+    figure.savefig(buffer, format="svg", metadata=unsigned, transparent=True)
+    head, rest = buffer.getvalue().decode().replace(INK, "currentColor").split("<defs>", 1)
+    return f"{head}{INK_STYLE}\n <defs>{rest}"
 
 
 def _panels(

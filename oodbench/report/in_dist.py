@@ -78,7 +78,7 @@ def _fit(
         "OOD bits/dim",
     ]
     links = ", ".join(
-        f"[{one.kind}]({one.stem}.png)" for one in figures if one.kind in ("likelihoods", "roc")
+        f"[{one.kind}]({one.file})" for one in figures if one.kind in ("likelihoods", "roc")
     )
     return [*parts, table(heads, lines), *([f"Figures: {links}.\n"] if links else [])]
 

@@ -81,7 +81,7 @@ def ladder_section(illustrations: Iterable[Illustration]) -> list[str]:
     own = [one for one in illustrations if one.kind == "corruptions"]
     if not own:
         return []
-    shown = [f"![{one.label}]({one.stem}.png)\n\n{one.caption}\n" for one in own]
+    shown = [f"![{one.label}]({one.file})\n\n{one.caption}\n" for one in own]
     return ["## Ladders of corruptions\n", *shown]
 
 

@@ -59,6 +59,16 @@ def write_report(folder: Path) -> list[Path]:
     return list(pages)
 
 
+def write_overview(folder: Path) -> None:
+    """Write the front page alone, from the rows that there are: while a run goes on it grows with them."""
+    results = read_results(folder)
+    page = (
+        overview(results, _set_pages(results), []) if results.tried else ""
+    )  # no figure is drawn yet
+    if page:
+        write_if_changed(folder / "README.md", page.encode())
+
+
 def check_report(folder: Path) -> list[str]:
     """Sentences on what differs between what is on disk and what the rows give; none where all is in
     order."""
@@ -72,7 +82,7 @@ def check_report(folder: Path) -> list[str]:
         elif path.read_text("utf-8", errors="replace") != content:
             faults.append(f"{path} differs from what its rows give; {remedy} rewrites it")
     for one in stale(folder, illustrations):
-        faults.append(f"{folder / one.stem} is not drawn from its rows; {remedy} draws it")
+        faults.append(f"{folder / one.file} is not drawn from its rows; {remedy} draws it")
     gone = [*_orphan_pages(folder, pages), *orphans(folder, illustrations)]
     return faults + [f"{path} has no rows any more; {remedy} removes it" for path in gone]
 
@@ -146,7 +156,7 @@ def _pages(results: Results, illustrations: list[Illustration]) -> dict[Path, st
     sets = _set_pages(results)
     pages = {"README.md": overview(results, sets, illustrations), "matrix.md": matrix_page(results)}
     if results.comparisons:
-        figure = next((f"{one.stem}.png" for one in illustrations if one.kind == "ranks"), None)
+        figure = next((one.file for one in illustrations if one.kind == "ranks"), None)
         pages["comparison.md"] = comparison_page(results, figure)
     pages |= _report_pages(results, illustrations)
     pages |= {file: in_dist_page(results, name, illustrations) for name, file in sets.items()}

@@ -160,15 +160,15 @@ def short_name(identifier: str) -> str:
 
 def set_name(identifier: str) -> str:
     """The name of an image set with what its view changes in the pictures: ``mnist@hflip``."""
-    return "@".join(filter(None, (short_name(identifier), _changes(identifier))))
+    return "@".join(filter(None, (short_name(identifier), changes(identifier))))
 
 
 def whole_set_name(identifier: str) -> str:
     """As :func:`set_name`, of the set that it is a part of."""
-    return "@".join(filter(None, (bare_name(identifier), _changes(identifier))))
+    return "@".join(filter(None, (bare_name(identifier), changes(identifier))))
 
 
-def _changes(identifier: str) -> str:
+def changes(identifier: str) -> str:
     _, at, view = identifier.rpartition("@")
     return alteration(view) if at else ""
 
