@@ -350,7 +350,8 @@ class _Planner:
     def _check_training(self, model: Model, in_dist: Entry) -> None:
         """Raise where the images that a card was trained on by `oodbench train` are not those that are `train` now."""
         trained = _trained_images(model.reference)
-        if not trained or parse_identifier(named(in_dist)[1]).name in catalog():
+        stands_in = not self._is_trained_on(model, in_dist)
+        if not trained or stands_in or parse_identifier(named(in_dist)[1]).name in catalog():
             return
         train = replace(self._ref(model, in_dist, "train"), limit=None)
         now = self.resolver.images_or_none(train)

@@ -14,6 +14,12 @@ from oodbench.errors import SuiteError, did_you_mean
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def read_own(path: Path) -> Any:
+    """The value of one of the package's own YAML files, read by libyaml where it is there: in a tenth of the time."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text("utf-8"), Loader=loader)
+
+
 class StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys and reads YAML 1.2 floats."""
 

@@ -357,7 +357,7 @@ def written(folder):
 
 def parents(names):
     """The objects that dotted names lie in."""
-    return {name.rpartition(".")[0] for name in names if "." in name} | {"inputs"}
+    return {name.rsplit(".", n)[0] for name in names for n in range(1, 1 + name.count("."))}
 
 
 def test_rows_md_names_every_stored_field(stored):

@@ -15,6 +15,7 @@ from oodbench.passes.executors import Serial
 from oodbench.passes.queue import Queue
 from oodbench.passes.shards import ShardTask
 from oodbench.plan import make_plan
+from oodbench.report import leaderboard, read_results
 from oodbench.runner import Options, run_suite
 from oodbench.suite import Analysis, Pair, Suite, load_suite
 from oodbench.summary import SKIPS, pair_tables, skip_summary
@@ -167,3 +168,19 @@ def test_skips_take_few_lines():
     assert len(lines) == SKIPS
     assert lines[-1] == "skipped: … and for 4 more reasons, see page.md"
     assert len(skip_summary(rows[:SKIPS], "page.md")) == SKIPS
+
+
+def test_pages_are_made_again_only_where_something_changed(home, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    made = suite(models=["glow-fashionmnist"], scorers=["likelihood"])
+    run_suite(made, Options(1, show="quiet"), folder)
+    read = []
+    monkeypatch.setattr(leaderboard, "read_results", lambda folder: read.append(folder) or read_results(folder))  # fmt: skip
+    run_suite(made, Options(1, show="quiet"), folder)
+    assert read == []
+    page = folder / "README.md"
+    content = page.read_text()
+    page.write_text(content.replace("likelihood", "likelyhood"))
+    run_suite(made, Options(1, show="quiet"), folder)
+    assert page.read_text() == content
+    assert read

@@ -135,7 +135,8 @@ def run(
     options = Options(processes, device, plugins, show)
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
-        begin = partial(_begin, folder, show)
+        plans: list[Plan] = []
+        begin = partial(_begin, folder, plans, show)
         rows = run_suite(chosen, options, folder, only, begin)
     else:
         chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
@@ -149,7 +150,7 @@ def run(
         click.echo("   ".join(f"{what}: {place}" for what, place in places.items()))
     elif show == "json":
         write_event("end", **{what: str(place) for what, place in places.items()})
-    if own and all(row["status"] == "skipped" for row in rows):
+    if own and not plans[0].trials:  # rows of an earlier run may stand in the folder
         raise OodbenchError("nothing could be judged, for the reasons above")
     refuse_failed(rows)
 
@@ -219,11 +220,12 @@ def _train(folder: Path, device: str) -> None:
     click.echo(f"{card.name}: {fit}", err=True)
 
 
-def _begin(folder: Path, show: Show, plan: Plan) -> None:
-    """Write the suite's file, and say what will be done to the images."""
+def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
+    """Keep the plan, write the suite's file, and say what will be done to the images."""
     from oodbench.compose import write_suite
     from oodbench.screen import before
 
+    plans.append(plan)
     path = folder.with_name(f"{folder.name}.yaml")
     write_suite(plan.suite, path)
     if show != "progress":

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import yaml
-
 from oodbench.errors import UnknownNameError
 from oodbench.paths import PACKAGE
+from oodbench.yaml_files import read_own
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class DataCard:
 @cache
 def catalog() -> dict[str, DataCard]:
     """All data cards by name."""
-    entries = yaml.safe_load((PACKAGE / "data" / "catalog.yaml").read_text("utf-8"))
+    entries = read_own(PACKAGE / "data" / "catalog.yaml")
     return {name: _card(name, entry) for name, entry in entries.items()}
 
 

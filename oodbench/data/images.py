@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class ImageSet:
     name: str
     split: str
     view: str
-    images: np.ndarray
+    images: np.ndarray = field(repr=False)
     official: int | None = None
     drawn_from: int | None = None
     in_random_order: bool = False
@@ -161,6 +161,8 @@ def load_images(
     >>> ob.load_images("mnist/test[:100]").images.shape
     (100, 1, 28, 28)
     """
+    if like is not None and not hasattr(like, "shape"):
+        raise DataError(f"like must be a model, as load_model gives it, and {like!r} has no shape")
     found = read_images(identifier, like.shape if like is not None else shape, name)
     for remark in found.remarks:
         _tell(remark)

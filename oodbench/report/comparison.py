@@ -59,7 +59,8 @@ def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
         ]
         for row, test, p in zip(shared, found, corrected, strict=True)
     ]
-    return ["model", "pair", one, other, "difference", "p", "p, Holm", *PAIRED.values()], lines
+    paired = [f"{metric}, difference" for metric in PAIRED.values()]
+    return ["model", "pair", one, other, "difference", "p", "p, Holm", *paired], lines
 
 
 def _names(row: Row, known: list[Row]) -> list[str]:

@@ -14,6 +14,7 @@ from oodbench.report.grids import grid_faults
 from oodbench.report.illustrations import Illustration
 from oodbench.report.in_dist import in_dist_page
 from oodbench.report.matrix import matrix_page
+from oodbench.report.memory import remember, remembered
 from oodbench.report.older import COMPARISONS, COSTS, older_sentence
 from oodbench.report.overview import overview
 from oodbench.report.page import html_page, markdown_page
@@ -41,12 +42,15 @@ def write_report(folder: Path) -> list[Path]:
     """Write the pages of a results folder, draw figures that are missing or stale, and return the pages.
 
     Files that would not change are left alone; generated pages of sets that have no rows any more are
-    removed.
+    removed. Where all is as this version of oodbench left it, nothing is made again.
 
     Raises
     ------
     StoreError : rows that cannot be shown, or a file of the user's in the place of a page
     """
+    known = remembered(folder)
+    if known is not None:
+        return known
     results = read_results(folder)
     _refuse_in_place_of_pages(folder, _page_names(results))
     illustrations = gallery(results)
@@ -56,6 +60,7 @@ def write_report(folder: Path) -> list[Path]:
         write_if_changed(path, content.encode())
     for path in _orphan_pages(folder, pages):
         path.unlink()
+    remember(folder, list(pages))
     return list(pages)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oodbench.data.corruptions import rung
+from oodbench.data.identifiers import without_counts
 from oodbench.report.illustrations import Illustration
 from oodbench.report.ladders import ladder_section, ladder_table
 from oodbench.report.means import Mean, mean_of, means_table, worst_name
@@ -27,7 +28,6 @@ from oodbench.report.tables import (
     table,
     text,
     trial_of,
-    without_counts,
 )
 from oodbench.store import Row
 from oodbench.trials.counted import is_counted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from oodbench.paths import PACKAGE
@@ -13,6 +12,7 @@ from oodbench.report.results import Results
 from oodbench.report.section import Section
 from oodbench.report.tables import HEAD, pair_text, short_name, table
 from oodbench.store import Row
+from oodbench.yaml_files import read_own
 from oodbench.zoo.cards import load_card
 
 ALLOWED = {
@@ -99,7 +99,7 @@ class Claim(BaseModel):
 @cache
 def claims() -> list[Claim]:
     """All published numbers that we know."""
-    entries = yaml.safe_load((PACKAGE / "report" / "claims.yaml").read_text("utf-8"))
+    entries = read_own(PACKAGE / "report" / "claims.yaml")
     return TypeAdapter(list[Claim]).validate_python(entries)
 
 

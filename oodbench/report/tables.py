@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from tabulate import tabulate
 
 from oodbench.data.catalog import catalog, only_here
+from oodbench.data.identifiers import in_parts
 from oodbench.data.views import alteration
 from oodbench.store import Row
 
@@ -27,7 +28,6 @@ LONGEST = 60
 BRACKET = r"\[(?!:?\w+\](?![(\[:]))"
 """An opening bracket, except that of a limit, as in ``mnist/test[:500]``, which nothing reads as a link."""
 MARKUP = re.compile(rf"[\\|`<*]|{BRACKET}")
-COUNTS = re.compile(r"\[(first \d+|\d+ drawn|:\d+)\]")
 WORD = re.compile(r"[\w-]+")
 CODE = re.compile(r"(`[\w .,:/=-]+`)")
 
@@ -154,8 +154,8 @@ def bare_name(identifier: str) -> str:
 
 
 def short_name(identifier: str) -> str:
-    """An identifier before its split and limit; the whole of a path that begins with a slash."""
-    return re.split(r"[/\[]", identifier)[0] or identifier
+    """An identifier before its split and limit."""
+    return in_parts(identifier)[0]
 
 
 def set_name(identifier: str) -> str:
@@ -169,18 +169,15 @@ def whole_set_name(identifier: str) -> str:
 
 
 def changes(identifier: str) -> str:
-    _, at, view = identifier.rpartition("@")
-    return alteration(view) if at else ""
-
-
-def without_counts(identifier: str) -> str:
-    """An identifier without how many images of its split it is."""
-    return COUNTS.sub("", identifier)
+    """What the view of an identifier changes in the pictures, beside their shape: ``hflip``; empty where it changes nothing."""
+    _, tail = in_parts(identifier)
+    return alteration(tail.partition("@")[2])
 
 
 def without_view(identifier: str) -> str:
     """An identifier before its view."""
-    return identifier.split("@")[0]
+    name, tail = in_parts(identifier)
+    return name + tail.partition("@")[0]
 
 
 def short_names(

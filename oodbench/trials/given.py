@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.data.division import content_hash
+from oodbench.data.identifiers import without_counts
 from oodbench.digests import code_digest
 from oodbench.metrics import area_under_roc
 from oodbench.passes.columns import made_with
@@ -200,7 +201,7 @@ HEAD = (
 
 def bare(side: Side) -> str:
     """A side's name without how many of its images are meant."""
-    return side.name.split("[")[0]
+    return without_counts(side.name)
 
 
 def _task(
