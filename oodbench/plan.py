@@ -115,6 +115,8 @@ class Plan:
     subjects: list[Subject] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    nearness: dict[tuple[Model, Images, Images], str | None] = field(default_factory=dict)
+    """Model, in-dist and OOD images → ``near`` or ``far``, as the suite says."""
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -197,7 +199,7 @@ class _Planner:
                     reason = f"no model of the suite {self.suite.name!r} is trained on {in_dist}"
                     self._skip(pair.in_dist, entry, reason)
                 for model in own:
-                    self._pair(model, pair.in_dist, entry)
+                    self._pair(model, pair, entry)
         self._remark_unused()
         if self.suite.analysis is not None:
             tests = dict.fromkeys((trial.model, trial.test) for trial in self.made.trials)
@@ -222,8 +224,8 @@ class _Planner:
         pair = [shown or reference for shown, reference in map(named, (in_dist, ood))]
         self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer, group_size))
 
-    def _pair(self, model: Model, in_dist: Entry, ood: Entry) -> None:
-        only = self.made.only
+    def _pair(self, model: Model, pair: Pair, ood: Entry) -> None:
+        only, in_dist = self.made.only, pair.in_dist
         admitted = only.admits_model(model.name) or only.admits_model(model.reference)
         chosen = [scorers[name] for name in self.suite.scorers if only.admits_scorer(name)]
         if not (admitted and chosen):
@@ -242,6 +244,7 @@ class _Planner:
         except (ModelError, DataError) as error:
             self._skip(in_dist, ood, str(error), model.name)
             return
+        self.made.nearness[model, test, other] = pair.nearness(ood)
         ref_ref = self._ref(model, in_dist, "ref")
         for scorer in chosen:
             self._trials(model, scorer, test, other, ref_ref, (in_dist, ood))

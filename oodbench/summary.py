@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from oodbench.report.tables import changes
 from oodbench.resolver import set_name
 from oodbench.screen import leaderboard, skips_by_reason
 from oodbench.store import Row
 from oodbench.suite import Entry, Suite, named
+from oodbench.trials.counted import is_counted
 
 LEGEND = (
     "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
@@ -29,18 +31,22 @@ class PairTable(NamedTuple):
 
 def pair_tables(rows: Sequence[Row], suite: Suite) -> Iterator[PairTable]:
     """A table for each pair of real images, in the suite's order; models are columns, scorers lines by mean AUROC."""
-    real = [row for row in rows if row["status"] != "skipped" and not row["synthetic"]]
-    single = [row for row in real if row["group_size"] == 1]
-    for in_dist, ood in _pairs(suite):
-        own = [row for row in single if (row["in_dist_name"], row["ood_name"]) == (in_dist, ood)]
+    counted = [row for row in rows if row["status"] != "skipped" and is_counted(row)]
+    for pair in _pairs(suite):
+        own = [row for row in counted if _pair_of(row) == pair]
         if own:
             yield _pair_table(_by_model(own, suite))
 
 
-def _pairs(suite: Suite) -> Iterator[tuple[str, str]]:
+def _pairs(suite: Suite) -> Iterator[tuple[str, str, str]]:
+    """In-dist set, OOD set, and what the OOD set's view changes in the pictures."""
     for pair in suite.pairs:
         for entry in pair.ood:
-            yield _shown(pair.in_dist), _shown(entry)
+            yield _shown(pair.in_dist), _shown(entry), changes(named(entry)[1])
+
+
+def _pair_of(row: Row) -> tuple[str, str, str]:
+    return row["in_dist_name"], row["ood_name"], changes(row["ood"])
 
 
 def _shown(entry: Entry) -> str:

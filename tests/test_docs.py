@@ -89,6 +89,7 @@ MODULES = [
     "data.identifiers",
     "data.images",
     "data.views",
+    "data.corruptions",
     "zoo.load",
     "registry",
     "evaluation",

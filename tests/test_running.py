@@ -133,7 +133,7 @@ def row(scorer, auroc, model="glow", pair=("a", "b"), **changes):
     given = {
         "scorer": scorer, "auroc": auroc, "auroc_low": None, "auroc_high": None, "model": model, "baseline": False,
         "in_dist": f"{in_dist}/test", "ood": f"{ood}/test", "in_dist_name": in_dist, "ood_name": ood, "status": "ok",
-        "synthetic": False, "group_size": 1, "reason": "",
+        "synthetic": False, "group_size": 1, "seed": 0, "reason": "",
     }  # fmt: skip
     return given | changes
 
@@ -149,6 +149,16 @@ def test_pairs_come_in_the_suite_s_order_and_tell_what_leads():
     assert first.lead == "leads: likelihood with glow, 0.600"
     assert [line[0] for line in second.lines] == ["typicality", "likelihood ◂", "png * ‡"]
     assert second.lead == "leads: typicality with glow, 0.800; the bar: png, 0.700"
+
+
+def test_views_of_one_set_are_pairs_of_their_own_and_ladders_stay_on_the_page():
+    ood = ["a@hflip", "a@rot90", "a@blur1"]
+    made = suite(models=["glow"], pairs=[Pair(in_dist="a", ood=ood)])
+    rows = [
+        row("likelihood", auroc, pair=("a", "a"), ood=f"a/test[first 9]@{view}")
+        for view, auroc in (("rot90", 0.6), ("hflip", 0.5), ("blur1", 0.4))
+    ]
+    assert [one.title.split("@")[1] for one in pair_tables(rows, made)] == ["hflip", "rot90"]
 
 
 def test_skips_take_few_lines():

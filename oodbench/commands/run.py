@@ -257,7 +257,7 @@ def print_summary(rows: list[dict[str, Any]], suite: Suite, page: Path) -> None:
         print_table(pair.heads, pair.lines)
         click.echo(pair.lead)
     print_failed(rows)
-    click.echo(f"Rows on groups and on noise and constant images are in {page}.")
+    click.echo(f"Rows on groups and on noise, constant and corrupted images are in {page}.")
     _print_skips(rows, page)
 
 

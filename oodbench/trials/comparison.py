@@ -21,6 +21,7 @@ from oodbench.metrics.comparison import (
 )
 from oodbench.metrics.detection import OF_CURVES
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.counted import is_counted
 from oodbench.trials.replicates import Replicates, metrics_digest, replicates_of
 from oodbench.trials.scores import read_scores
 
@@ -143,7 +144,7 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
 
 def _can_be_compared(row: Row) -> bool:
     sound = row["status"] == "ok" and bool(row.get("scores"))
-    return sound and row["group_size"] == 1 and not row["synthetic"]
+    return sound and is_counted(row)
 
 
 def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:

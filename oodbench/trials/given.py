@@ -193,7 +193,7 @@ def run_task(
 
 MEASURED = ("cost", "provenance")
 HEAD = (
-    "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic",
+    "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic", "nearness",
     "scorer", "baseline", "tunes_on", "group_size", "seed", "bootstrap", "dimensions", "passes", "training_seed",
     "ref_division", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces", "inputs",
 )  # fmt: skip
@@ -241,6 +241,7 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "in_dist_name": bare(test),
         "ood_name": bare(ood),
         "synthetic": False,
+        "nearness": None,
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,

@@ -22,6 +22,7 @@ from oodbench.passes.values import ImageRef
 from oodbench.plan import Plan, Skip, Trial
 from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.counted import is_counted
 from oodbench.trials.curves import roc
 from oodbench.trials.fits import FittedScorer
 from oodbench.trials.replicates import Replicates, keep_replicates, metrics_digest
@@ -84,8 +85,8 @@ class TrialTask:
 
     @property
     def is_single(self) -> bool:
-        """Whether it judges single real images: these are compared, and the ROC figure draws them."""
-        return self.head["group_size"] == 1 and not self.head["synthetic"]
+        """Whether it judges single real images and no corrupted ones: these are compared, and the ROC figure draws them."""
+        return is_counted(self.head)
 
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a trial that could not be evaluated."""
@@ -381,6 +382,7 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "in_dist_name": trial.test.name,
         "ood_name": trial.ood.name,
         "synthetic": trial.ood.synthetic,
+        "nearness": plan.nearness.get((model, trial.test, trial.ood)),
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,
