@@ -235,7 +235,7 @@ def _shipped(code: Any, builtin: str) -> bool:
 def register_scorer(
     name: str,
     cite: str = "",
-    baseline: bool = False,
+    baseline: bool | None = None,
     tunes_on: TunesOn | None = None,
     least_reference: int = 1,
 ) -> Callable[[Any], Any]:
@@ -248,7 +248,8 @@ def register_scorer(
     ----------
     name : as in suites and leaderboards
     cite : authors, venue, year, arXiv
-    baseline : model-free; ranked apart
+    baseline : what its author takes it for. Whether it is one is derived: a scorer all of whose needs are model-free is, and is
+        ranked apart; ``oodbench check`` says where the author is wrong
     tunes_on : ``none``, ``in-dist ref`` or ``validation OOD``; by default what :func:`reads_reference` implies
     least_reference : in-dist reference images without which it cannot be fitted; a plan skips it with a sentence
 
@@ -278,11 +279,12 @@ def register_scorer(
         if not callable(score):
             raise ScorerError(f"the scorer {name!r} is a class without a method `score`")
         needs = _checked(name, _arguments(name, score)[1 if fit else 0 :])
+        fit_needs = _checked(name, _arguments(name, fit)) if fit else ()
         source = Source.of(code, scorers.builtin)
         entry = Scorer(
             name=name,
             needs=needs,
-            fit_needs=_checked(name, _arguments(name, fit)) if fit else (),
+            fit_needs=fit_needs,
             fit=fit,
             score=score,
             cite=cite,
@@ -290,7 +292,8 @@ def register_scorer(
             .split("\n\n")[0]
             .replace("\n", " ")
             .replace("``", ""),
-            baseline=baseline,
+            baseline=is_model_free((*needs, *fit_needs)),
+            said_baseline=baseline,
             tunes_on=tunes_on or ("in-dist ref" if reads_reference(fit, needs) else "none"),
             least_reference=least_reference,
             origin=source.place,
@@ -305,6 +308,11 @@ def register_scorer(
 def reads_reference(fit: Callable[..., Any] | None, needs: tuple[str, ...]) -> bool:
     """Whether a scorer looks at in-dist reference images: to fit, or because a pass that it needs is prepared on some."""
     return fit is not None or any(statistics[split_need(need)[0]].prepare for need in needs)
+
+
+def is_model_free(needs: tuple[str, ...]) -> bool:
+    """Whether no need is a model's: a scorer with such needs alone is a baseline, whatever its author says."""
+    return all(statistics[split_need(need)[0]].model_free for need in needs)
 
 
 def _arguments(name: str, function: Callable[..., Any]) -> tuple[str, ...]:

@@ -134,6 +134,8 @@ def _scorer_faults(
     if not np.isfinite(whole).all():
         yield f"{int((~np.isfinite(whole)).sum())} scores are NaN or infinite on finite columns"
         return
+    if scorer.said_baseline not in (None, scorer.baseline):
+        yield _wrongly_said(scorer)
     half = {name: column[: len(whole) // 2] for name, column in test.items()}
     if not np.allclose(score(half), whole[: len(whole) // 2], rtol=TOLERANCE):
         yield "an image's score depends on the other test images; normalise with the reference columns in `fit`"
@@ -142,6 +144,21 @@ def _scorer_faults(
         yield "the order of the images changes their scores"
     if not np.allclose(scorer.fitted(reference)(test), whole, rtol=TOLERANCE):
         yield "fitting again on the same reference gives other scores; seed whatever is random"
+
+
+def _wrongly_said(scorer: Scorer) -> str:
+    free = [need for need in scorer.all_needs if not statistics[split_need(need)[0]].model_free]
+    why = f"{free[0]} is a model's" if free else "nothing that it needs is a model's"
+    return (
+        f"it says baseline={scorer.said_baseline}, but {why}: it is ranked among the "
+        f"{'baselines' if scorer.baseline else 'scorers of models'} all the same; leave the word out"
+    )
+
+
+def standing(name: str) -> str:
+    """Where a checked scorer will be ranked, if that is not among the scorers of models; empty for models."""
+    baseline = name in scorers and scorers[name].baseline
+    return " (model-free: it is ranked among the baselines)" if baseline else ""
 
 
 def check(target: str) -> tuple[list[str], list[str]]:

@@ -82,7 +82,8 @@ class Scorer:
     fit_needs : statistics of the in-dist reference images that ``fit`` takes
     fit : reference columns → state, None for scorers without one
     score : columns (after the state, where there is one) → ``(N,)``
-    baseline : model-free, to be ranked apart
+    baseline : all that it needs is model-free, so that it is ranked apart
+    said_baseline : what its author takes it for; None where that is not said
     tunes_on : what data it looks at beside the test images
     least_reference : in-dist reference images without which it cannot be fitted
     origin : the file that it stands in
@@ -97,6 +98,7 @@ class Scorer:
     cite: str = ""
     summary: str = ""
     baseline: bool = False
+    said_baseline: bool | None = None
     tunes_on: TunesOn = "none"
     least_reference: int = 1
     origin: str = ""
