@@ -12,14 +12,23 @@ from pathlib import Path
 
 from oodbench.data.catalog import catalog
 from oodbench.data.identifiers import DIVISION, parse_identifier
-from oodbench.data.images import fits, shown_name
+from oodbench.data.images import shown_name
 from oodbench.data.sources import DRAWN
-from oodbench.data.views import is_ground
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
 from oodbench.passes.values import ImagePass, ImageRef, Images, Model
 from oodbench.registry import reads_reference, scorers
-from oodbench.resolver import Resolver, cannot_give, drawn_samples, same_set, set_name
+from oodbench.resolver import (
+    LeftOut,
+    Resolver,
+    as_seen,
+    cannot_give,
+    drawn_samples,
+    read_by,
+    same_set,
+    seen_by,
+    set_name,
+)
 from oodbench.store import key_of
 from oodbench.suite import Analysis, Entry, Pair, Suite, named
 from oodbench.types import Scorer
@@ -39,6 +48,9 @@ class Trial:
     ref : in-dist reference images, for scorers that look at some
     reads : of ``test``, ``ood`` and ``ref``: the passes that give what the scorer takes
     density : of ``test`` and ``ood``: the model's density pass, since bits a dimension stand in every row
+    trained_on : model that the scorer reads → the image set that it was trained on
+    seen : those of these models that were trained on the OOD set, or on one of its kin
+    left_out : OOD images that are among the training images of the model or of a relative; no scorer is judged on them
     """
 
     model: Model
@@ -49,6 +61,9 @@ class Trial:
     ref: Images | None
     reads: Mapping[str, Needs]
     density: Mapping[str, ImagePass]
+    trained_on: Mapping[str, str]
+    seen: tuple[str, ...]
+    left_out: LeftOut
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -169,6 +184,7 @@ class _Planner:
         _check_unique("models", [(model.name, model.reference) for model in self.models])
         self.made = Plan(suite, device, self._only(only))
         self.shown: dict[tuple[str, tuple[int, ...]], str] = {}
+        self.left_out: dict[tuple[Model, Images], LeftOut] = {}
 
     def _only(self, given: Sequence[str]) -> Only:
         sets = {
@@ -259,8 +275,11 @@ class _Planner:
             self._skip(*pair, reason, model.name, scorer.name)
             return
         for size in [1, *self.suite.group_sizes.get(scorer.name, [])]:
-            if min(test.n, ood.n) // size < 2:
-                reason = f"{min(test.n, ood.n)} images make fewer than two groups of {size}"
+            n = min(test.n, ood.n - len(self._left_out(model, ood).places))
+            if n // size < 2:
+                reason = (
+                    f"{n} images make fewer than two groups of {size}{self._why_few(model, ood)}"
+                )
                 self._skip(*pair, reason, model.name, scorer.name, size)
                 continue
             self.made.trials.append(
@@ -297,31 +316,42 @@ class _Planner:
         density = {
             role: self._density(model, images) for role, images in (("test", test), ("ood", ood))
         }
-        return Trial(model, scorer, size, test, ood, ref, reads, density)
+        models = read_by(scorer, model)
+        return Trial(
+            model=model,
+            scorer=scorer,
+            group_size=size,
+            test=test,
+            ood=ood,
+            ref=ref,
+            reads=reads,
+            density=density,
+            trained_on={name: one.trained_on for name, one in models.items()},
+            seen=seen_by(models.values(), ood),
+            left_out=self._left_out(model, ood),
+        )
+
+    def _why_few(self, model: Model, ood: Images) -> str:
+        places = self._left_out(model, ood).places
+        one_of = f"; {len(places):,} of the {ood.n:,} images of {ood.identifier} are left out"
+        return f"{one_of}, since a model was trained on them" if places else ""
+
+    def _left_out(self, model: Model, ood: Images) -> LeftOut:
+        if (model, ood) not in self.left_out:
+            self.left_out[model, ood] = self.resolver.trained_images(model, ood)
+        return self.left_out[model, ood]
 
     def _density(self, model: Model, images: Images) -> ImagePass:
         (own,) = self.resolver.passes_of(model, "log_prob", images)
         return own
 
     def _ref(self, model: Model, entry: Entry, split: str | None = None) -> ImageRef:
-        """The reference of a suite's entry, in a split of its own where one is asked for, with the model's view.
-
-        The model's own view is for sets of another shape that name none.
-        """
+        """The reference of a suite's entry, in a split of its own where one is asked for, with the model's view."""
         shown, reference = named(entry)
         parsed = parse_identifier(reference)
         if split is not None:
             parsed = parsed.in_split(split)
-        plain = ImageRef(str(parsed), model.shape, self.suite.limit, name=shown)
-        ground = parsed.view if parsed.view and is_ground(parsed.view) else ""
-        if not model.view or (parsed.view and not ground):
-            return plain
-        try:
-            as_it_is = fits(str(parsed), model.shape)
-        except DataError:  # not here: the skip will say so
-            return plain
-        view = ",".join(filter(None, (ground, model.view)))
-        return plain if as_it_is else replace(plain, reference=str(parsed.seen_through(view)))
+        return ImageRef(str(as_seen(model, parsed)), model.shape, self.suite.limit, name=shown)
 
     def _remark(self, *sets: Images) -> None:
         """Add what is to be said of how image sets were read."""

@@ -17,7 +17,7 @@ from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
 from oodbench.progress import console, progress_bars
 from oodbench.report.tables import auroc_text, skip_lines
-from oodbench.store import Row
+from oodbench.store import Row, is_ranked
 from oodbench.work import Work, seconds_left
 
 LABELS = {
@@ -235,7 +235,8 @@ def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
 
 def _mean(found: dict[Any, Row], name: str, columns: list[tuple[str, str, str]]) -> float | None:
     rows = [found.get((name, *column)) for column in columns]
-    values = [row["auroc"] for row in rows if row is not None and row["status"] == "ok"]
+    sound = [row for row in rows if row is not None and row["status"] == "ok"]
+    values = [row["auroc"] for row in sound if is_ranked(row)]
     return sum(values) / len(values) if len(values) == len(columns) else None
 
 

@@ -177,6 +177,14 @@ SEALS = ("values_sha256", "measured_sha256")
 """Fields of a row that hold the hashes of all its other ones, and of :data:`MEASURED`."""
 
 
+def is_ranked(row: Row) -> bool:
+    """Whether a row counts in ranks, means, comparisons and sentences on what leads.
+
+    It does not where a model that its scorer reads was trained on the OOD set or on one of its kin (the row's ``seen``).
+    """
+    return not row.get("seen")
+
+
 def row_hashes(row: Row) -> dict[str, str]:
     """The hash of a row's values, and that of its cost and provenance."""
     values = {name: value for name, value in row.items() if name not in (*MEASURED, *SEALS)}

@@ -586,6 +586,12 @@ def heading(world, row):
         "passes": passes,
         "training_seed": TRAINING_SEED if model == "net-glow" else None,
         "ref_division": "all of ref fits" if reads_ref else None,
+        "trained_on": {}
+        if scorer in BASELINES
+        else dict.fromkeys({model} | OTHERS.get(scorer, set()), "near"),
+        "seen": [],
+        "left_out": 0,
+        "left_out_checked": {"near": "all"},
         **dict.fromkeys(("solver", "solver_steps", "trace_probes", "withdrawn", "replaces")),
         "cost": {name: cost(world, name) for name in passes},
     }

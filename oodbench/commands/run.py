@@ -19,6 +19,7 @@ from oodbench.commands.options import (
     suite_options,
 )
 from oodbench.errors import OodbenchError
+from oodbench.store import is_ranked
 
 if TYPE_CHECKING:
     from oodbench.plan import Plan
@@ -220,7 +221,7 @@ def _print_leaderboard(rows: list[dict[str, Any]]) -> None:
 
     heads, lines = leaderboard(rows)
     if lines:
-        click.echo(LEGEND)
+        click.echo(legend(rows))
         print_table(heads, lines)
     print_failed(rows)
     _print_skips(rows)
@@ -229,6 +230,12 @@ def _print_leaderboard(rows: list[dict[str, Any]]) -> None:
 LEGEND = (
     "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
 )
+SEEN = "; § a model that the scorer reads has seen the OOD set: ranked nowhere"
+
+
+def legend(rows: list[dict[str, Any]]) -> str:
+    """What the marks mean that may stand behind the numbers of these rows."""
+    return LEGEND + ("" if all(map(is_ranked, rows)) else SEEN)
 
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
@@ -242,7 +249,7 @@ def print_summary(rows: list[dict[str, Any]]) -> None:
     brief = [
         r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)
     ]
-    click.echo(LEGEND)
+    click.echo(legend(rows))
     pair = None
     for row in brief:
         if pair != (pair := (row["model"], row["in_dist"], row["ood"])):

@@ -55,6 +55,7 @@ class DataCard:
     generated: str = ""
     keep_private: bool = False
     part: dict[str, Any] = field(default_factory=dict)
+    within: str = ""
     how: str = ""
     base_view: str = ""
     transposed: bool = False
@@ -76,6 +77,19 @@ def _card(name: str, entry: dict[str, Any]) -> DataCard:
     places = entry.pop("places", {})
     known = {split: Place(split=split, **place) for split, place in places.items()}
     return DataCard(name=name, places=known, **entry)
+
+
+def collection(name: str) -> str:
+    """What a set's images were taken from, as far as the catalog says: the set of a part, and what that one is within.
+
+    >>> collection("imagenet7k"), collection("svhn10k"), collection("mnist")
+    ('imagenet', 'svhn', 'mnist')
+    """
+    card = catalog().get(name)
+    if card is None:
+        return name
+    larger = str(card.part["of"]).split("/")[0] if card.part else card.within
+    return collection(larger) if larger else name
 
 
 def may_be_shown(name: str) -> bool:

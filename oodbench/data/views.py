@@ -40,6 +40,8 @@ OPERATION = re.compile(
     r"(?P<op>pad|crop|resize)(?P<height>\d+)(x(?P<width>\d+))?(-(?P<filter>[a-z]+))?(?P<aa>-aa)?|rgb|grey|square|invert"
     r"|contract(?P<percent>\d\d?|100)|on(?P<ground>\d\d?|1\d\d|2[0-4]\d|25[0-5])"
 )
+SHAPING = re.compile(r"(pad|crop|resize|on)\d.*|square|rgb|grey")
+"""Operations that leave the pictures what they are, in another size or another number of channels."""
 SHRINK = re.compile(r"shrink(?P<percent>\d\d?|100)")
 
 
@@ -90,6 +92,20 @@ def check_view(view: str) -> None:
             )
         if match["ground"] and place:
             raise DataError(f"the ground {operation!r} must stand first in the view {view!r}")
+
+
+def alteration(view: str | None) -> str:
+    """The operations of a view that make other pictures of a set's images: all but those of size and channels.
+
+    Colours that are taken away are an alteration where three channels stay.
+
+    >>> alteration("pad32,rgb"), alteration("invert,pad32"), alteration("grey,rgb")
+    ('', 'invert', 'grey')
+    """
+    operations = (view or "").split(",")
+    other = [one for one in operations if one and not SHAPING.fullmatch(one)]
+    drained = ["grey"] if "grey" in operations and "rgb" in operations else []
+    return ",".join([*other, *drained])
 
 
 def apply_view(images: np.ndarray, view: str) -> np.ndarray:

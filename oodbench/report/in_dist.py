@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from oodbench.report.illustrations import Illustration
 from oodbench.report.older import older_sentence
@@ -99,10 +99,27 @@ def _sizes(rows: list[Row]) -> list[str]:
 
 
 def _shared(row: Row, notes: Notes) -> str:
-    if not row.get("shared_images"):
-        return ""
-    return notes.mark(
-        f"{row['shared_images']} images of {row['in_dist']} occur, pixel by pixel, in {row['ood']} too"
+    return "".join(notes.mark(sentence) for sentence in _shared_sentences(row))
+
+
+def _shared_sentences(row: Row) -> Iterator[str]:
+    """What the OOD set of a row shares with the in-dist set, and with what models were trained on."""
+    if row.get("shared_images"):
+        yield f"{row['shared_images']} images of {row['in_dist']} occur, pixel by pixel, in {row['ood']} too"
+    checked = row.get("left_out_checked", {})
+    if row.get("left_out"):
+        sets = ", ".join(name for name, here in checked.items() if here != "none")
+        yield f"{row['left_out']} images of {row['ood']} are left out: they are among the training images of {sets}"
+    for name, here in checked.items():
+        if here != "all":
+            yield _unchecked(name, here)
+
+
+def _unchecked(name: str, here: str) -> str:
+    these = "only some of these" if here == "some" else "none of these"
+    return (
+        f"not checked in full: whether images are among the training images of {name}, since {these} are on the machine "
+        "that measured"
     )
 
 

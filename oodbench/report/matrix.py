@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
-from oodbench.report.tables import HEAD, bare_name, chance_mark, distinct, table, text
-from oodbench.store import Row
+from oodbench.report.tables import HEAD, bare_name, chance_mark, distinct, seen_mark, table, text
+from oodbench.store import Row, is_ranked
 
 MATRIX = """\
 AUROC of each scorer: a line for each model and the set that it was trained on, a column for
 each OOD set; ▼ worse than chance. Parts of a set count as the set. Below, pairs of sets with both
 directions, by the best model of each: a scorer that wins one direction by losing the other has a low
 *lowest*.
+"""
+SEEN = """\
+§ A model that the scorer reads was trained on the OOD set, another split of it or a set that shares its images:
+the number is shown, and counts nowhere.
 """
 
 
@@ -21,6 +25,7 @@ def matrix_page(results: Results) -> str:
     singles = [row for row in results.tried if row["status"] == "ok" and row["group_size"] == 1]
     sound = [row for row in singles if not row["synthetic"]]
     parts = [HEAD, "# In-dist × OOD\n", *older_sentence(sound), MATRIX]
+    parts += [] if all(map(is_ranked, sound)) else [SEEN]
     for scorer in distinct(sorted(row["scorer"] for row in sound)):
         own = [row for row in sound if row["scorer"] == scorer]
         parts += [f"## {text(scorer)}\n", table(*_matrix(results, own))]
@@ -56,13 +61,13 @@ def _columns(rows: list[Row]) -> dict[str, str]:
 def _cell(row: Row | None, diagonal: bool) -> str:
     if row is None:
         return "·" if diagonal else ""
-    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}"
+    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}{seen_mark(row)}"
 
 
 def _directions(rows: list[Row]) -> str:
     """Pairs of sets with both directions, by the best model of each."""
     best: dict[tuple[str, str], float] = {}
-    for row in rows:
+    for row in filter(is_ranked, rows):
         pair = bare_name(row["in_dist"]), bare_name(row["ood"])
         best[pair] = max(row["auroc"], best.get(pair, 0.0))
     both = sorted((a, b) for a, b in best if a < b and (b, a) in best)

@@ -24,7 +24,7 @@ from oodbench.report.tables import (
     text,
     trial_of,
 )
-from oodbench.store import Row
+from oodbench.store import Row, is_ranked
 
 RANKING = """\
 Ranks are by mean AUROC over a model's pairs of real images, single images judged one by
@@ -128,6 +128,7 @@ class _Place(NamedTuple):
     mean: float | None
     lowest: float | None
     found: int
+    seen: int
     results: list[str]
     takes: list[str]
 
@@ -146,19 +147,23 @@ def _ranked(places: list[_Place]) -> list[_Place]:
 def _why_unranked(place: _Place, trials: list[Trial], mixed: bool) -> str:
     if mixed:
         return "its rows are of unlike image sets"
+    if place.seen:
+        return f"a model that it reads has seen the OOD set of {place.seen} of {len(trials)} pairs"
     return f"{place.found} of {len(trials)} pairs have a result"
 
 
 def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Place:
     mine = [row for row in rows if row["scorer"] == name]
     own = cells(mine, "model", "in_dist", "ood", "seed")
-    found = [row["auroc"] for row in mine if row["status"] == "ok"]
+    sound = [row for row in mine if row["status"] == "ok"]
+    found = [row["auroc"] for row in sound if is_ranked(row)]
     results = [
         metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials
     ]
     full = len(found) == len(trials)
     mean, lowest = (sum(found) / len(found), min(found)) if full else (None, None)
-    return _Place(name, mean, lowest, len(found), results, scorer_takes(mine))
+    seen = len(sound) - len(found)
+    return _Place(name, mean, lowest, len(found), seen, results, scorer_takes(mine))
 
 
 def _measured_with(rows: list[Row]) -> str:

@@ -12,7 +12,7 @@ from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, cells
 from oodbench.report.section import Section
 from oodbench.report.tables import HEAD, pair_text, short_name, table
-from oodbench.store import Row
+from oodbench.store import Row, is_ranked
 
 ALLOWED = {
     "auroc": 0.05,
@@ -119,7 +119,7 @@ def _lines(claim: Claim, results: Results) -> list[list[str]]:
 def _ours(claim: Claim, results: Results) -> list[Row]:
     """The sound rows of the claim's model, sets, scorer and group size: of several limits, views or seeds."""
     wanted = (claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size)
-    sound = [row for row in results.tried if row["status"] == "ok"]
+    sound = [row for row in results.tried if row["status"] == "ok" and is_ranked(row)]
     found = cells([row for row in sound if _identity(row) == wanted], "in_dist", "ood", "seed")
     return [found[cell] for cell in sorted(found, key=str)]
 

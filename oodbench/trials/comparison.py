@@ -13,7 +13,7 @@ from oodbench.digests import code_digest
 from oodbench.errors import StoreError
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
-from oodbench.store import SCHEMA, Row, key_of
+from oodbench.store import SCHEMA, Row, is_ranked, key_of
 from oodbench.trials.scores import read_scores
 
 DUAL = ("likelihood", "lid")
@@ -99,6 +99,8 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
                 [row[name] for name in SHARED],
                 inputs["images"]["in_dist"],
                 inputs["images"]["ood"],
+                row.get("left_out", 0),
+                row.get("left_out_checked", {}),
             )
             found.setdefault(key_of(*shared), []).append(row)
     return [_task(own, folder) for own in found.values() if len(own) > 1]
@@ -106,7 +108,7 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
 
 def _can_be_compared(row: Row) -> bool:
     sound = row["status"] == "ok" and bool(row.get("scores"))
-    return sound and row["group_size"] == 1 and not row["synthetic"]
+    return sound and is_ranked(row) and row["group_size"] == 1 and not row["synthetic"]
 
 
 def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:

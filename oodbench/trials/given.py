@@ -194,7 +194,8 @@ MEASURED = ("cost", "provenance")
 HEAD = (
     "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic",
     "scorer", "baseline", "tunes_on", "group_size", "seed", "bootstrap", "dimensions", "passes", "training_seed",
-    "ref_division", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces", "inputs",
+    "ref_division", "solver", "solver_steps", "trace_probes", "trained_on", "seen", "left_out", "left_out_checked",
+    "withdrawn", "replaces", "inputs",
 )  # fmt: skip
 
 
@@ -221,6 +222,7 @@ def _task(
         sets={},
         dimensions=head["dimensions"] or 0,
         here=True,
+        left_out=(),
         columns=columns,
         scorer=scorer,
         measured=measured,
@@ -253,6 +255,10 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "solver": None,
         "solver_steps": None,
         "trace_probes": None,
+        "trained_on": {},
+        "seen": [],
+        "left_out": 0,
+        "left_out_checked": {},
         "withdrawn": None,
         "replaces": None,
         "inputs": {

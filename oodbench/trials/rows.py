@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -52,6 +52,7 @@ class TrialTask:
     density : of ``test`` and ``ood``: the shard keys of the model's density pass
     passes : name of each pass that the scorer reads of the test images → its shard keys, for costs
     sets : of ``test`` and ``ood``: the images and their hash
+    left_out : places of the OOD images that are not judged, see :class:`oodbench.resolver.LeftOut`
     """
 
     key: str
@@ -63,6 +64,7 @@ class TrialTask:
     sets: Mapping[str, tuple[ImageRef, str]]
     dimensions: int
     here: bool
+    left_out: tuple[int, ...]
     tables = ("rows", "curves")
 
     @property
@@ -125,17 +127,18 @@ class TrialTask:
             threshold = self._rejection_threshold(scorer, columns["ref"], score)
             for side, name in (("in", "flagged_in"), ("ood", "flagged_ood")):
                 found[name] = proportion(int((scores[side] > threshold).sum()), len(scores[side]))
+        stored = {**scores, "ood": self._in_place(scores["ood"])}
         n_in, n_ood = len(scores["in"]), len(scores["ood"])
         row = row | {
             "status": "ok",
             "n_in": n_in,
             "n_ood": n_ood,
             "base_rate": n_ood / (n_in + n_ood),
-            "scores": {side: digest(own) for side, own in scores.items()},
+            "scores": {side: digest(own) for side, own in stored.items()},
         }
         for name, estimate in found.items():
             row |= _flat(name, estimate)
-        return Judged(row, scores, self._curve(row, scores))
+        return Judged(row, stored, self._curve(row, scores))
 
     def _curve(self, row: Row, scores: Mapping[str, np.ndarray]) -> Row | None:
         """What the ROC figure draws of it."""
@@ -160,6 +163,14 @@ class TrialTask:
                 f"it returned shape {found.shape} for {n} images or groups; one score each is needed"
             )
         return found
+
+    def _in_place(self, scores: np.ndarray) -> np.ndarray:
+        """Scores of OOD images in the places of the images, NaN where one was left out; those of groups have none."""
+        if not self.left_out or self.head["group_size"] > 1:
+            return scores
+        whole = np.full(len(scores) + len(self.left_out), np.nan)
+        whole[kept_places(len(whole), self.left_out)] = scores
+        return whole
 
     def _rejection_threshold(
         self, scorer: Scorer, reference: dict[str, np.ndarray], score: Score
@@ -201,11 +212,11 @@ class _Reader:
     def columns(self) -> dict[str, dict[str, np.ndarray]]:
         """Role → need → column, ``(N,)`` or ``(N, K)``."""
         return {
-            role: {need: self._column(need, passes) for need, passes in needs.items()}
+            role: {need: self._column(role, need, passes) for need, passes in needs.items()}
             for role, needs in self.task.reads.items()
         }
 
-    def _column(self, need: str, passes: tuple[Keys, ...]) -> np.ndarray:
+    def _column(self, role: str, need: str, passes: tuple[Keys, ...]) -> np.ndarray:
         statistic, of = split_need(need)
         found = [self.measured(keys).columns for keys in passes]
         if any(statistic not in one for one in found):
@@ -213,12 +224,18 @@ class _Reader:
                 f"{self.task.head['model']} gives no {need!r}: it lacks a method that this statistic asks for"
             )
         own = [one[statistic] for one in found]
-        return np.stack(own, 1) if of == "ensemble" else own[0]
+        column = np.stack(own, 1) if of == "ensemble" else own[0]
+        return self._judged_of(role, column)
+
+    def _judged_of(self, role: str, column: np.ndarray) -> np.ndarray:
+        """A column without the images that are left out."""
+        left_out = self.task.left_out if role == "ood" else ()
+        return column[kept_places(len(column), left_out)] if left_out else column
 
     def of_model(self) -> Row:
         """What a row says of the model on both sets, and of images that they share."""
         density = {
-            role: self.measured(keys).columns["log_prob"]
+            role: self._judged_of(role, self.measured(keys).columns["log_prob"])
             for role, keys in self.task.density.items()
         }
         bits = {
@@ -242,6 +259,11 @@ class _Reader:
         for needs in self.task.reads.values():
             for keys in (keys for passes in needs.values() for keys in passes):
                 self.measured(keys)
+
+
+def kept_places(n: int, left_out: Sequence[int]) -> np.ndarray:
+    """The places of ``n`` images, in order, that are not left out."""
+    return np.delete(np.arange(n), left_out)
 
 
 def mean_bits_per_dim(log_prob: np.ndarray, dimensions: int) -> float | None:
@@ -338,7 +360,8 @@ def trial_task(plan: Plan, trial: Trial) -> TrialTask:
         for role, needs in trial.reads.items()
     }
     density = {role: one.keys for role, one in trial.density.items()}
-    key = key_of(SCHEMA, judge_digest(), trial.scorer.identity, about, reads, density)
+    left_out = trial.left_out.places
+    key = key_of(SCHEMA, judge_digest(), trial.scorer.identity, about, reads, density, left_out)
     return TrialTask(
         key=key,
         head={"schema": SCHEMA, "key": key, **about},
@@ -352,6 +375,7 @@ def trial_task(plan: Plan, trial: Trial) -> TrialTask:
         },
         dimensions=trial.test.dimensions,
         here=trial.scorer.name in scorers.local,
+        left_out=left_out,
     )
 
 
@@ -388,6 +412,10 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "solver": model.solver,
         "solver_steps": model.solver_steps,
         "trace_probes": model.trace_probes,
+        "trained_on": dict(trial.trained_on),
+        "seen": list(trial.seen),
+        "left_out": len(trial.left_out.places),
+        "left_out_checked": dict(trial.left_out.checked),
         "withdrawn": None,
         "replaces": None,
         "inputs": _inputs(trial),
