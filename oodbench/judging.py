@@ -14,7 +14,7 @@ from oodbench.data.images import load_images
 from oodbench.errors import DataError, OodbenchError, StoreError
 from oodbench.metrics.comparison import difference, holm
 from oodbench.report import refuse_foreign, write_report
-from oodbench.store import SCHEMA, Row, is_ranked, key_of, read_rows
+from oodbench.store import SCHEMA, Row, is_ranked, key_of, read_rows, standing
 from oodbench.trials.comparison import SHARED, compared, comparison_digest
 from oodbench.trials.given import (
     TIED,
@@ -219,12 +219,12 @@ def _comparison(
     if len(every) < 2:
         return []
     values = {name: one.scores for name, one in every.items()}
-    baselines = [name for name, one in every.items() if one.row["baseline"]]
+    kinds = {name: standing(one.row) for name, one in every.items()}
     shared = dict(
         zip(SHARED, (about.suite, about.model, test.name, ood.name, about.seed), strict=True)
     )
     key = key_of(SCHEMA, comparison_digest(), [one.row["key"] for one in every.values()])
-    return [{"schema": SCHEMA, "key": key, **shared, **compared(values, baselines)}]
+    return [{"schema": SCHEMA, "key": key, **shared, **compared(values, kinds)}]
 
 
 class Scored(NamedTuple):
@@ -386,7 +386,7 @@ def best_of(comparisons: Sequence[Row], others: set[str]) -> Iterator[str]:
     for row in comparisons:
         names, aurocs = row["scorers"], np.array(row["auroc"])
         covariance = np.array(row["covariance"])
-        best = _best(names, aurocs, others, set(row["baselines"]))
+        best = _best(names, aurocs, others - set(row["tuned"]), set(row["baselines"]))
         own = [number for number, name in enumerate(names) if name not in others]
         tests = [(one, other) for one in own for other in best.values()]
         found = [difference(aurocs, covariance, one, other) for one, other in tests]

@@ -45,7 +45,7 @@ class Resolver:
 
     def _resolved(self, reference: str, shown: str | None) -> Model:
         own = self._alone(reference, shown)
-        kinds: tuple[Of, ...] = ("background", "general", "ensemble")
+        kinds: tuple[Of, ...] = ("background", "general", "ensemble", "backgrounds")
         related = {
             of: tuple(self._alone(name) for name in relatives(reference, of)) for of in kinds
         }
@@ -290,6 +290,8 @@ def _lacking(model: Model, need: str) -> str | None:
         return f"{model.name} has no {of} model, which {need} asks for"
     if of == "ensemble" and len(found) < 2:
         return f"{model.name} has no ensemble of two or more models, which {need} asks for"
+    if of == "backgrounds" and len(found) < 2:
+        return f"{model.name} has no two background models to choose from, which {need} asks for"
     method = entry.capability_for(statistic)
     missing = [one.missing for one in found if one.missing]
     unable = [one.name for one in found if not one.gives(method)]

@@ -17,7 +17,7 @@ from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
 from oodbench.progress import console, progress_bars
 from oodbench.report.tables import auroc_text, skip_lines
-from oodbench.store import Row, is_ranked
+from oodbench.store import Row, Standing, is_ranked, standing
 from oodbench.work import Work, seconds_left
 
 LABELS = {
@@ -177,6 +177,7 @@ def before(plan: Plan) -> Iterator[str]:
     seen: dict[tuple[str, Images], None] = {}
     for trial in plan.trials:
         sets = {"in-dist test": trial.test, "in-dist ref, for fitting": trial.ref, "OOD": trial.ood}
+        sets |= {"validation, for tuning": trial.validation}
         seen |= {(role, images): None for role, images in sets.items() if images is not None}
     for role, images in sorted(seen, key=lambda one: list(ROLES).index(one[0])):
         yield f"{role:25} {images.identifier}: {images.n:,} images, {in_words(images)}"
@@ -187,7 +188,7 @@ def before(plan: Plan) -> Iterator[str]:
     yield from (f"left out                  {line}" for line in lines)
 
 
-ROLES = ("in-dist test", "in-dist ref, for fitting", "OOD")
+ROLES = ("in-dist test", "in-dist ref, for fitting", "validation, for tuning", "OOD")
 
 
 def _shapes(plan: Plan) -> str:
@@ -211,6 +212,10 @@ def _operation(name: str) -> str:
     return name
 
 
+MARKS: dict[Standing, str] = {"scorer": "", "tuned": " †", "baseline": " *"}
+"""Standings in the order in which the screen ranks them, and what stands behind a scorer's name."""
+
+
 def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the ranking on single images: scorers by mean AUROC, model-free ones apart below.
 
@@ -220,14 +225,15 @@ def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     own = [row for row in single if not row["synthetic"]] or single
     columns = list(dict.fromkeys((row["model"], row["in_dist"], row["ood"]) for row in own))
     found = {(row["scorer"], row["model"], row["in_dist"], row["ood"]): row for row in own}
-    names = dict.fromkeys((row["baseline"], row["scorer"]) for row in own)
-    places = [(_mean(found, name, columns), baseline, name) for baseline, name in names]
-    places.sort(key=lambda place: (place[1], place[0] is None, -(place[0] or 0), place[2]))
+    names = dict.fromkeys((standing(row), row["scorer"]) for row in own)
+    places = [(_mean(found, name, columns), kind, name) for kind, name in names]
+    order = list(MARKS)
+    places.sort(key=lambda one: (order.index(one[1]), one[0] is None, -(one[0] or 0), one[2]))
     lines = []
-    for mean, baseline, name in places:
+    for mean, kind, name in places:
         cells = [_auroc_cell(found.get((name, *column))) for column in columns]
         shown = "" if mean is None else f"{mean:.3f}"
-        lines.append([name + " *" * baseline, *([shown] if len(columns) > 1 else []), *cells])
+        lines.append([name + MARKS[kind], *([shown] if len(columns) > 1 else []), *cells])
     one_model = len({model for model, _, _ in columns}) == 1
     heads = [f"→ {ood}" if one_model else f"{model}: → {ood}" for model, _, ood in columns]
     return ["scorer", *(["mean"] if len(columns) > 1 else []), *heads], lines

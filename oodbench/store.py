@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -183,6 +183,17 @@ def is_ranked(row: Row) -> bool:
     It does not where a model that its scorer reads was trained on the OOD set or on one of its kin (the row's ``seen``).
     """
     return not row.get("seen")
+
+
+Standing = Literal["scorer", "tuned", "baseline"]
+"""Which scorers one is ranked among: those that read a model, those that tuned on OOD images too, and those without a model."""
+
+
+def standing(row: Row) -> Standing:
+    """Among which scorers a row is ranked; those of unlike standing are ranked apart."""
+    if row["baseline"]:
+        return "baseline"
+    return "tuned" if row["tunes_on"] == "validation OOD" else "scorer"
 
 
 def row_hashes(row: Row) -> dict[str, str]:

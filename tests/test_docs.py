@@ -85,6 +85,7 @@ def test_the_readme_shows_the_published_leaderboard():
 MODULES = [
     "types",
     "metrics.ranking",
+    "data.catalog",
     "data.identifiers",
     "data.images",
     "data.views",

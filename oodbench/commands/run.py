@@ -19,7 +19,7 @@ from oodbench.commands.options import (
     suite_options,
 )
 from oodbench.errors import OodbenchError
-from oodbench.store import is_ranked
+from oodbench.store import is_ranked, standing
 
 if TYPE_CHECKING:
     from oodbench.plan import Plan
@@ -230,17 +230,21 @@ def _print_leaderboard(rows: list[dict[str, Any]]) -> None:
 LEGEND = (
     "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
 )
+TUNED = "; † tuned on validation OOD images, ranked apart"
 SEEN = "; § a model that the scorer reads has seen the OOD set: ranked nowhere"
 
 
 def legend(rows: list[dict[str, Any]]) -> str:
     """What the marks mean that may stand behind the numbers of these rows."""
-    return LEGEND + ("" if all(map(is_ranked, rows)) else SEEN)
+    tried = [row for row in rows if row["status"] != "skipped"]
+    tuned = TUNED * any(standing(row) == "tuned" for row in tried)
+    return LEGEND + tuned + ("" if all(map(is_ranked, tried)) else SEEN)
 
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
     """AUROC of single real images, pair by pair, with every failure and skip; the rest is in the leaderboard."""
     from oodbench.report.tables import auroc_text
+    from oodbench.screen import MARKS
 
     order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
     tried = sorted(
@@ -257,7 +261,7 @@ def print_summary(rows: list[dict[str, Any]]) -> None:
         name = (
             row["scorer"]
             + f", groups of {row['group_size']}" * (row["group_size"] > 1)
-            + " *" * row["baseline"]
+            + MARKS[standing(row)]
         )
         found = f"FAILED: {row['reason']}" if row["status"] == "failed" else auroc_text(row)
         click.echo(f"  {name:32} {found}")

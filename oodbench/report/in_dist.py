@@ -17,11 +17,12 @@ from oodbench.report.tables import (
     distinct,
     metric_cell,
     scorer_takes,
+    shown_scorer,
     table,
     text,
     trial_of,
 )
-from oodbench.store import Row
+from oodbench.store import Row, Standing, standing
 
 METRIC_TITLES = {
     "auroc": "AUROC",
@@ -147,16 +148,23 @@ def _metric_table(
     """A line for each scorer and group size, a column for each OOD set; ``why`` says why a scorer was
     skipped."""
     found = cells(rows, "scorer", "group_size", "ood")
-    kinds = {(row["baseline"], row["scorer"], row["group_size"]) for row in rows}
-    kinds |= {(False, name, 1) for name in why}
+    kinds = {(standing(row), row["scorer"], row["group_size"]) for row in rows}
+    known: dict[str, Standing] = {row["scorer"]: standing(row) for row in rows}
+    skipped = {(known.get(name, "scorer"), name, 1) for name in why}
     lines = _constant_score(rows, oods, metric)
-    for baseline, scorer, size in sorted(kinds):
-        name = f"*{text(scorer)}* (model-free)" if baseline else text(scorer)
+    for kind, scorer, size in sorted(kinds | skipped, key=_order):
+        name = shown_scorer(scorer, kind)
         judged = "single" if size == 1 else f"groups of {size}"
         line = [found.get((scorer, size, ood)) for ood in oods]
         shown = [_cell(row, rows, metric, why.get(scorer), notes) for row in line]
         lines.append([name, judged, *shown])
     return table(["scorer", "judged", *map(text, oods)], lines)
+
+
+def _order(line: tuple[Standing, str, int]) -> tuple[int, str, int]:
+    """Baselines below the others."""
+    kind, scorer, size = line
+    return kind == "baseline", scorer, size
 
 
 def _cell(row: Row | None, rows: list[Row], metric: str, why: str | None, notes: Notes) -> str:

@@ -19,18 +19,24 @@ from oodbench.report.tables import (
     quoted,
     scorer_takes,
     sentence,
+    shown_scorer,
     skip_lines,
     table,
     text,
     trial_of,
 )
-from oodbench.store import Row, is_ranked
+from oodbench.store import Row, Standing, is_ranked, standing
 
 RANKING = """\
 Ranks are by mean AUROC over a model's pairs of real images, single images judged one by
 one. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
 scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images.
 """
+TUNED = """\
+T1, T2, …: scorers that chose a parameter by its AUROC on validation OOD images, ranked apart.
+"""
+RANKED: Mapping[Standing, str] = {"scorer": "", "tuned": "T", "baseline": "M"}
+"""Standings in the order of a ranking, and what stands before their ranks."""
 Trial = tuple[str, str, str, int]
 
 
@@ -43,6 +49,7 @@ def overview(results: Results, pages: Mapping[str, str]) -> str:
     notes = Notes()
     title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
     parts = [HEAD, title, *older_sentence(results.tried), LEGEND, RANKING]
+    parts += [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
     lines = [[f"[{text(name)}]({file})", *_summary(results, name)] for name, file in pages.items()]
     parts.append("## Everything else, by in-dist set\n")
@@ -89,14 +96,14 @@ def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
     trials = sorted({trial_of(row) for row in alike})
     mixed = len(trials) != len({row["ood"].split("[")[0] for row in alike})
     lines: list[list[str]] = []
-    for baseline in (False, True):
-        places = [_place(name, alike, trials, notes) for name in _names(alike, baseline)]
+    for kind, letter in RANKED.items():
+        places = [_place(name, alike, trials, notes) for name in _names(alike, kind)]
         ranked = [] if mixed else _ranked(places)
         for rank, place in enumerate(ranked, 1):
-            lines.append([f"M{rank}" if baseline else str(rank), *place.cells(baseline)])
+            lines.append([f"{letter}{rank}", *place.cells(kind)])
         for place in (one for one in places if one not in ranked):
             mark = notes.mark(f"{place.name}: {_why_unranked(place, trials, mixed)}")
-            lines.append([f"not ranked{mark}", *place.cells(baseline)])
+            lines.append([f"not ranked{mark}", *place.cells(kind)])
     pairs = [f"{text(in_dist)} → {text(ood)}" for _, in_dist, ood, _ in trials]
     shown = table(["rank", "scorer", "mean", "lowest", *pairs, *TAKES], lines)
     head = f"## {text(results.name_of(subject))}\n\n{_fit(rows[0])}\n\n"
@@ -117,8 +124,8 @@ def _lacking(skips: list[Row], model: str) -> str:
     return f"\nNot measured, and not ranked: {named}.\n" if named else ""
 
 
-def _names(rows: list[Row], baseline: bool) -> list[str]:
-    return distinct(sorted(row["scorer"] for row in rows if row["baseline"] is baseline))
+def _names(rows: list[Row], kind: Standing) -> list[str]:
+    return distinct(sorted(row["scorer"] for row in rows if standing(row) == kind))
 
 
 class _Place(NamedTuple):
@@ -132,9 +139,8 @@ class _Place(NamedTuple):
     results: list[str]
     takes: list[str]
 
-    def cells(self, baseline: bool) -> list[str]:
-        name = text(self.name)
-        shown = [f"*{name}* (model-free)" if baseline else name]
+    def cells(self, kind: Standing) -> list[str]:
+        shown = [shown_scorer(self.name, kind)]
         shown += ["" if value is None else f"{value:.3f}" for value in (self.mean, self.lowest)]
         return [*shown, *self.results, *self.takes]
 

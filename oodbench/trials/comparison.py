@@ -13,12 +13,14 @@ from oodbench.digests import code_digest
 from oodbench.errors import StoreError
 from oodbench.metrics import area_under_roc
 from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
-from oodbench.store import SCHEMA, Row, is_ranked, key_of
+from oodbench.store import SCHEMA, Row, Standing, is_ranked, key_of, standing
 from oodbench.trials.scores import read_scores
 
 DUAL = ("likelihood", "lid")
 """Scorers of the dual-threshold oracle."""
 
+APART: tuple[Standing, Standing] = ("baseline", "tuned")
+"""Standings that are ranked apart from the scorers that read a model."""
 SHARED = ("suite", "model", "in_dist", "ood", "seed")
 """What rows that are compared have in common, and their comparison's row says."""
 
@@ -59,12 +61,15 @@ class ComparisonTask:
             found = {row["scorer"]: read_scores(self.folder, row) for row in self.rows}
         except StoreError as error:  # scores that travel apart; the other comparisons can be made
             return self.failed(str(error))
-        baselines = [row["scorer"] for row in self.rows if row["baseline"]]
-        return {"comparisons": [self.head | compared(found, baselines)]}
+        kinds = {row["scorer"]: standing(row) for row in self.rows}
+        return {"comparisons": [self.head | compared(found, kinds)]}
 
 
-def compared(found: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Sequence[str]) -> Row:
-    """What a comparison's row holds, of scorer → its scores of in-dist and of OOD images."""
+def compared(
+    found: Mapping[str, tuple[np.ndarray, np.ndarray]], kinds: Mapping[str, Standing]
+) -> Row:
+    """What a comparison's row holds, of scorer → its scores of in-dist and of OOD images, and → its standing."""
+    baselines, tuned = ([name for name in found if kinds[name] == kind] for kind in APART)
     covariance = delong_covariance(list(found.values()))
     dual = (
         oracle_dual_threshold(*(found[name] for name in DUAL))
@@ -74,7 +79,8 @@ def compared(found: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Sequ
     return {
         "status": "ok",
         "scorers": list(found),
-        "baselines": list(baselines),
+        "baselines": baselines,
+        "tuned": tuned,
         "auroc": [area_under_roc(*scores) for scores in found.values()],
         "covariance": covariance.tolist(),
         "correlation": {name: _correlations(found, name) for name in baselines},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.trials.curves import roc
 from oodbench.trials.scores import digest
-from oodbench.types import Columns, Scorer, split_need
+from oodbench.types import Columns, Scorer, side_by_side, split_need
 
 Score = Callable[[Columns], np.ndarray]
 """A fitted scorer."""
@@ -120,7 +120,9 @@ class TrialTask:
     def _judged(
         self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]
     ) -> Judged:
-        score = scorer.fitted(columns.get("ref", {}))
+        learnt = scorer.state_of(columns.get("ref", {}), columns.get("validation"))
+        score = partial(scorer.scored, learnt)
+        row = row | {"tuned": _with_choice(row["tuned"], learnt.chosen)}
         scores = {side: self._scores(score, columns[role]) for side, role in SIDES.items()}
         found = detection_metrics(scores["in"], scores["ood"], row["bootstrap"], row["seed"])
         if "ref" in columns and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
@@ -224,7 +226,7 @@ class _Reader:
                 f"{self.task.head['model']} gives no {need!r}: it lacks a method that this statistic asks for"
             )
         own = [one[statistic] for one in found]
-        column = np.stack(own, 1) if of == "ensemble" else own[0]
+        column = side_by_side(own, of)
         return self._judged_of(role, column)
 
     def _judged_of(self, role: str, column: np.ndarray) -> np.ndarray:
@@ -321,6 +323,7 @@ def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
 def _non_finite(columns: dict[str, dict[str, np.ndarray]], head: Row) -> str:
     """A sentence counting NaN and infinite statistics, or nothing; they are never replaced."""
     shown = {"test": head["in_dist"], "ood": head["ood"], "ref": head["ref"]}
+    shown |= {"validation": (head["tuned"] or {}).get("on")}
     found = []
     for role, needs in columns.items():
         for name, column in needs.items():
@@ -408,7 +411,8 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "dimensions": trial.test.dimensions,
         "passes": sorted(_test_passes(trial)),
         "training_seed": model.training_seed,
-        "ref_division": "all of ref fits" if trial.ref and scorer.fit else None,
+        "ref_division": _division_of_ref(trial),
+        "tuned": _tuned(trial),
         "solver": model.solver,
         "solver_steps": model.solver_steps,
         "trace_probes": model.trace_probes,
@@ -422,9 +426,39 @@ def _head(plan: Plan, trial: Trial) -> Row:
     }
 
 
+def _division_of_ref(trial: Trial) -> str | None:
+    uses = ["fits"] * bool(trial.scorer.fit) + ["tunes"] * bool(trial.scorer.tune)
+    return f"all of ref {' and '.join(uses)}" if trial.ref and uses else None
+
+
+def _tuned(trial: Trial) -> Row | None:
+    """What is known of a scorer's tuning before it chooses: on what images, and from what."""
+    if trial.validation is None or trial.ref is None:
+        return None
+    sets = {"in_dist": trial.ref.identifier, "on": trial.validation.identifier}
+    return sets | {"from": trial.chosen_from}
+
+
+def _with_choice(tuned: Row | None, chosen: Mapping[str, Any] | None) -> Row | None:
+    """The same with what was chosen; a background that was chosen by its number has its name."""
+    if tuned is None or chosen is None:
+        return None
+    grid = tuned["from"].items()
+    return tuned | {"choice": {name: _chosen(chosen[name], values) for name, values in grid}}
+
+
+def _chosen(value: Any, values: Sequence[Any]) -> Any:
+    return value if value in values else values[value]
+
+
 def _inputs(trial: Trial) -> dict[str, Any]:
     """The hashes that the row is computed from."""
-    sets = {"in_dist": trial.test, "ood": trial.ood, "ref": trial.ref}
+    sets = {
+        "in_dist": trial.test,
+        "ood": trial.ood,
+        "ref": trial.ref,
+        "validation": trial.validation,
+    }
     return {
         "images": {role: images.sha256 for role, images in sets.items() if images},
         "models": {one.model.name: one.model.identity for one in trial.passes if one.model},
