@@ -592,7 +592,9 @@ def heading(world, row):
         "seen": [],
         "left_out": 0,
         "left_out_checked": {"near": "all"},
-        **dict.fromkeys(("solver", "solver_steps", "trace_probes", "withdrawn", "replaces")),
+        **dict.fromkeys(
+            ("tuned", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces")
+        ),
         "cost": {name: cost(world, name) for name in passes},
     }
 
@@ -790,6 +792,7 @@ def test_every_field_of_a_comparison(world):
             "seed": SEED,
             "scorers": list(own),
             "baselines": sorted(BASELINES),
+            "tuned": [],
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
             "correlation": correlation,

@@ -405,7 +405,7 @@ def test_rows_that_tuned_are_ranked_apart(world, clean):
     front = (out / "README.md").read_text("utf-8")
     assert re.search(r"\| T1 +\| likelihood-ratio-tuned \(tuned\)", front)
     assert (
-        "likelihood-ratio-tuned with net-glow chose, near/ref against near/ref@invert: background"
+        "likelihood-ratio-tuned with net-glow chose on near/ref against near/ref@invert: background ="
         in front
     )
     for row in read_rows(out / "comparisons.jsonl"):

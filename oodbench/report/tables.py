@@ -111,11 +111,11 @@ def tuned_note(row: Row, notes: Notes) -> str:
     if not tuned:
         return ""
     chosen = ", ".join(
-        f"{name} {value} of {_listed(tuned['from'][name])}"
+        f"{name} = {value} (of {_listed(tuned['from'][name])})"
         for name, value in tuned["choice"].items()
     )
     return notes.mark(
-        f"{row['scorer']} with {row['model']} chose, {tuned['in_dist']} against {tuned['on']}: {chosen}"
+        f"{row['scorer']} with {row['model']} chose on {tuned['in_dist']} against {tuned['on']}: {chosen}"
     )
 
 
