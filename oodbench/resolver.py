@@ -120,10 +120,10 @@ class Resolver:
             for name, one in family.items()
             if not same_pictures(name, reference)
         }
-        known = frozenset().union(*(one.digests for one in foreign.values()))
+        known = [one.digests for one in foreign.values() if one.digests]
         own = enumerate(self._digests_of(images) if known else ())
-        places = tuple(place for place, digest in own if digest in known)
-        return LeftOut(places, {name: one.here for name, one in foreign.items()})
+        places = (place for place, digest in own if any(digest in one for one in known))
+        return LeftOut(tuple(places), {name: one.here for name, one in foreign.items()})
 
     def _training_of(self, model: Model) -> Training:
         try:

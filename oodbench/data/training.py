@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -42,7 +42,12 @@ def training_images(seen: Identifier, shape: Shape) -> Training:
     here: Here = "some" if known else "none"
     if len(known) == len(SPLITS) and all(whole for _, whole in known):
         here = "all"
-    return Training({row.tobytes() for digests, _ in known for row in digests}, here)
+    return Training({one for digests, _ in known for one in _each(digests)}, here)
+
+
+def _each(digests: np.ndarray) -> Iterator[bytes]:
+    content, size = digests.tobytes(), digests.shape[1]
+    return (content[start : start + size] for start in range(0, len(content), size))
 
 
 def _digests_of_split(wanted: Identifier, shape: Shape) -> tuple[np.ndarray, bool] | None:
