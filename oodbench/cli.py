@@ -169,11 +169,13 @@ def check(target: str) -> None:
         _check_suite(target)
         return
     from oodbench.testing import check as run_checks
+    from oodbench.testing import standing
 
     faults, checked = run_checks(target)
     for name in checked:
         own = [fault for fault in faults if fault.startswith(f"{name}: ")]
-        click.echo("\n".join(own) if own else f"{name}: all contract tests passed")
+        passed = f"{name}: all contract tests passed{standing(name)}"
+        click.echo("\n".join(own) if own else passed)
     if faults or not checked:
         raise OodbenchError(
             f"{len(faults)} contract tests failed"

@@ -183,8 +183,8 @@ def show(name: str) -> str:
     if name in all_scorers:
         entry = all_scorers[name]
         return _yaml({"scorer": name, "score": entry.summary, "needs": list(entry.needs), "fit needs": list(entry.fit_needs),
-                      "asks of the model": _asked(entry), "tunes on": entry.tunes_on, "baseline": entry.baseline,
-                      "reference": entry.cite})  # fmt: skip
+                      "asks of the model": _asked(entry), "tunes on": entry.tunes_on,
+                      "chooses from": dict(entry.grid), "baseline": entry.baseline, "reference": entry.cite})  # fmt: skip
     if name in all_statistics:
         found = all_statistics[name]
         unit = found.statistics[name]

@@ -13,7 +13,7 @@ from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
 from oodbench.report.means import by_set, mean_in, mean_over_sets
 from oodbench.report.tables import auroc_text, skip_lines
-from oodbench.store import Row
+from oodbench.store import Row, Standing, standing
 from oodbench.trials.counted import is_counted
 from oodbench.work import Work
 
@@ -131,6 +131,7 @@ def before(plan: Plan) -> Iterator[str]:
     seen: dict[tuple[str, Images], None] = {}
     for trial in plan.trials:
         sets = {"in-dist test": trial.test, "in-dist ref, for fitting": trial.ref, "OOD": trial.ood}
+        sets |= {"validation, for tuning": trial.validation}
         seen |= {(role, images): None for role, images in sets.items() if images is not None}
     for role, images in sorted(seen, key=lambda one: list(ROLES).index(one[0])):
         yield f"{role:25} {images.identifier}: {images.n:,} images, {in_words(images)}"
@@ -141,7 +142,7 @@ def before(plan: Plan) -> Iterator[str]:
     yield from (f"left out                  {line}" for line in lines)
 
 
-ROLES = ("in-dist test", "in-dist ref, for fitting", "OOD")
+ROLES = ("in-dist test", "in-dist ref, for fitting", "validation, for tuning", "OOD")
 
 
 def _shapes(plan: Plan) -> str:
@@ -165,6 +166,10 @@ def _operation(name: str) -> str:
     return name
 
 
+MARKS: dict[Standing, str] = {"scorer": "", "tuned": " †", "baseline": " *"}
+"""Standings in the order in which the screen ranks them, and what stands behind a scorer's name."""
+
+
 def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the ranking on single images: scorers by mean AUROC, model-free ones apart below.
 
@@ -175,14 +180,15 @@ def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     own = [row for row in single if is_counted(row)] or single
     columns = list(dict.fromkeys((row["model"], row["in_dist"], row["ood"]) for row in own))
     found = {(row["scorer"], row["model"], row["in_dist"], row["ood"]): row for row in own}
-    names = dict.fromkeys((row["baseline"], row["scorer"]) for row in own)
-    places = [(_mean(own, name), baseline, name) for baseline, name in names]
-    places.sort(key=lambda place: (place[1], place[0] is None, -(place[0] or 0), place[2]))
+    names = dict.fromkeys((standing(row), row["scorer"]) for row in own)
+    places = [(_mean(own, name), kind, name) for kind, name in names]
+    order = list(MARKS)
+    places.sort(key=lambda one: (order.index(one[1]), one[0] is None, -(one[0] or 0), one[2]))
     lines, means = [], _means(columns)
-    for mean, baseline, name in places:
+    for mean, kind, name in places:
         cells = [found.get((name, *column)) for column in columns]
         shown = _mean_and_worst(mean, cells)[: len(means)]
-        lines.append([name + " *" * baseline, *shown, *map(_auroc_cell, cells)])
+        lines.append([name + MARKS[kind], *shown, *map(_auroc_cell, cells)])
     one_model = len({model for model, _, _ in columns}) == 1
     heads = [f"→ {ood}" if one_model else f"{model}: → {ood}" for model, _, ood in columns]
     return ["scorer", *means, *heads], lines

@@ -155,6 +155,9 @@ class Suite(BaseModel):
     """Files that register models and scorers of this suite; ``file.py:Name`` registers the file's model ``Name``."""
     group_sizes: dict[str, list[int]] = {}
     """Scorer → sizes M of the groups that it judges as one, besides single images."""
+    validation: dict[str, str] = {}
+    """In-dist set → validation OOD images, on which scorers that tune choose; none of them is, or shares an image with, an OOD
+    set of the suite."""
     limit: int | None = Field(None, gt=0)
     """Images that are drawn of each set, in an order that never changes; all for none."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)

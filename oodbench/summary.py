@@ -8,16 +8,25 @@ from typing import NamedTuple
 from oodbench.report.tables import changes
 from oodbench.resolver import set_name
 from oodbench.screen import leaderboard, skips_by_reason
-from oodbench.store import Row
+from oodbench.store import Row, is_ranked, standing
 from oodbench.suite import Entry, Suite, named
 from oodbench.trials.counted import is_counted
 
 LEGEND = (
     "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
 )
-MARKS = f"{LEGEND}; ◂ likelihood itself; ‡ the bar: the best baseline"
+OF_PAIRS = "; ◂ likelihood itself; ‡ the bar: the best baseline"
+TUNED = "; † tuned on validation OOD images, ranked apart"
+SEEN = "; § a model that the scorer reads has seen the OOD set: ranked nowhere"
 SKIPS = 5
 """Lines of skips that are shown."""
+
+
+def legend(rows: Iterable[Row]) -> str:
+    """What the marks mean that may stand behind the numbers of these rows."""
+    tried = [row for row in rows if row["status"] != "skipped"]
+    tuned = TUNED * any(standing(row) == "tuned" for row in tried)
+    return LEGEND + tuned + ("" if all(map(is_ranked, tried)) else SEEN)
 
 
 class PairTable(NamedTuple):
@@ -75,15 +84,15 @@ def _pair_table(rows: list[Row]) -> PairTable:
 
 def _lead(rows: list[Row], bar: Row | None) -> str:
     """What leads a pair, and the bar beside it."""
-    first = best(row for row in rows if not row["baseline"])
+    first = best(row for row in rows if standing(row) == "scorer")
     parts = [] if first is None else [f"leads: {first['scorer']} with {first['model']}, {first['auroc']:.3f}"]  # fmt: skip
     parts += [] if bar is None else [f"the bar: {bar['scorer']}, {bar['auroc']:.3f}"]
     return "; ".join(parts)
 
 
 def best(rows: Iterable[Row]) -> Row | None:
-    """The row of the largest AUROC among those that were measured."""
-    sound = [row for row in rows if row["status"] == "ok"]
+    """The row of the largest AUROC among those that are ranked."""
+    sound = [row for row in rows if row["status"] == "ok" and is_ranked(row)]
     return max(sound, key=lambda row: float(row["auroc"]), default=None)
 
 

@@ -594,7 +594,15 @@ def heading(world, row):
         "passes": passes,
         "training_seed": TRAINING_SEED if model == "net-glow" else None,
         "ref_division": "all of ref fits" if reads_ref else None,
-        **dict.fromkeys(("solver", "solver_steps", "trace_probes", "withdrawn", "replaces")),
+        "trained_on": {}
+        if scorer in BASELINES
+        else dict.fromkeys({model} | OTHERS.get(scorer, set()), "near"),
+        "seen": [],
+        "left_out": 0,
+        "left_out_checked": {"near": "all"},
+        **dict.fromkeys(
+            ("tuned", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces")
+        ),
         "cost": {name: cost(world, name) for name in passes},
     }
 
@@ -792,6 +800,7 @@ def test_every_field_of_a_comparison(world):
             "seed": SEED,
             "scorers": list(own),
             "baselines": sorted(BASELINES),
+            "tuned": [],
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
             "paired": paired(list(own.values())),

@@ -133,7 +133,7 @@ def row(scorer, auroc, model="glow", pair=("a", "b"), **changes):
     given = {
         "scorer": scorer, "auroc": auroc, "auroc_low": None, "auroc_high": None, "model": model, "baseline": False,
         "in_dist": f"{in_dist}/test", "ood": f"{ood}/test", "in_dist_name": in_dist, "ood_name": ood, "status": "ok",
-        "synthetic": False, "group_size": 1, "seed": 0, "reason": "",
+        "synthetic": False, "group_size": 1, "seed": 0, "tunes_on": "none", "reason": "",
     }  # fmt: skip
     return given | changes
 

@@ -237,11 +237,11 @@ def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
 
 def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
     from oodbench.screen import leaderboard
-    from oodbench.summary import LEGEND
+    from oodbench.summary import legend
 
     heads, lines = leaderboard(rows)
     if lines:
-        click.echo(LEGEND)
+        click.echo(legend(rows))
         print_table(heads, lines)
     print_failed(rows)
     _print_skips(rows, page)
@@ -249,9 +249,9 @@ def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
 
 def print_summary(rows: list[dict[str, Any]], suite: Suite, page: Path) -> None:
     """AUROC of single real images, pair by pair, with every failure and the skips in brief; the rest is in ``page``."""
-    from oodbench.summary import MARKS, pair_tables
+    from oodbench.summary import OF_PAIRS, legend, pair_tables
 
-    click.echo(MARKS)
+    click.echo(legend(rows) + OF_PAIRS)
     for pair in pair_tables(rows, suite):
         click.echo(f"\n{pair.title}")
         print_table(pair.heads, pair.lines)

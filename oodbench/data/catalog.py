@@ -56,6 +56,7 @@ class DataCard:
     generated: str = ""
     keep_private: bool = False
     part: dict[str, Any] = field(default_factory=dict)
+    within: str = ""
     how: str = ""
     order: str = "as in the official files"
     published: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -90,6 +91,19 @@ def _card(name: str, entry: dict[str, Any]) -> DataCard:
 def only_here(name: str) -> str:
     """Why nobody else can make a set that published rows are of, as a clause; empty where anybody can."""
     return catalog()[name].only_here if name in catalog() else ""
+
+
+def collection(name: str) -> str:
+    """What a set's images were taken from, as far as the catalog says: the set of a part, and what that one is within.
+
+    >>> collection("imagenet7k"), collection("svhn10k"), collection("mnist")
+    ('imagenet', 'svhn', 'mnist')
+    """
+    card = catalog().get(name)
+    if card is None:
+        return name
+    larger = str(card.part["of"]).split("/")[0] if card.part else card.within
+    return collection(larger) if larger else name
 
 
 def may_be_shown(name: str) -> bool:

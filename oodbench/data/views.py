@@ -53,7 +53,8 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rot180": lambda images: np.rot90(images, 2, (2, 3)),
     "rot270": lambda images: np.rot90(images, 3, (2, 3)),
 }
-ALTERING = re.compile(r"invert|[hv]flip|rot\d+|contract\d+")
+SHAPING = re.compile(r"(pad|crop|resize|on)\d.*|square|rgb|grey")
+"""Operations that leave the pictures what they are, in another size or another number of channels."""
 SHRINK = re.compile(r"shrink(?P<percent>\d\d?|100)")
 
 
@@ -130,10 +131,18 @@ def until_corruption(view: str | None) -> tuple[str | None, str]:
     return view, ""
 
 
-def alteration(view: str) -> str:
-    """The operations of a view that show another picture, and not the same one in another shape or colour space."""
-    found = [one for one in view.split(",") if is_corruption(one) or ALTERING.fullmatch(one)]
-    return ",".join(found)
+def alteration(view: str | None) -> str:
+    """The operations of a view that make other pictures of a set's images: all but those of size and channels.
+
+    Colours that are taken away are an alteration where three channels stay.
+
+    >>> alteration("pad32,rgb"), alteration("invert,pad32"), alteration("grey,rgb")
+    ('', 'invert', 'grey')
+    """
+    operations = (view or "").split(",")
+    other = [one for one in operations if one and not SHAPING.fullmatch(one)]
+    drained = ["grey"] if "grey" in operations and "rgb" in operations else []
+    return ",".join([*other, *drained])
 
 
 def apply_view(images: np.ndarray, view: str) -> np.ndarray:

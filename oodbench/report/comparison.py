@@ -200,8 +200,14 @@ def ranks_figure(results: Results) -> Illustration | None:
 
 def _best(row: Row, baseline: bool) -> str:
     """The scorer with the largest AUROC, among baselines or among the others; empty where there is none."""
-    names = [name for name in row["scorers"] if (name in row["baselines"]) is baseline]
+    names = row["baselines"] if baseline else _with_model(row)
     return max(names, key=lambda name: _auroc(row, name), default="")
+
+
+def _with_model(row: Row) -> list[str]:
+    """The scorers that read a model and did not tune on OOD images, which are ranked apart."""
+    apart = {*row["baselines"], *row.get("tuned", ())}
+    return [name for name in row["scorers"] if name not in apart]
 
 
 def _pairs_table(results: Results, rows: Sequence[Row]) -> Table:
@@ -245,14 +251,15 @@ def _beats(test: Difference, p: float) -> str:
 def _as_good(row: Row) -> list[str]:
     """Scorers that the paired test does not distinguish from the best."""
     best = _best(row, False)
-    others = [name for name in row["scorers"] if name != best and name not in row["baselines"]]
+    others = [name for name in _with_model(row) if name != best]
     corrected = holm([_difference(row, best, name).p for name in others])
     return [text(name) for name, p in zip(others, corrected, strict=True) if p >= ALPHA]
 
 
 def common(comparisons: Sequence[Row]) -> tuple[list[str], np.ndarray]:
-    """The scorers that every pair has, and their AUROCs ``(pairs, scorers)``."""
-    first = comparisons[0]["scorers"] if comparisons else []
+    """The scorers that every pair has, but those that tuned on OOD images, and their AUROCs ``(pairs, scorers)``."""
+    tuned = {name for row in comparisons for name in row.get("tuned", ())}
+    first = [name for name in comparisons[0]["scorers"] if name not in tuned] if comparisons else []
     names = [name for name in first if all(name in row["scorers"] for row in comparisons)]
     return names, np.array([[_auroc(row, name) for name in names] for row in comparisons])
 

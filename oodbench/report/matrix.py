@@ -9,11 +9,12 @@ from oodbench.report.tables import (
     bare_name,
     chance_mark,
     distinct,
+    seen_mark,
     table,
     text,
     whole_set_name,
 )
-from oodbench.store import Row
+from oodbench.store import Row, is_ranked
 from oodbench.trials.counted import is_counted
 
 MATRIX = """\
@@ -21,6 +22,10 @@ AUROC of each scorer: a line for each model and the set that it was trained on, 
 each OOD set; ▼ worse than chance. Parts of a set count as the set. Below, pairs of sets with both
 directions, by the best model of each: a scorer that wins one direction by losing the other has a low
 *lowest*.
+"""
+SEEN = """\
+§ A model that the scorer reads was trained on the OOD set, another split of it or a set that shares its images:
+the number is shown, and counts nowhere.
 """
 
 
@@ -30,6 +35,7 @@ def matrix_page(results: Results) -> str:
     singles = [row for row in results.tried if row["status"] == "ok" and row["group_size"] == 1]
     sound = [row for row in singles if is_counted(row)]
     parts = [HEAD, "# In-dist × OOD\n", *older_sentence(sound), MATRIX]
+    parts += [] if all(map(is_ranked, sound)) else [SEEN]
     for scorer in distinct(sorted(row["scorer"] for row in sound)):
         own = [row for row in sound if row["scorer"] == scorer]
         parts += [f"## {text(scorer)}\n", table(*_matrix(results, own))]
@@ -65,13 +71,13 @@ def _columns(rows: list[Row]) -> dict[str, str]:
 def _cell(row: Row | None, diagonal: bool) -> str:
     if row is None:
         return "·" if diagonal else ""
-    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}"
+    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}{seen_mark(row)}"
 
 
 def _directions(rows: list[Row]) -> str:
     """Pairs of sets with both directions, by the best model of each."""
     best: dict[tuple[str, str], float] = {}
-    for row in rows:
+    for row in filter(is_ranked, rows):
         pair = bare_name(row["in_dist"]), whole_set_name(row["ood"])
         best[pair] = max(row["auroc"], best.get(pair, 0.0))
     both = sorted((a, b) for a, b in best if a < b and (b, a) in best)

@@ -11,13 +11,15 @@ from oodbench.report.tables import (
     distinct,
     set_name,
     short_names,
+    shown_scorer,
     table,
     text,
     trial_of,
 )
-from oodbench.store import Row
+from oodbench.store import Row, Standing, is_ranked, standing
 from oodbench.trials.counted import is_counted
 
+STANDINGS: tuple[Standing, ...] = ("scorer", "tuned", "baseline")
 MEANS = """\
 The mean AUROC over an in-dist set's pairs of real images, and in brackets its worst pair; where several models stand
 for a set, over all of them. *mean* is the mean over in-dist sets, so that a set with many pairs counts as much as any other;
@@ -33,8 +35,8 @@ class Mean(NamedTuple):
 
 
 def mean_of(rows: Sequence[Row], pairs: int) -> Mean | None:
-    """The mean AUROC of sound rows, one a pair; None where not all of ``pairs`` have one."""
-    sound = [row for row in rows if row["status"] == "ok"]
+    """The mean AUROC of rows that are ranked, one a pair; None where not all of ``pairs`` have one."""
+    sound = [row for row in rows if row["status"] == "ok" and is_ranked(row)]
     if not sound or len(sound) != pairs:
         return None
     return Mean(sum(row["auroc"] for row in sound) / pairs, min(sound, key=_by_auroc))
@@ -63,10 +65,11 @@ def means_table(results: Results) -> str:
     sets = by_set(counted)
     if len(sets) < 2:
         return ""
-    lines = [_line(name, baseline, sets) for baseline, name in _scorers(counted)]
-    lines.sort(
-        key=lambda line: (line[0].startswith("*"), not line[1], _descending(line[1]), line[0])
+    found = [(kind, _line(name, kind, sets)) for kind, name in _scorers(counted)]
+    found.sort(
+        key=lambda one: (STANDINGS.index(one[0]), not one[1][1], _descending(one[1][1]), one[1][0])
     )
+    lines = [line for _, line in found]
     heads = ["scorer", "mean", "worst", *map(text, sets)]
     return f"## Means over in-dist sets\n\n{MEANS}\n{table(heads, lines)}"
 
@@ -75,13 +78,13 @@ def _descending(shown: str) -> float:
     return -float(shown or 0)
 
 
-def _scorers(rows: Iterable[Row]) -> list[tuple[bool, str]]:
-    return sorted({(row["baseline"], row["scorer"]) for row in rows})
+def _scorers(rows: Iterable[Row]) -> list[tuple[Standing, str]]:
+    return sorted({(standing(row), row["scorer"]) for row in rows})
 
 
-def _line(scorer: str, baseline: bool, sets: Mapping[str, list[Row]]) -> list[str]:
+def _line(scorer: str, kind: Standing, sets: Mapping[str, list[Row]]) -> list[str]:
     found = {name: mean_in(rows, scorer) for name, rows in sets.items()}
-    shown = f"*{text(scorer)}* (model-free)" if baseline else text(scorer)
+    shown = shown_scorer(scorer, kind)
     cells = [_cell(rows, scorer) for rows in sets.values()]
     known = {name: mean for name, mean in found.items() if mean is not None}
     if len(known) < len(found):

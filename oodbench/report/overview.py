@@ -24,12 +24,13 @@ from oodbench.report.tables import (
     quoted,
     scorer_takes,
     sentence,
+    shown_scorer,
     skip_lines,
     table,
     text,
     trial_of,
 )
-from oodbench.store import Row
+from oodbench.store import Row, Standing, is_ranked, standing
 from oodbench.trials.counted import is_counted
 
 RANKING = """\
@@ -38,6 +39,11 @@ one; *worst* is the worst of those pairs, *near* and *far* are the means over th
 suite calls so. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
 scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images.
 """
+TUNED = """\
+T1, T2, …: scorers that chose a parameter by its AUROC on validation OOD images, ranked apart.
+"""
+RANKED: Mapping[Standing, str] = {"scorer": "", "tuned": "T", "baseline": "M"}
+"""Standings in the order of a ranking, and what stands before their ranks."""
 Trial = tuple[str, str, str, int]
 
 
@@ -53,6 +59,7 @@ def overview(
     title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
     parts = [HEAD, title, *older_sentence(results.tried), LEGEND, RANKING]
     parts += [means_table(results)]
+    parts += [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
     parts += ladder_section(illustrations)
     lines = [[f"[{text(name)}]({file})", *_summary(results, name)] for name, file in pages.items()]
@@ -109,14 +116,14 @@ def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
     mixed = len(trials) != len({without_counts(row["ood"]) for row in alike})
     groups = _nearness(alike)
     lines: list[list[str]] = []
-    for baseline in (False, True):
-        places = [_place(name, alike, trials, notes) for name in _names(alike, baseline)]
+    for kind, letter in RANKED.items():
+        places = [_place(name, alike, trials, notes) for name in _names(alike, kind)]
         ranked = [] if mixed else _ranked(places)
         for rank, place in enumerate(ranked, 1):
-            lines.append([f"M{rank}" if baseline else str(rank), *place.cells(baseline)])
+            lines.append([f"{letter}{rank}", *place.cells(kind)])
         for place in (one for one in places if one not in ranked):
             mark = notes.mark(f"{place.name}: {_why_unranked(place, trials, mixed)}")
-            lines.append([f"not ranked{mark}", *place.cells(baseline)])
+            lines.append([f"not ranked{mark}", *place.cells(kind)])
     pairs = [f"{text(in_dist)} → {text(ood)}" for _, in_dist, ood, _ in trials]
     heads = ["rank", "scorer", "mean", "worst", *groups, *pairs, *TAKES]
     shown = table(heads, lines) if lines else ""
@@ -144,8 +151,8 @@ def _lacking(skips: list[Row], model: str) -> str:
     return f"\nNot measured, and not ranked: {named}.\n" if named else ""
 
 
-def _names(rows: list[Row], baseline: bool) -> list[str]:
-    return distinct(sorted(row["scorer"] for row in rows if row["baseline"] is baseline))
+def _names(rows: list[Row], kind: Standing) -> list[str]:
+    return distinct(sorted(row["scorer"] for row in rows if standing(row) == kind))
 
 
 class _Place(NamedTuple):
@@ -154,14 +161,13 @@ class _Place(NamedTuple):
     name: str
     mean: float | None
     found: int
+    seen: int
     means: list[str]
     results: list[str]
     takes: list[str]
 
-    def cells(self, baseline: bool) -> list[str]:
-        name = text(self.name)
-        shown = f"*{name}* (model-free)" if baseline else name
-        return [shown, *self.means, *self.results, *self.takes]
+    def cells(self, kind: Standing) -> list[str]:
+        return [shown_scorer(self.name, kind), *self.means, *self.results, *self.takes]
 
 
 def _ranked(places: list[_Place]) -> list[_Place]:
@@ -172,13 +178,16 @@ def _ranked(places: list[_Place]) -> list[_Place]:
 def _why_unranked(place: _Place, trials: list[Trial], mixed: bool) -> str:
     if mixed:
         return "its rows are of unlike image sets"
+    if place.seen:
+        return f"a model that it reads has seen the OOD set of {place.seen} of {len(trials)} pairs"
     return f"{place.found} of {len(trials)} pairs have a result"
 
 
 def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Place:
     mine = [row for row in rows if row["scorer"] == name]
     own = cells(mine, "model", "in_dist", "ood", "seed")
-    found = [row for row in mine if row["status"] == "ok"]
+    sound = [row for row in mine if row["status"] == "ok"]
+    found = [row for row in sound if is_ranked(row)]
     results = [
         metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials
     ]
@@ -187,7 +196,8 @@ def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Pl
         *_mean_and_worst(mean, rows),
         *(_mean_of_group(mine, rows, one) for one in _nearness(rows)),
     ]
-    return _Place(name, mean and mean.value, len(found), means, results, scorer_takes(mine))
+    value, seen = mean and mean.value, len(sound) - len(found)
+    return _Place(name, value, len(found), seen, means, results, scorer_takes(mine))
 
 
 def _mean_and_worst(mean: Mean | None, rows: list[Row]) -> list[str]:

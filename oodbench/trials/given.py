@@ -139,11 +139,11 @@ def finished(
 
 
 def possible(columns: set[str], reference: set[str]) -> list[Scorer]:
-    """The registered scorers whose needs are there."""
+    """The registered scorers whose needs are there; those that tune have no validation images here."""
     return [
         scorer
         for scorer in scorers.values()
-        if set(scorer.needs) <= columns and set(scorer.fit_needs) <= reference
+        if not scorer.tune and set(scorer.needs) <= columns and set(scorer.fit_needs) <= reference
     ]
 
 
@@ -195,7 +195,8 @@ MEASURED = ("cost", "provenance")
 HEAD = (
     "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic", "nearness",
     "scorer", "baseline", "tunes_on", "group_size", "seed", "bootstrap", "dimensions", "passes", "training_seed",
-    "ref_division", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces", "inputs",
+    "ref_division", "tuned", "solver", "solver_steps", "trace_probes", "trained_on", "seen", "left_out", "left_out_checked",
+    "withdrawn", "replaces", "inputs",
 )  # fmt: skip
 
 
@@ -222,6 +223,7 @@ def _task(
         sets={},
         dimensions=head["dimensions"] or 0,
         here=True,
+        left_out=(),
         columns=columns,
         scorer=scorer,
         measured=measured,
@@ -252,9 +254,14 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "passes": [],
         "training_seed": None,
         "ref_division": "all of ref fits" if ref else None,
+        "tuned": None,
         "solver": None,
         "solver_steps": None,
         "trace_probes": None,
+        "trained_on": {},
+        "seen": [],
+        "left_out": 0,
+        "left_out_checked": {},
         "withdrawn": None,
         "replaces": None,
         "inputs": {
