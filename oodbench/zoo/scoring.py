@@ -16,6 +16,8 @@ from torch.nn.utils import parametrize
 
 from oodbench.contract import DensityModel
 from oodbench.models.flows import ActNorm, InvertibleConv
+from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.pixelcnn_scoring import ScoredPixelCNN
 
 BATCH_BYTES = 2**25
 """What a batch's largest layer, with its input and output, may take."""
@@ -59,6 +61,7 @@ def scoring_form(model: DensityModel) -> DensityModel:
     """A folded copy of one of our models for evaluation, with its ``batch_size``.
 
     ActNorm goes into the 1×1 convolution after it, weight norm into the weights, and convolutions work channels-last.
+    A PixelCNN++ becomes a :class:`~oodbench.models.pixelcnn_scoring.ScoredPixelCNN`.
     The copy cannot be trained and its state dict is another.
     """
     form = copy.deepcopy(model)
@@ -66,7 +69,10 @@ def scoring_form(model: DensityModel) -> DensityModel:
     form.eval().requires_grad_(False)
     _fold(form)
     form.to(memory_format=torch.channels_last)
-    form.batch_size = batch_size(form)  # type: ignore[assignment]
+    size = batch_size(form)
+    if isinstance(form, PixelCNN):
+        form = ScoredPixelCNN.of(form)
+    form.batch_size = size  # type: ignore[assignment]
     return form
 
 
