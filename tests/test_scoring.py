@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 import oodbench as ob
 from oodbench.errors import ModelError
 from oodbench.models.flows import ActNorm
+from oodbench.models.gated_pixelcnn import GatedPixelCNN
 from oodbench.models.glow import Glow
 from oodbench.models.logistic import scaled
 from oodbench.models.pixelcnn import PixelCNN, ShiftedConv, concat_elu
@@ -139,3 +141,14 @@ def test_a_gradient_with_respect_to_the_image_goes_through_the_plain_network():
         gradients.append(torch.autograd.grad(log_prob.sum(), x)[0])
     assert torch.allclose(*gradients, rtol=1e-10)
     assert torch.allclose(form.log_prob(images), model.log_prob(images), rtol=1e-12)
+
+
+@torch.no_grad()
+def test_a_relu_overwrites_only_what_a_product_before_it_made():
+    flow = scoring_form(ob.load_model("glow-fashionmnist"))
+    assert all(module.inplace for module in flow.modules() if isinstance(module, nn.ReLU))
+    torch.manual_seed(0)
+    gated = GatedPixelCNN((1, 4, 4), features=4, layers=1).eval()
+    first = scoring_form(gated).leave[0]
+    assert isinstance(first, nn.ReLU)
+    assert not first.inplace  # its input belongs to the caller

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from oodbench.models.pixelcnn_scoring import ScoredPixelCNN
 BATCH_BYTES = 2**25
 """What a batch's largest layer, with its input and output, may take."""
 LARGEST_BATCH = 64
+PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 class ChannelMixing(nn.Module):
@@ -60,8 +62,8 @@ class ChannelMixing(nn.Module):
 def scoring_form(model: DensityModel) -> DensityModel:
     """A folded copy of one of our models for evaluation, with its ``batch_size``.
 
-    ActNorm goes into the 1×1 convolution after it, weight norm into the weights, and convolutions work channels-last.
-    A PixelCNN++ becomes a :class:`~oodbench.models.pixelcnn_scoring.ScoredPixelCNN`.
+    ActNorm goes into the 1×1 convolution after it and weight norm into the weights; convolutions work channels-last, ReLU
+    in place. A PixelCNN++ becomes a :class:`~oodbench.models.pixelcnn_scoring.ScoredPixelCNN`.
     The copy cannot be trained and its state dict is another.
     """
     form = copy.deepcopy(model)
@@ -86,7 +88,16 @@ def _fold(module: nn.Module) -> None:
         if isinstance(child, nn.ModuleList):
             child = _mixed(child)
             setattr(module, name, child)
+        if isinstance(child, nn.Sequential):
+            _overwrite(child)
         _fold(child)
+
+
+def _overwrite(layers: nn.Sequential) -> None:
+    """Let each ReLU work in the memory of the convolution or product before it, whose output nobody else reads."""
+    for before, layer in pairwise(layers):
+        if isinstance(layer, nn.ReLU) and isinstance(before, PRODUCTS):
+            layer.inplace = True
 
 
 def _plain(module: nn.Module) -> nn.Module:
