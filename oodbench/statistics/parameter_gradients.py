@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -49,7 +51,8 @@ def gradients_together(model: Any, images: Tensor) -> Iterator[list[Tensor]]:
     for few in images.split(size):
         filling = few[-1:].expand(size - len(few), *few.shape[1:])
         try:
-            found = traced(torch.cat([few, filling]))
+            with transforming():
+                found = traced(torch.cat([few, filling]))
         except Exception:  # noqa: BLE001 each library has its own way to say that it cannot be traced
             yield from gradients_one_by_one(model, few)
         else:
@@ -72,6 +75,14 @@ def _differentiable(model: Any, image: Tensor) -> Tensor:
             "is it computed under torch.no_grad, or outside torch?"
         )
     return log_prob
+
+
+@contextmanager
+def transforming() -> Iterator[None]:
+    """Inside, ``torch.func`` does not warn of the deprecated ``torch.jit`` that it loads itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit", FutureWarning)
+        yield
 
 
 class _Scored(nn.Module):
