@@ -81,7 +81,8 @@ def _apart(model: Any, images: Tensor) -> Tensor:
 
 def main() -> None:
     if "--table" in sys.argv:
-        return table()
+        table()
+        return
     own = [sys.executable, __file__, "--table"]
     subprocess.run(own, env={**os.environ, **ENVIRONMENT}, check=True)
 

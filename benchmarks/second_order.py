@@ -22,7 +22,7 @@ from oodbench.analysis.second_order import Curvature, expand, log_density
 from oodbench.models.multiscale import MultiscaleFlow
 from oodbench.zoo.describe import describe
 
-MODEL, IN_DIST, OOD = "glow-cifar10", "cifar10", ("svhn", "celeba5k", "imagenet7k")
+MODEL, IN_DIST, OOD = "glow-cifar10", "cifar10", ("svhn", "mnist", "noise")
 AT_ONCE = 32
 
 
@@ -46,8 +46,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = ob.load_model(MODEL)
     assert isinstance(model, MultiscaleFlow)
-    cached = ob.load_images(f"{IN_DIST}/test[:{images}]")  # decoded outside the temporary cache
-    in_dist = np.array(cached.images)
+    in_dist = np.array(ob.load_images(f"{IN_DIST}/test[:{images}]").images)
     sets = {
         name: np.array(ob.load_images(f"{name}/test[:{images}]", like=model).images) for name in OOD
     }

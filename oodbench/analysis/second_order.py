@@ -170,9 +170,7 @@ def diagonal_term(
         torch.randint(0, 2, (probes, *variances.shape), generator=generator).to(variances) * 2 - 1
     )
     right = variances.abs().sqrt() * signs
-    return Expected.of_mean(
-        curvature(model, centre[None], variances.sign() * right, right) / 2
-    )
+    return Expected.of_mean(curvature(model, centre[None], variances.sign() * right, right) / 2)
 
 
 def expand(

@@ -56,7 +56,9 @@ IN_GRID = 16
 @cache
 def analysis_digest() -> str:
     """Hash of the code that computes these rows."""
-    modules = [f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order", "assumptions")]
+    modules = [
+        f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order", "assumptions")
+    ]
     own = code_digest(*modules, within="oodbench.analysis")
     return key_of(own, code_digest("oodbench.trials.curves", within="oodbench.trials"))
 

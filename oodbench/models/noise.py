@@ -140,7 +140,7 @@ def _keyed_bits(images: Tensor, seed: int, shape: tuple[int, ...]) -> np.ndarray
     return bits.reshape(-1, *shape)
 
 
-def _start(key: np.ndarray) -> dict[str, Any]:
+def _start(key: np.ndarray) -> Any:
     """The state in which ``np.random.Philox(key=…)`` starts."""
     zeros = np.zeros(4, np.uint64)
     return {

@@ -53,7 +53,7 @@ def gradients_together(model: Any, images: Tensor) -> Iterator[list[Tensor]]:
         try:
             with transforming():
                 found = traced(torch.cat([few, filling]))
-        except Exception:  # noqa: BLE001 each library has its own way to say that it cannot be traced
+        except Exception:  # each library has its own way to say that it cannot be traced
             yield from gradients_one_by_one(model, few)
         else:
             yield [gradient[: len(few)] for gradient in found]
