@@ -23,7 +23,7 @@ from oodbench.analysis import curves, rows
 from oodbench.analysis.material import Material, SetValue
 from oodbench.data.corruptions import rung
 from oodbench.digests import code_digest
-from oodbench.errors import OodbenchError
+from oodbench.errors import OodbenchError, StoreError
 from oodbench.passes.columns import LostError
 from oodbench.passes.shards import ChangedError
 from oodbench.passes.values import Images, Model
@@ -57,7 +57,9 @@ IN_GRID = 16
 @cache
 def analysis_digest() -> str:
     """Hash of the code that computes these rows."""
-    modules = [f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order")]
+    modules = [
+        f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order", "assumptions")
+    ]
     own = code_digest(*modules, within="oodbench.analysis")
     return key_of(own, code_digest("oodbench.trials.curves", within="oodbench.trials"))
 
@@ -97,7 +99,7 @@ class AnalysisTask:
         """Compute the row; what fails gives a FAILED row with its reason."""
         try:
             row, files = RULES[self.kind](self.material)
-        except (LostError, ChangedError):
+        except (LostError, ChangedError, StoreError):
             raise
         except OodbenchError as error:
             return Found(self.failed(str(error)))
