@@ -82,8 +82,8 @@ def _svg(figure: Figure) -> str:
     buffer = io.BytesIO()
     unsigned: Any = {"Date": None, "Creator": None}
     figure.savefig(buffer, format="svg", metadata=unsigned, transparent=True)
-    head, rest = buffer.getvalue().decode().replace(INK, "currentColor").split("<defs>", 1)
-    return f"{head}{INK_STYLE}\n <defs>{rest}"
+    drawing, end, _ = buffer.getvalue().decode().replace(INK, "currentColor").rpartition("</svg>")
+    return f"{drawing}{INK_STYLE}{end}\n"
 
 
 def _panels(
