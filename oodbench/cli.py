@@ -369,6 +369,20 @@ def fetch(names: tuple[str, ...]) -> None:
                 )
 
 
+@data.command("make")
+@click.argument("name")
+@click.option(
+    "--out", type=FOLDER, help="Folder to write the arrays to [default: none is written]."
+)
+def make_set(name: str, out: Path | None) -> None:
+    """Make a set of published rows again from its official files, and compare it with what was published."""
+    from oodbench.data.catalog import data_card
+    from oodbench.data.remake import make
+
+    for line in make(data_card(name), out):
+        click.echo(line)
+
+
 @data.command()
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:

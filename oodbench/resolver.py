@@ -250,7 +250,7 @@ def same_pictures(one: str, other: str) -> bool:
         parsed = parse_identifier(one), parse_identifier(other)
     except DataError:
         return False
-    altered = {alteration(identifier.view) for identifier in parsed}
+    altered = {alteration(identifier.view or "") for identifier in parsed}
     keys = {collection(set_key(reference)) for reference in (one, other)}
     return len(altered) == len(keys) == 1
 

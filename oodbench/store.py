@@ -189,6 +189,10 @@ Standing = Literal["scorer", "tuned", "baseline"]
 """Which scorers one is ranked among: those that read a model, those that tuned on OOD images too, and those without a model."""
 
 
+STANDINGS: tuple[Standing, ...] = ("scorer", "tuned", "baseline")
+"""In the order of a ranking."""
+
+
 def standing(row: Row) -> Standing:
     """Among which scorers a row is ranked; those of unlike standing are ranked apart."""
     if row["baseline"]:

@@ -706,6 +706,14 @@ def test_nan_weights_and_a_prior_that_is_none_are_refused(tmp_path):
     assert "learn_top_fn.logs holds NaN or infinite" in sentence(saved(tmp_path, broken))
 
 
+def test_whole_numbers_for_weights_are_refused(tmp_path):
+    state, _ = glow_pytorch_state("affine")
+    name = next(name for name in state if name.endswith(("invconv.weight", "lower")))
+    said = sentence(saved(tmp_path, state | {name: state[name].to(torch.int8)}))
+    assert "whole numbers of type torch.int8" in said
+    assert "save its weights as floats" in said
+
+
 def test_importing_over_a_card_asks(tmp_path):
     state, _ = glow_pytorch_state("affine")
     arguments = [

@@ -12,13 +12,32 @@ from pathlib import Path
 
 import pytest
 
+from oodbench.data.identifiers import without_counts
 from oodbench.errors import StoreError
 from oodbench.metrics import METRICS
 from oodbench.report import check_report, foreign_files, write_report
 from oodbench.report.page import prose
-from oodbench.report.tables import Notes, file_names, metric_cell, scorer_takes, slug
+from oodbench.report.tables import (
+    Notes,
+    file_names,
+    metric_cell,
+    scorer_takes,
+    short_name,
+    slug,
+    without_view,
+)
 from oodbench.report.tables import text as literal
 from oodbench.store import write_rows
+
+
+@pytest.mark.parametrize("name", ["cifar10", "v1.0@home [x]", "flowers/train", "a[2]", "ü b@c,d"])
+@pytest.mark.parametrize("tail", ["/test", "/all[20 drawn]", "[60/20/20]/ref[first 30]"])
+@pytest.mark.parametrize("view", ["", "@square,pad32"])
+def test_odd_names_are_shown_whole(name, tail, view):
+    assert short_name(name + tail + view) == name
+    assert without_view(name + tail + view) == name + tail
+    assert without_counts(f"{name}/test[first 30]{view}") == f"{name}/test{view}"
+    assert without_counts(f"{name}[12 shared]") == name
 
 
 def row(scorer="likelihood", auroc=0.1, **changes):
@@ -264,10 +283,9 @@ def test_every_page_says_how_many_of_its_rows_are_of_an_older_schema(tmp_path):
 
 def test_figures_of_older_rows_that_lie_there_are_kept_and_linked(tmp_path):
     (tmp_path / "figures").mkdir()
-    drawing = tmp_path / "figures" / "glow-roc.png"
-    for path in (drawing, drawing.with_suffix(".svg")):
-        path.write_bytes(b"drawn once")
-    assert "Figures: [roc](figures/glow-roc.png)." in pages(tmp_path, [older()])["a.md"]
+    drawing = tmp_path / "figures" / "glow-roc.svg"
+    drawing.write_bytes(b"drawn once")
+    assert "Figures: [roc](figures/glow-roc.svg)." in pages(tmp_path, [older()])["a.md"]
     assert drawing.read_bytes() == b"drawn once"
     assert check_report(tmp_path) == []
     assert "Figures:" not in pages(tmp_path, [row()])["a.md"]
@@ -461,7 +479,7 @@ def test_pages_need_no_torch_and_nothing_but_the_folder(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
     )
     assert done.stdout.strip() == "[]", done.stderr
-    assert not (tmp_path / "home").exists()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["pages"]
 
 
 def test_published_leaderboards_are_what_their_rows_give():

@@ -21,6 +21,7 @@ from functools import cache
 
 from oodbench.analysis import curves, rows
 from oodbench.analysis.material import Material, SetValue
+from oodbench.data.corruptions import rung
 from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError
 from oodbench.passes.columns import LostError
@@ -122,9 +123,10 @@ def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
 
 
 def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
-    """The histograms of log p on each pair, with training images where there are some."""
+    """The histograms of log p on each pair, with training images where there are some; a ladder of corruptions has a figure
+    of its own."""
     pairs: dict[tuple[Model, Images, Images], Trial] = {}
-    for trial in plan.trials:
+    for trial in (one for one in plan.trials if rung(one.ood.identifier) is None):
         pairs.setdefault((trial.model, trial.test, trial.ood), trial)
     trained = {
         (subject.model, subject.test): [_of(subject, "train", subject.train)]
