@@ -497,6 +497,7 @@ def test_published_leaderboards_are_what_their_rows_give():
 def test_a_run_without_a_row_yet_has_no_front_page(tmp_path):
     write_overview(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row("x", 0.9)) + "\n")
+    pages(tmp_path, [row("x", 0.9)])
+    (tmp_path / "README.md").unlink()
     write_overview(tmp_path)
     assert "| x " in (tmp_path / "README.md").read_text("utf-8")
