@@ -229,7 +229,7 @@ def world(tmp_path_factory):
             spans = {axes.get_xlabel(): axes.get_xlim() for axes in figure.axes}
             pictures = [len(axes.images) for axes in figure.axes]
             figures.append((figure.get_size_inches(), spans, sum(pictures)))
-            file.write(b"<svg></svg>")
+            file.write(b"<svg><defs></defs></svg>")
 
         patch.setattr(plt.Figure, "savefig", note)
 

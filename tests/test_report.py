@@ -16,6 +16,7 @@ from oodbench.data.identifiers import without_counts
 from oodbench.errors import StoreError
 from oodbench.metrics import METRICS
 from oodbench.report import check_report, foreign_files, write_report
+from oodbench.report.leaderboard import write_overview
 from oodbench.report.page import prose
 from oodbench.report.tables import (
     Notes,
@@ -491,3 +492,12 @@ def test_published_leaderboards_are_what_their_rows_give():
     for folder in published:
         for text in (folder / "rows.jsonl").read_text().splitlines():
             assert json.loads(text)["suite"] == folder.name
+
+
+def test_a_run_without_a_row_yet_has_no_front_page(tmp_path):
+    write_overview(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    pages(tmp_path, [row("x", 0.9)])
+    (tmp_path / "README.md").unlink()
+    write_overview(tmp_path)
+    assert "| x " in (tmp_path / "README.md").read_text("utf-8")

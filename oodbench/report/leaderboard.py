@@ -66,6 +66,8 @@ def write_report(folder: Path) -> list[Path]:
 
 def write_overview(folder: Path) -> None:
     """Write the front page alone, from the rows that there are: while a run goes on it grows with them."""
+    if not read_lines(folder / ROWS)[0]:  # the first row of a slow run is yet to come
+        return
     results = read_results(folder)
     page = (
         overview(results, _set_pages(results), []) if results.tried else ""
