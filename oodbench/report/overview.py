@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from oodbench.report.leads import leads_section
+from oodbench.report.made import reported_bits, size_words
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
 from oodbench.report.tables import (
@@ -43,6 +45,7 @@ def overview(results: Results, pages: Mapping[str, str]) -> str:
     notes = Notes()
     title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
     parts = [HEAD, title, *older_sentence(results.tried), LEGEND, RANKING]
+    parts += leads_section(results)
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
     lines = [[f"[{text(name)}]({file})", *_summary(results, name)] for name, file in pages.items()]
     parts.append("## Everything else, by in-dist set\n")
@@ -108,7 +111,17 @@ def _fit(row: Row) -> str:
     exact = row["likelihood"] == "exact"
     kind = "exact" if exact else f"a bound: {text(row['likelihood'])}"
     fit = bits_cell(row.get("in_dist_bits_per_dim"))
-    return f"log p(x) is {kind}; {fit} bits/dim on {text(row['in_dist'])}."
+    own = f"log p(x) is {kind}; {fit} bits/dim on {text(row['in_dist'])}."
+    return " ".join([own, *_beside(row["model"])])
+
+
+def _beside(model: str) -> Iterator[str]:
+    """Published bits/dim beside a model's own, and what the model is."""
+    published, size = reported_bits(model), size_words(model)
+    if published:
+        yield f"Published bits/dim: {text(published)}."
+    if size:
+        yield f"{text(size[0].upper() + size[1:])}."
 
 
 def _lacking(skips: list[Row], model: str) -> str:
