@@ -61,14 +61,15 @@ def _passes(plan: Plan, work: Work, whole: bool) -> Iterator[str]:
     missing = {job.key for job in work.jobs if isinstance(job, ShardTask)}
     if whole:
         for one in plan.passes:
-            state = f"{len(missing & set(one.keys))} of {len(one.keys)} shards left"
+            left = len(missing & set(one.keys))
+            state = f"{left} of {len(one.keys)} shards left" if left else "cached"
             yield f"{one.label} ({one.images.n:,} images, {state})"
         return
     for owner, passes in groupby(sorted(plan.passes, key=_owner), key=_owner):
         own = list(passes)
         kinds = ", ".join(dict.fromkeys(one.kind for one in own))
         images, keys = sum(one.images.n for one in own), {key for one in own for key in one.keys}
-        left = f"{len(missing & keys)} of {len(keys)} shards left"
+        left = f"{len(missing & keys)} of {len(keys)} shards left" if missing & keys else "cached"
         yield f"{owner or 'without a model'}: {kinds} on {len(own)} sets, {images:,} images, {left}"
 
 

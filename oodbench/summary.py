@@ -83,11 +83,34 @@ def _pair_table(rows: list[Row]) -> PairTable:
 
 
 def _lead(rows: list[Row], bar: Row | None) -> str:
-    """What leads a pair, and the bar beside it."""
-    first = best(row for row in rows if standing(row) == "scorer")
-    parts = [] if first is None else [f"leads: {first['scorer']} with {first['model']}, {first['auroc']:.3f}"]  # fmt: skip
+    """What leads a pair, where its interval and the next one's do not overlap, and the bar beside it."""
+    first, second = two_best(row for row in rows if standing(row) == "scorer")
+    parts = [] if first is None else [_ahead(first, second)]
     parts += [] if bar is None else [f"the bar: {bar['scorer']}, {bar['auroc']:.3f}"]
     return "; ".join(parts)
+
+
+def _ahead(first: Row, second: Row | None) -> str:
+    if second is None or _is_apart(first, second):
+        return f"leads: {_told(first)}"
+    return f"not told apart: {_told(first)} and {_told(second)}"
+
+
+def _is_apart(first: Row, second: Row) -> bool:
+    """Whether 95 % intervals do not overlap; unlike the paired test of a report, this takes images for unlike ones."""
+    low, high = first["auroc_low"], second["auroc_high"]
+    return low is not None and high is not None and bool(low > high)
+
+
+def _told(row: Row) -> str:
+    return f"{row['scorer']} with {row['model']}, {row['auroc']:.3f}"
+
+
+def two_best(rows: Iterable[Row]) -> tuple[Row | None, Row | None]:
+    """The rows of the two largest AUROCs among those that were measured."""
+    own = list(rows)
+    first = best(own)
+    return first, best(row for row in own if row is not first)
 
 
 def best(rows: Iterable[Row]) -> Row | None:

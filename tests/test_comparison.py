@@ -232,6 +232,17 @@ def test_the_page_of_comparisons(scores):
     ]  # fmt: skip
 
 
+def test_a_bar_below_chance_is_shown_with_both_signs(scores):
+    low = comparison(scores) | {"auroc": [0.9, 0.8, 0.02]}
+    page = comparison_page(Results(Path(), [], comparisons=[low]), None)
+    assert "| 0.020 (base); turned round 0.980 (base) |" in page
+    fair = comparison_page(
+        Results(Path(), [], comparisons=[low | {"auroc": [0.9, 0.8, 0.6]}]), None
+    )
+    assert "| 0.600 (base) |" in " ".join(fair.split())
+    assert "; turned round" not in fair
+
+
 def test_rows_without_a_bootstrap_have_no_paired_intervals(scores):
     rows = [comparison(scores) | {"paired": None}]
     assert compare(rows, "x", "y")[1][0][7:] == ["–", "–"]

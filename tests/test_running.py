@@ -142,7 +142,12 @@ def test_pairs_come_in_the_suite_s_order_and_tell_what_leads():
     made = suite(
         models=["glow"], pairs=[Pair(in_dist="b", ood=["a"]), Pair(in_dist="a", ood=["b"])]
     )
-    rows = [row("likelihood", 0.1), row("typicality", 0.8), row("png", 0.7, baseline=True)]
+    ahead = row("typicality", 0.8, auroc_low=0.7, auroc_high=0.9)
+    rows = [
+        row("likelihood", 0.1, auroc_low=0.0, auroc_high=0.2),
+        ahead,
+        row("png", 0.7, baseline=True),
+    ]
     rows += [row("likelihood", 0.6, pair=("b", "a"))]
     first, second = pair_tables(rows, made)
     assert first.title == "b/test → a/test"
@@ -159,6 +164,26 @@ def test_views_of_one_set_are_pairs_of_their_own_and_ladders_stay_on_the_page():
         for view, auroc in (("rot90", 0.6), ("hflip", 0.5), ("blur1", 0.4))
     ]
     assert [one.title.split("@")[1] for one in pair_tables(rows, made)] == ["hflip", "rot90"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ((0.75, 0.85, 0.6, 0.74), "leads: typicality with glow, 0.800"),
+        ((0.70, 0.85, 0.6, 0.74), "not told apart: typicality with glow, 0.800 and likelihood with glow, 0.700"),
+        ((None, None, None, None), "not told apart: typicality with glow, 0.800 and likelihood with glow, 0.700"),
+    ],
+)  # fmt: skip
+def test_a_lead_is_one_where_intervals_do_not_overlap(ends, told):
+    low, high, other_low, other_high = ends
+    rows = [
+        row("typicality", 0.8, auroc_low=low, auroc_high=high),
+        row("likelihood", 0.7, auroc_low=other_low, auroc_high=other_high),
+        row("failing", None, status="failed"),
+    ]
+    made = suite(models=["glow"], pairs=[Pair(in_dist="a", ood=["b"])])
+    (table,) = pair_tables(rows, made)
+    assert table.lead == told
 
 
 def test_skips_take_few_lines():

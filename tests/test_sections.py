@@ -15,6 +15,7 @@ from oodbench.paths import PACKAGE
 from oodbench.report import check_report, figures, read_results, write_report
 from oodbench.report.figures import draw, likelihoods, training
 from oodbench.report.gallery import gallery
+from oodbench.report.made import labelled, sizes_sentence
 from oodbench.report.older import RENAMED_MODELS, renamed
 from oodbench.report.page import html_page, markdown_page
 from oodbench.report.results import Results
@@ -30,12 +31,18 @@ from oodbench.report.sections import (
     statements,
 )
 from oodbench.report.sections.graying import overtaking
+from oodbench.report.sections.likelihoods import section as likelihoods_section
+from oodbench.report.sections.training import section as training_section
 from oodbench.report.sections.training import trainings
 from oodbench.store import read_rows, write_rows
 from oodbench.trials.curves import grid, histograms, pixel_moments, roc, scatter
 
 IN, OOD = "fashionmnist/test[:40]", "mnist/test[:40]"
 COMMON = {"schema": 3, "model": "glow-fashionmnist", "in_dist": IN, "seed": 0, "status": "ok"}
+
+
+GLOW = labelled("glow-fashionmnist", "glow-fashionmnist")
+"""The subject of a sentence that judges on that model."""
 
 
 def keyed(row):
@@ -396,7 +403,9 @@ def test_statements_of_the_paper_have_our_numbers_and_a_verdict(published):
     assert said(analysis) == {"most of the gap is volume": ("33%", False)}
     found = statements.section(analysis)
     assert found.tables[0][1][0][2:4] == ["glow-fashionmnist", "fashionmnist → mnist"]
-    assert found.text[1] == "Of 1 lines that are more than remembered, 0 agree and 1 differ."
+    tally, models = found.text[1].split(". ")
+    assert tally == "Of 1 lines that are more than remembered, 0 agree and 1 differ"
+    assert models == sizes_sentence(["glow-fashionmnist"])
     volume = {"log_det": [-400.0, 1.0, -400.0]}
     more = headline(read_results(published), ood={**volume, "log_prob": [-1100.0, 1.0, -1100.0]})
     assert said(more)["most of the gap is volume"] == ("50%", False)
@@ -437,10 +446,10 @@ def test_conclusions_are_made_of_rows_and_name_their_exceptions(published):
     found = conclusions.section(Analysis(read_results(published)))
     assert found.tables == []
     assert found.text[1] == (
-        "Is it so? Raw likelihood is below chance on the paper's inversions on 1 of 1."
+        "Is it so (small models)? Raw likelihood is below chance on the paper's inversions on 1 of 1."
     )
     assert found.text[2] == (
-        "Is it the volume? Volume makes more than half of the gap on 0 of 1 pairs "
+        "Is it the volume (small models)? Volume makes more than half of the gap on 0 of 1 pairs "
         "(exceptions: glow-fashionmnist → mnist)."
     )
     assert found.text[-1] == conclusions.GANS
@@ -645,7 +654,7 @@ def test_words_on_contraction_follow_from_the_numbers():
         "likelihood of 0 of 1 models, lowers that of 0, and does neither throughout for 1."
     )
     assert found.text[-1] == (
-        f"glow-fashionmnist, moderate contraction of {IN}: towards mid-grey it lowers log p (75 %: -9.0 ± 2.0, 50 %: "
+        f"{GLOW}, moderate contraction of {IN}: towards mid-grey it lowers log p (75 %: -9.0 ± 2.0, 50 %: "
         "-20.0 ± 2.0 nats); towards its own mean it raises log p at 50 %, leaves log p within its error at 75 % "
         "(75 %: +1.0 ± 2.0, 50 %: +20.0 ± 2.0 nats)."
     )
@@ -718,7 +727,7 @@ def test_the_shell_argument_applies_to_sets_inside_the_shell(in_dist, ood, appli
     sentence = of_samples(*rows, drawn(at(1.0, 1.0, 1.05))).text[-1]
     verb = "applies" if applies else "does not apply"
     assert sentence == (
-        f"glow-fashionmnist: the shell argument {verb} to mnist ({ood:.2f}); in brackets ‖z‖/√D, in-dist {in_dist:.2f}, of draws "
+        f"{GLOW}: the shell argument {verb} to mnist ({ood:.2f}); in brackets ‖z‖/√D, in-dist {in_dist:.2f}, of draws "
         "1.05; of 40 draws are likelier: 7 than the median mnist image, 11 than the median in-dist one."
     )
 
@@ -756,7 +765,7 @@ def test_a_model_without_latents_is_asked_for_its_draws_alone():
     rows = lying("test", IN, None), lying("ood", OOD, None), lying("samples", "samples", None)
     section = of_samples(*rows, drawn(at(1.0, None, None)))
     assert section.text[-1].startswith(
-        "glow-fashionmnist: it gives no latents whose norm could be compared; of 40 draws"
+        f"{GLOW}: it gives no latents whose norm could be compared; of 40 draws"
     )
     assert not any("these flows" in words for words in section.text)
 
@@ -777,3 +786,61 @@ def test_training_images_are_unfilled_and_named_by_their_role(tmp_path, random):
     write_report(folder)
     told = r"unfilled of 100 of its training images (fashionmnist/train\[100 drawn])"
     assert told in (folder / "report.md").read_text()
+
+
+# words that are made of numbers
+
+
+def directed(in_dist, ood, auroc, model):
+    sets = {"in_dist": f"{in_dist}/test", "in_dist_name": in_dist, "model": model}
+    rows = [trial("likelihood", auroc, ood=f"{ood}/test", **sets)]
+    about = [
+        likelihood("test", f"{in_dist}/test", 0, 0) | sets,
+        likelihood("ood", f"{ood}/test", 0, 0) | sets,
+    ]
+    return rows, about
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "told"),
+    [
+        ((0.1, 0.9, 0.2), "on 1 of 1 pairs (b of a and b)."),
+        ((0.9, 0.1, 0.8), "on 1 of 1 pairs (a of a and b)."),
+        ((0.1, 0.1, 0.1), "on 0 of 1 pairs; not so on a and b."),
+        ((0.1, 0.9, 0.8), "on 0 of 1 pairs; not so on a and b."),
+    ],
+)
+def test_which_set_is_the_likelier_one_in_both_directions_is_counted(aurocs, told):
+    pairs = [("a", "b", "one"), ("b", "a", "two"), ("a", "b", "three")]
+    made = [directed(*own[:2], auroc, own[2]) for own, auroc in zip(pairs, aurocs, strict=True)]
+    rows, about = ([one for own in made for one in own[place]] for place in (0, 1))
+    found = both_directions.section(Analysis(Results(PACKAGE, rows, about)))
+    assert found.text[-1].endswith(told)
+
+
+def test_where_the_auroc_was_best_beside_the_fit_is_counted():
+    logs = [
+        [(3.0, 0.1), (2.0, 0.2)],
+        [(3.0, 0.2), (2.0, 0.1)],
+        [(3.0, 0.1), (2.0, 0.3), (2.5, 0.2)],
+    ]
+    rows = [
+        explained("training", "test", IN, model=f"m{n}", log=[
+            {"step": step, "ref_bits_per_dim": bits, "auroc_mnist": auroc} for step, (bits, auroc) in enumerate(log)
+        ])
+        for n, log in enumerate(logs)
+    ]  # fmt: skip
+    found = training_section(Analysis(Results(PACKAGE, [trial("likelihood", 0.1)], rows)))
+    assert found.text[-1].startswith(
+        "On 2 of 3 lines the AUROC is best at the validation of the best fit"
+    )
+
+
+def test_bits_of_training_images_say_how_many_they_are(published):
+    found = likelihoods_section(Analysis(read_results(published)))
+    heads, lines = found.tables[0]
+    cells = [line[heads.index("train bits/dim")] for line in lines]
+    train = [row for row in read_results(published).explained if row.get("role") == "train"]
+    expected = [f"(n = {row['n']:,})" for row in train if row["kind"] == "likelihood"]
+    assert expected
+    assert all(cell.endswith(expected[0]) for cell in cells)

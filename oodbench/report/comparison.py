@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from oodbench.metrics.comparison import (
 )
 from oodbench.metrics.intervals import Estimate
 from oodbench.report.illustrations import Illustration
+from oodbench.report.made import sizes_sentence
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results
 from oodbench.report.tables import HEAD, distinct, pair_text, table, text
@@ -112,7 +114,9 @@ def comparison_page(results: Results, figure: str | None) -> str:
     baselines."""
     rows = in_order(results.comparisons)
     title = "# Scorers compared on the same images\n"
-    parts = [HEAD, title, *older_sentence(rows), PAIRS, table(*_pairs_table(results, rows))]
+    sizes = sizes_sentence(row["model"] for row in rows)
+    parts = [HEAD, title, *older_sentence(rows), PAIRS, *([f"{sizes}\n"] if sizes else [])]
+    parts += [table(*_pairs_table(results, rows))]
     if any(row.get("paired") for row in rows):
         parts += [GAPS, table(*_gaps_table(results, rows))]
     if can_be_ranked(rows):
@@ -150,7 +154,8 @@ def _oracle(row: Row) -> list[str]:
 
 PAIRS = """\
 **difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to
-beat. **beats it**: the paired DeLong test of the best scorer against that baseline on the same images,
+beat; where it is below chance, also what one would reach with its sign turned round, which only OOD images
+could tell. **beats it**: the paired DeLong test of the best scorer against that baseline on the same images,
 corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of
 the line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead
 is somewhat flattered.
@@ -238,9 +243,19 @@ def _gaps(row: Row, one: str, other: str) -> list[str]:
 
 
 def _named_best(row: Row) -> list[str]:
-    """The best baseline and the best scorer with a model, each with its AUROC."""
-    best = (_best(row, True), _best(row, False))
-    return [f"{_auroc(row, name):.3f} ({text(name)})" for name in best]
+    """The best baseline, with the best one of the other sign where it is below chance, and the best scorer with a model."""
+    bar, best = (
+        f"{_auroc(row, name):.3f} ({text(name)})" for name in (_best(row, True), _best(row, False))
+    )
+    return [bar + _reversed_bar(row), best]
+
+
+def _reversed_bar(row: Row) -> str:
+    """What the best baseline would reach with its sign turned; empty where one is above chance as it is."""
+    lowest = min(row["baselines"], key=lambda name: _auroc(row, name))
+    if (bar_of(row) or 0.0) >= 0.5:
+        return ""
+    return f"; turned round {1 - _auroc(row, lowest):.3f} ({text(lowest)})"
 
 
 def _beats(test: Difference, p: float) -> str:
@@ -301,3 +316,39 @@ def _correlation(rows: Sequence[Row], scorer: str, baseline: str) -> str:
     if not known:
         return "–"
     return f"{np.mean(known):+.2f} [{min(known):+.2f}, {max(known):+.2f}]"
+
+
+class Lead(NamedTuple):
+    """How far the best scorer with a model is ahead of the next one on a pair."""
+
+    best: str
+    next: str
+    auroc: float
+    gap: Estimate
+    """The paired difference of their AUROCs."""
+    as_good: list[str]
+    """Scorers that the paired test does not tell from the best."""
+
+
+def lead(row: Row) -> Lead | None:
+    """Who is ahead on a pair, among scorers with a model; None of fewer than two."""
+    best = _best(row, False)
+    others = [name for name in _with_model(row) if name != best]
+    if not others:
+        return None
+    second = max(others, key=lambda name: _auroc(row, name))
+    gap = _difference(row, best, second).estimate
+    return Lead(best, second, _auroc(row, best), gap, _as_good(row))
+
+
+def gap_of(row: Row, one: str, other: str) -> float | None:
+    """The difference of two scorers' AUROCs; None of a row that lacks one of them."""
+    if not {one, other} <= set(row["scorers"]):
+        return None
+    return _auroc(row, one) - _auroc(row, other)
+
+
+def bar_of(row: Row) -> float | None:
+    """The best AUROC of a model-free baseline; None of a row without one."""
+    name = _best(row, True)
+    return _auroc(row, name) if name else None

@@ -9,6 +9,8 @@ from oodbench.data.corruptions import rung
 from oodbench.data.identifiers import without_counts
 from oodbench.report.illustrations import Illustration
 from oodbench.report.ladders import ladder_section, ladder_table
+from oodbench.report.leads import leads_section
+from oodbench.report.made import reported_bits, size_words
 from oodbench.report.means import Mean, mean_of, means_table, worst_name
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
@@ -58,6 +60,7 @@ def overview(
     notes = Notes()
     title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
     parts = [HEAD, title, *older_sentence(results.tried), LEGEND, RANKING]
+    parts += leads_section(results)
     parts += [means_table(results)]
     parts += [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
@@ -142,7 +145,17 @@ def _fit(row: Row) -> str:
     exact = row["likelihood"] == "exact"
     kind = "exact" if exact else f"a bound: {text(row['likelihood'])}"
     fit = bits_cell(row.get("in_dist_bits_per_dim"))
-    return f"log p(x) is {kind}; {fit} bits/dim on {text(row['in_dist'])}."
+    own = f"log p(x) is {kind}; {fit} bits/dim on {text(row['in_dist'])}."
+    return " ".join([own, *_beside(row["model"])])
+
+
+def _beside(model: str) -> Iterator[str]:
+    """Published bits/dim beside a model's own, and what the model is."""
+    published, size = reported_bits(model), size_words(model)
+    if published:
+        yield f"Published bits/dim: {text(published)}."
+    if size:
+        yield f"{text(size[0].upper() + size[1:])}."
 
 
 def _lacking(skips: list[Row], model: str) -> str:

@@ -7,6 +7,7 @@ from functools import cache
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from oodbench.paths import PACKAGE
+from oodbench.report.made import size_words
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results
 from oodbench.report.section import Section
@@ -168,9 +169,8 @@ def _line(claim: Claim, results: Results) -> list[str]:
 def _made(name: str) -> str:
     """How a model of the zoo was made, in words: its size and its training."""
     record = load_card(name).record()
-    size = f"{record['parameters'] / 1e6:.2f} M parameters"
-    training = f"{record['steps']:,} steps of {record['recipe']['batch_size']}"
-    return f"here {size}, {training}, {record['ref_bits_per_dim']:.2f} bits/dim on ref"
+    batch, fit = record["recipe"]["batch_size"], record["ref_bits_per_dim"]
+    return f"here a {size_words(name)} of {batch}, {fit:.2f} bits/dim on ref"
 
 
 def verdict(
