@@ -61,8 +61,8 @@ def _passes(plan: Plan, work: Work, whole: bool) -> Iterator[str]:
     missing = {job.key for job in work.jobs if isinstance(job, ShardTask)}
     if whole:
         for one in plan.passes:
-            left = len(missing & set(one.keys))
-            state = f"{left} of {len(one.keys)} shards left" if left else "cached"
+            undone = len(missing & set(one.keys))
+            state = f"{undone} of {len(one.keys)} shards left" if undone else "cached"
             yield f"{one.label} ({one.images.n:,} images, {state})"
         return
     for owner, passes in groupby(sorted(plan.passes, key=_owner), key=_owner):
