@@ -174,11 +174,13 @@ def check(target: str) -> None:
         _check_suite(target)
         return
     from oodbench.testing import check as run_checks
+    from oodbench.testing import standing
 
     faults, checked = run_checks(target)
     for name in checked:
         own = [fault for fault in faults if fault.startswith(f"{name}: ")]
-        click.echo("\n".join(own) if own else f"{name}: all contract tests passed")
+        passed = f"{name}: all contract tests passed{standing(name)}"
+        click.echo("\n".join(own) if own else passed)
     if faults or not checked:
         raise OodbenchError(
             f"{len(faults)} contract tests failed"
@@ -370,6 +372,20 @@ def fetch(names: tuple[str, ...]) -> None:
                 click.echo(
                     f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…"
                 )
+
+
+@data.command("make")
+@click.argument("name")
+@click.option(
+    "--out", type=FOLDER, help="Folder to write the arrays to [default: none is written]."
+)
+def make_set(name: str, out: Path | None) -> None:
+    """Make a set of published rows again from its official files, and compare it with what was published."""
+    from oodbench.data.catalog import data_card
+    from oodbench.data.remake import make
+
+    for line in make(data_card(name), out):
+        click.echo(line)
 
 
 @data.command()

@@ -14,7 +14,7 @@ from oodbench.errors import ModelError, ScorerError
 from oodbench.passes.batches import measure
 from oodbench.registry import scorer as scorer_called
 from oodbench.registry import statistics
-from oodbench.types import Columns, Scorer, split_need
+from oodbench.types import Columns, Scorer, side_by_side, split_need
 from oodbench.zoo.describe import relatives
 from oodbench.zoo.load import load_model
 
@@ -67,6 +67,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
         images = self._images(X)
         self.n_features_in_ = math.prod(images.shape[1:])
         scorer = scorer_called(self.scorer)
+        if scorer.tune:
+            raise ScorerError(
+                f"{scorer.name} tunes on validation OOD images, which an OutlierDetector has none of; choose another scorer"
+            )
         self.reference_ = images if any(_prepared(need) for need in scorer.all_needs) else None
         columns = self._columns(scorer, images)
         self.state_ = scorer.state_of(columns)
@@ -129,7 +133,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):
                 f"{self.scorer} asks for {need}, and this model has no {of} model; name one of the zoo that has"
             )
         own = [measure(one, images, statistic, reference=reference)[statistic] for one in owners]
-        return np.stack(own, 1) if of == "ensemble" else own[0]
+        return side_by_side(own, of)
 
 
 def _features(found: int, expected: int) -> str:

@@ -18,7 +18,7 @@ from oodbench.registry import lent_model
 from oodbench.runner import Options, adapted, as_many, run_suite
 from oodbench.store import Row, read_rows
 from oodbench.suite import Entry, named
-from oodbench.trials.scores import columns_of, read_scores
+from oodbench.trials.scores import columns_of, scores_in_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ def scores(
     -------
     a line an image and scorer: ``model``, ``scorer``, ``group_size``, ``seed``, ``side`` (``in`` or ``ood``), ``set``,
     ``image`` (its place in the set, as ``load_images(set)`` has it; of groups the group's number) and ``score``. In-dist
-    scores that several pairs share stand once.
+    scores that several pairs share stand once, and images that were left out not at all.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def scores(
         raise StoreError(_nothing(where, rows, {**wanted, "ood": ood}))
     parts: dict[tuple[Any, ...], pd.DataFrame] = {}
     for row in chosen:
-        for side, found in zip(("in", "ood"), read_scores(where, row), strict=True):
+        for side, found in zip(("in", "ood"), scores_in_place(where, row), strict=True):
             parts.setdefault(_place(row, side), _column(row, side, found))
     return pd.concat(parts.values(), ignore_index=True)
 
@@ -199,8 +199,9 @@ def _column(row: Row, side: str, found: np.ndarray) -> pd.DataFrame:
 
     shared = {name: row[name] for name in ("model", "scorer", "group_size", "seed")}
     named_set = row["in_dist"] if side == "in" else row["ood"]
+    places = np.flatnonzero(~np.isnan(found))
     return pd.DataFrame(
-        {**shared, "side": side, "set": named_set, "image": range(len(found)), "score": found}
+        {**shared, "side": side, "set": named_set, "image": places, "score": found[places]}
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from oodbench.errors import DataError, OodbenchError, StoreError
 from oodbench.metrics.comparison import difference, holm
 from oodbench.report import refuse_foreign, write_report
 from oodbench.report.comparison import PAIRED, gap_text, paired_cells
-from oodbench.store import SCHEMA, Row, key_of, read_rows
+from oodbench.store import SCHEMA, Row, is_ranked, key_of, read_rows
 from oodbench.trials.comparison import SHARED, Compared, compared, comparison_digest
 from oodbench.trials.given import (
     TIED,
@@ -32,7 +32,7 @@ from oodbench.trials.given import (
 from oodbench.trials.number_files import HASHES, read_numbers
 from oodbench.trials.results import ResultsFolder
 from oodbench.trials.rows import Judged
-from oodbench.trials.scores import ScoreFiles, read_scores
+from oodbench.trials.scores import ScoreFiles, scores_in_place
 from oodbench.types import Scorer
 
 
@@ -272,16 +272,21 @@ class RunScores:
         for row in self.rows:
             grouped.setdefault((row["in_dist"], row["ood"]), []).append(row)
         for rows in grouped.values():
-            here = [
-                self._shared(side, rows[0], role)
-                for side, role in ((test, "in_dist"), (ood, "ood"))
-            ]
-            if min(map(len, here)) > 1:
-                yield rows, here[0], here[1]
+            of_test = self._shared(test, rows[0], "in_dist")
+            of_ood = self._shared(ood, rows[0], "ood", self._left_out(rows))
+            if min(len(of_test), len(of_ood)) > 1:
+                yield rows, of_test, of_ood
 
-    def _shared(self, side: Side, row: Row, role: str) -> list[int]:
+    def _shared(self, side: Side, row: Row, role: str, left_out: Collection[int] = ()) -> list[int]:
         places = self.places(row, role)
-        return [number for number, one in enumerate(side.numbers.hashes) if one in places]
+        found = enumerate(places.get(one) for one in side.numbers.hashes)
+        return [number for number, place in found if place is not None and place not in left_out]
+
+    def _left_out(self, rows: Sequence[Row]) -> set[int]:
+        """Places of the OOD images that the run left out with one of its models."""
+        few = [row for row in rows if row.get("left_out")]
+        unjudged = (np.isnan(scores_in_place(self.folder, row)[1]) for row in few)
+        return {int(place) for one in unjudged for place in np.flatnonzero(one)}
 
     def places(self, row: Row, role: str) -> dict[str, int]:
         """Hash → place of each image of a set of the run; nothing for a set that is not here any more."""
@@ -305,7 +310,7 @@ class RunScores:
 
     def scores(self, row: Row, test: Side, ood: Side) -> tuple[np.ndarray, np.ndarray]:
         """The scores of a row on just the images of both sides, in their order."""
-        found = read_scores(self.folder, row)
+        found = scores_in_place(self.folder, row)
         return tuple(  # type: ignore[return-value]
             own[[self.places(row, role)[one] for one in side.numbers.hashes]]
             for own, side, role in zip(found, (test, ood), ("in_dist", "ood"), strict=True)
@@ -313,7 +318,8 @@ class RunScores:
 
 
 def _is_comparable(row: Row) -> bool:
-    return row["status"] == "ok" and bool(row.get("scores")) and row["group_size"] == 1
+    sound = row["status"] == "ok" and bool(row.get("scores"))
+    return sound and row["group_size"] == 1 and is_ranked(row)
 
 
 def _beside_run(
@@ -374,7 +380,7 @@ def best_of(comparisons: Sequence[Row], others: set[str]) -> Iterator[str]:
     for row in comparisons:
         names, aurocs = row["scorers"], np.array(row["auroc"])
         covariance = np.array(row["covariance"])
-        best = _best(names, aurocs, others, set(row["baselines"]))
+        best = _best(names, aurocs, others - set(row["tuned"]), set(row["baselines"]))
         own = [number for number, name in enumerate(names) if name not in others]
         tests = [(one, other) for one in own for other in best.values()]
         found = [difference(aurocs, covariance, one, other) for one, other in tests]

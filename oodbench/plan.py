@@ -9,20 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from oodbench.data.catalog import catalog
 from oodbench.data.identifiers import DIVISION, parse_identifier
-from oodbench.data.images import fits, shown_name
+from oodbench.data.images import shown_name
 from oodbench.data.sources import DRAWN
-from oodbench.data.views import is_ground
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
 from oodbench.passes.values import ImagePass, ImageRef, Images, Model
 from oodbench.registry import reads_reference, scorers
-from oodbench.resolver import Resolver, cannot_give, drawn_samples, same_set, set_name
+from oodbench.resolver import (
+    LeftOut,
+    Resolver,
+    as_seen,
+    cannot_give,
+    drawn_samples,
+    read_by,
+    same_pictures,
+    same_set,
+    seen_by,
+    set_name,
+)
 from oodbench.store import key_of
 from oodbench.suite import Analysis, Entry, Pair, Suite, named
-from oodbench.types import Scorer
+from oodbench.types import BACKGROUNDS, Scorer
 from oodbench.zoo.cards import Card, training_log
 from oodbench.zoo.describe import describe, unknown_set
 
@@ -37,8 +48,12 @@ class Trial:
     Attributes
     ----------
     ref : in-dist reference images, for scorers that look at some
-    reads : of ``test``, ``ood`` and ``ref``: the passes that give what the scorer takes
+    validation : OOD images that a scorer tunes on, which are none that it is judged on
+    reads : of ``test``, ``ood``, ``ref`` and ``validation``: the passes that give what the scorer takes
     density : of ``test`` and ``ood``: the model's density pass, since bits a dimension stand in every row
+    trained_on : model that the scorer reads → the image set that it was trained on
+    seen : those of these models that were trained on the OOD set, or on one of its kin
+    left_out : OOD images that are among the training images of the model or of a relative; no scorer is judged on them
     """
 
     model: Model
@@ -47,8 +62,19 @@ class Trial:
     test: Images
     ood: Images
     ref: Images | None
+    validation: Images | None
     reads: Mapping[str, Needs]
     density: Mapping[str, ImagePass]
+    trained_on: Mapping[str, str]
+    seen: tuple[str, ...]
+    left_out: LeftOut
+
+    @property
+    def chosen_from(self) -> dict[str, list[Any]]:
+        """The grid of a scorer that tunes, parameter → values; backgrounds by name."""
+        names = [one.name for one in self.model.of(BACKGROUNDS)]
+        grid = self.scorer.grid.items()
+        return {name: names if values == BACKGROUNDS else list(values) for name, values in grid}
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -115,6 +141,8 @@ class Plan:
     subjects: list[Subject] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    nearness: dict[tuple[Model, Images, Images], str | None] = field(default_factory=dict)
+    """Model, in-dist and OOD images → ``near`` or ``far``, as the suite says."""
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -151,7 +179,7 @@ def make_plan(suite: Suite, only: Iterable[str] = (), device: str = "cpu") -> Pl
     Raises
     ------
     UnknownNameError : a model, scorer or image set that does not exist anywhere
-    SuiteError : two models or image sets that would be shown under one name
+    SuiteError : two models or image sets that would be shown under one name, or a validation set that is one of the OOD sets
     """
     return _Planner(suite, tuple(only), device).plan()
 
@@ -169,6 +197,8 @@ class _Planner:
         _check_unique("models", [(model.name, model.reference) for model in self.models])
         self.made = Plan(suite, device, self._only(only))
         self.shown: dict[tuple[str, tuple[int, ...]], str] = {}
+        self.left_out: dict[tuple[Model, Images], LeftOut] = {}
+        self._check_validation()
 
     def _only(self, given: Sequence[str]) -> Only:
         sets = {
@@ -197,7 +227,7 @@ class _Planner:
                     reason = f"no model of the suite {self.suite.name!r} is trained on {in_dist}"
                     self._skip(pair.in_dist, entry, reason)
                 for model in own:
-                    self._pair(model, pair.in_dist, entry)
+                    self._pair(model, pair, entry)
         self._remark_unused()
         if self.suite.analysis is not None:
             tests = dict.fromkeys((trial.model, trial.test) for trial in self.made.trials)
@@ -222,8 +252,8 @@ class _Planner:
         pair = [shown or reference for shown, reference in map(named, (in_dist, ood))]
         self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer, group_size))
 
-    def _pair(self, model: Model, in_dist: Entry, ood: Entry) -> None:
-        only = self.made.only
+    def _pair(self, model: Model, pair: Pair, ood: Entry) -> None:
+        only, in_dist = self.made.only, pair.in_dist
         admitted = only.admits_model(model.name) or only.admits_model(model.reference)
         chosen = [scorers[name] for name in self.suite.scorers if only.admits_scorer(name)]
         if not (admitted and chosen):
@@ -242,6 +272,7 @@ class _Planner:
         except (ModelError, DataError) as error:
             self._skip(in_dist, ood, str(error), model.name)
             return
+        self.made.nearness[model, test, other] = pair.nearness(ood)
         ref_ref = self._ref(model, in_dist, "ref")
         for scorer in chosen:
             self._trials(model, scorer, test, other, ref_ref, (in_dist, ood))
@@ -250,21 +281,29 @@ class _Planner:
         self, model: Model, scorer: Scorer, test: Images, ood: Images, ref_ref: ImageRef,
         pair: tuple[Entry, Entry],
     ) -> None:  # fmt: skip
-        fits = reads_reference(scorer.fit, scorer.needs)
-        ref = self.resolver.images_or_none(ref_ref)
+        fits = reads_reference(scorer.fit or scorer.tune, scorer.needs)
+        ref, validation = self.resolver.images_or_none(ref_ref), None
         reason = cannot_give(model, scorer.all_needs)
         if fits and not reason:
             reason = self._lacks_reference(scorer, ref_ref, test)
+        if scorer.tune and not reason:
+            try:
+                validation = self._validation(model, scorer, test, pair[0])
+            except DataError as error:
+                reason = str(error)
         if reason:
             self._skip(*pair, reason, model.name, scorer.name)
             return
         for size in [1, *self.suite.group_sizes.get(scorer.name, [])]:
-            if min(test.n, ood.n) // size < 2:
-                reason = f"{min(test.n, ood.n)} images make fewer than two groups of {size}"
+            n = min(test.n, ood.n - len(self._left_out(model, ood).places))
+            if n // size < 2:
+                reason = (
+                    f"{n} images make fewer than two groups of {size}{self._why_few(model, ood)}"
+                )
                 self._skip(*pair, reason, model.name, scorer.name, size)
                 continue
             self.made.trials.append(
-                self._trial(model, scorer, size, (test, ood, ref if fits else None))
+                self._trial(model, scorer, size, (test, ood, ref if fits else None, validation))
             )
 
     def _lacks_reference(self, scorer: Scorer, ref: ImageRef, test: Images) -> str | None:
@@ -280,16 +319,66 @@ class _Planner:
             return f"{shared:,} of the {found.n:,} images of {both}, on which no scorer may be fitted; remove them from one"
         return scorer.too_few(found.n) if found.n < scorer.least_reference else None
 
+    def _check_validation(self) -> None:
+        """Raise where a validation set is of no in-dist set, or is, by its name, an OOD set of the suite."""
+        in_dists = {self._set(pair.in_dist): named(pair.in_dist)[1] for pair in self.suite.pairs}
+        oods = {named(entry)[1] for pair in self.suite.pairs for entry in pair.ood}
+        for in_dist, reference in self.suite.validation.items():
+            if in_dist not in in_dists:
+                near = did_you_mean(in_dist, in_dists)
+                raise SuiteError(
+                    f"validation: {in_dist!r} is the in-dist set of no pair of this suite{near}"
+                )
+            if same_pictures(reference, in_dists[in_dist]):
+                raise SuiteError(
+                    f"validation: {reference} are images of the in-dist set {in_dist} itself, not OOD ones; name another "
+                    "set, or an altered view of one, as fashionmnist/ref@invert is"
+                )
+            for ood in oods:
+                if same_pictures(reference, ood):
+                    raise SuiteError(_is_judged_on(reference, ood, "is, or is another split of,"))
+
+    def _validation(self, model: Model, scorer: Scorer, test: Images, in_dist: Entry) -> Images:
+        """The OOD images that a scorer tunes on; none of them is an image that it is judged on.
+
+        Raises
+        ------
+        DataError : the suite names none, or they are not here
+        SuiteError : some of them are judged on
+        """
+        name = self._set(in_dist)
+        if name not in self.suite.validation:
+            raise DataError(
+                f"{scorer.name} tunes on validation OOD images, of which the suite names none for {name}; a line under "
+                f"`validation:` does, `{name}: SET`"
+            )
+        found = self.resolver.images(self._ref(model, self.suite.validation[name]))
+        own = [pair for pair in self.suite.pairs if self._set(pair.in_dist) == name]
+        oods = (self._ref(model, entry) for pair in own for entry in pair.ood)
+        for judged in (test, *filter(None, map(self.resolver.images_or_none, oods))):
+            shared = self.resolver.shared(found, judged)
+            if shared:
+                why = f"shares {shared:,} images with"
+                raise SuiteError(_is_judged_on(found.identifier, judged.identifier, why))
+        self._remark(found)
+        return found
+
     def _trial(
-        self, model: Model, scorer: Scorer, size: int, sets: tuple[Images, Images, Images | None]
+        self,
+        model: Model,
+        scorer: Scorer,
+        size: int,
+        sets: tuple[Images, Images, Images | None, Images | None],
     ) -> Trial:
-        test, ood, ref = sets
+        test, ood, ref, validation = sets
         needs: dict[str, tuple[Images, tuple[str, ...]]] = {
             "test": (test, scorer.needs),
             "ood": (ood, scorer.needs),
         }
         if ref is not None:
-            needs["ref"] = (ref, scorer.all_needs if scorer.fit else ())
+            needs["ref"] = (ref, scorer.all_needs if scorer.fit or scorer.tune else ())
+        if validation is not None:
+            needs["validation"] = (validation, scorer.needs)
         reads = {
             role: {need: self.resolver.passes_of(model, need, images, ref) for need in wanted}
             for role, (images, wanted) in needs.items()
@@ -297,31 +386,43 @@ class _Planner:
         density = {
             role: self._density(model, images) for role, images in (("test", test), ("ood", ood))
         }
-        return Trial(model, scorer, size, test, ood, ref, reads, density)
+        models = read_by(scorer, model)
+        return Trial(
+            model=model,
+            scorer=scorer,
+            group_size=size,
+            test=test,
+            ood=ood,
+            ref=ref,
+            validation=validation,
+            reads=reads,
+            density=density,
+            trained_on={name: one.trained_on for name, one in models.items()},
+            seen=seen_by(models.values(), ood),
+            left_out=self._left_out(model, ood),
+        )
+
+    def _why_few(self, model: Model, ood: Images) -> str:
+        places = self._left_out(model, ood).places
+        one_of = f"; {len(places):,} of the {ood.n:,} images of {ood.identifier} are left out"
+        return f"{one_of}, since a model was trained on them" if places else ""
+
+    def _left_out(self, model: Model, ood: Images) -> LeftOut:
+        if (model, ood) not in self.left_out:
+            self.left_out[model, ood] = self.resolver.trained_images(model, ood)
+        return self.left_out[model, ood]
 
     def _density(self, model: Model, images: Images) -> ImagePass:
         (own,) = self.resolver.passes_of(model, "log_prob", images)
         return own
 
     def _ref(self, model: Model, entry: Entry, split: str | None = None) -> ImageRef:
-        """The reference of a suite's entry, in a split of its own where one is asked for, with the model's view.
-
-        The model's own view is for sets of another shape that name none.
-        """
+        """The reference of a suite's entry, in a split of its own where one is asked for, with the model's view."""
         shown, reference = named(entry)
         parsed = parse_identifier(reference)
         if split is not None:
             parsed = parsed.in_split(split)
-        plain = ImageRef(str(parsed), model.shape, self.suite.limit, name=shown)
-        ground = parsed.view if parsed.view and is_ground(parsed.view) else ""
-        if not model.view or (parsed.view and not ground):
-            return plain
-        try:
-            as_it_is = fits(str(parsed), model.shape)
-        except DataError:  # not here: the skip will say so
-            return plain
-        view = ",".join(filter(None, (ground, model.view)))
-        return plain if as_it_is else replace(plain, reference=str(parsed.seen_through(view)))
+        return ImageRef(str(as_seen(model, parsed)), model.shape, self.suite.limit, name=shown)
 
     def _remark(self, *sets: Images) -> None:
         """Add what is to be said of how image sets were read."""
@@ -347,7 +448,8 @@ class _Planner:
     def _check_training(self, model: Model, in_dist: Entry) -> None:
         """Raise where the images that a card was trained on by `oodbench train` are not those that are `train` now."""
         trained = _trained_images(model.reference)
-        if not trained or parse_identifier(named(in_dist)[1]).name in catalog():
+        stands_in = not self._is_trained_on(model, in_dist)
+        if not trained or stands_in or parse_identifier(named(in_dist)[1]).name in catalog():
             return
         train = replace(self._ref(model, in_dist, "train"), limit=None)
         now = self.resolver.images_or_none(train)
@@ -498,6 +600,13 @@ class _Planner:
             with_norm=model.gives("sample_with_norm"),
             here=model.here,
         )
+
+
+def _is_judged_on(validation: str, ood: str, why: str) -> str:
+    return (
+        f"validation: {validation} {why} {ood}, on which scorers are judged; what they tune on must be apart from every OOD "
+        "set of the suite: name another set"
+    )
 
 
 def _other_training(model: Model, in_dist: str) -> str:

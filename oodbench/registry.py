@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,7 +25,7 @@ from oodbench.names import checked_identifier, checked_name
 from oodbench.paths import PACKAGE
 from oodbench.plugin_files import execute, module_of, purge
 from oodbench.syntax import source_files
-from oodbench.types import Pass, Scorer, TunesOn, split_need
+from oodbench.types import BACKGROUNDS, Pass, Scorer, TunesOn, split_need
 
 T = TypeVar("T")
 
@@ -235,26 +235,33 @@ def _shipped(code: Any, builtin: str) -> bool:
 def register_scorer(
     name: str,
     cite: str = "",
-    baseline: bool = False,
+    baseline: bool | None = None,
     tunes_on: TunesOn | None = None,
     least_reference: int = 1,
+    grid: Mapping[str, Sequence[Any] | str] | None = None,
 ) -> Callable[[Any], Any]:
-    """Register a scorer: a function of statistics, or a class with ``fit`` (reference columns → state) and ``score``.
+    """Register a scorer: a function of statistics, or a class with ``score`` and, where it needs them, ``fit`` and ``tune``.
 
-    The argument names are the list of needs; ``background_X`` asks X of the model's background model, and
-    ``ensemble_X`` of each of the K members of its ensemble, ``(N, K)``. In a class, ``score`` takes the state first.
+    The argument names of ``fit`` and ``score`` are the list of needs; ``background_X`` asks X of the model's background model,
+    ``ensemble_X`` of each of the K members of its ensemble, ``(N, K)``, and ``backgrounds_X`` of each of its backgrounds.
+
+    ``fit(self, …)`` makes a state of columns of in-dist reference images. ``tune(self, in_dist, validation)`` is given two
+    mappings, need → column, of in-dist reference and of the suite's validation OOD images, and returns parameter → value, each of
+    the grid. ``score`` takes the state first, then what was tuned, then columns; ``tune`` takes the state first too.
 
     Parameters
     ----------
     name : as in suites and leaderboards
     cite : authors, venue, year, arXiv
-    baseline : model-free; ranked apart
+    baseline : what its author takes it for. Whether it is one is derived: a scorer all of whose needs are model-free is, and is
+        ranked apart; ``oodbench check`` says where the author is wrong
     tunes_on : ``none``, ``in-dist ref`` or ``validation OOD``; by default what :func:`reads_reference` implies
     least_reference : in-dist reference images without which it cannot be fitted; a plan skips it with a sentence
+    grid : what ``tune`` chooses from: parameter → numbers or texts, or ``"backgrounds"``, one of the model's by its number
 
     Raises
     ------
-    ScorerError : an argument that is no statistic, or a class without ``score``
+    ScorerError : an argument that is no statistic, a class without ``score``, or ``tune`` without a grid
 
     Example
     -------
@@ -277,12 +284,15 @@ def register_scorer(
         score = getattr(instance, "score", None) if inspect.isclass(code) else instance
         if not callable(score):
             raise ScorerError(f"the scorer {name!r} is a class without a method `score`")
-        needs = _checked(name, _arguments(name, score)[1 if fit else 0 :])
-        source = Source.of(code, scorers.builtin)
+        tune = getattr(instance, "tune", None) if inspect.isclass(code) else None
+        needs = _checked(name, _arguments(name, score)[bool(fit) + bool(tune) :])
+        fit_needs = _checked(name, _arguments(name, fit)) if fit else ()
+        _check_tuning(name, tune, bool(fit), grid, tunes_on, needs)
+        source = Source.of(code, scorers.builtin, grid)
         entry = Scorer(
             name=name,
             needs=needs,
-            fit_needs=_checked(name, _arguments(name, fit)) if fit else (),
+            fit_needs=fit_needs,
             fit=fit,
             score=score,
             cite=cite,
@@ -290,9 +300,12 @@ def register_scorer(
             .split("\n\n")[0]
             .replace("\n", " ")
             .replace("``", ""),
-            baseline=baseline,
-            tunes_on=tunes_on or ("in-dist ref" if reads_reference(fit, needs) else "none"),
+            baseline=is_model_free((*needs, *fit_needs)),
+            said_baseline=baseline,
+            tunes_on=tunes_on or _tunes_on(fit, tune, needs),
             least_reference=least_reference,
+            tune=tune,
+            grid=dict(grid or {}),
             origin=source.place,
             code=source.code,
         )
@@ -302,9 +315,61 @@ def register_scorer(
     return register
 
 
-def reads_reference(fit: Callable[..., Any] | None, needs: tuple[str, ...]) -> bool:
-    """Whether a scorer looks at in-dist reference images: to fit, or because a pass that it needs is prepared on some."""
-    return fit is not None or any(statistics[split_need(need)[0]].prepare for need in needs)
+def _tunes_on(fit: object, tune: object, needs: tuple[str, ...]) -> TunesOn:
+    if tune:
+        return "validation OOD"
+    return "in-dist ref" if reads_reference(fit, needs) else "none"
+
+
+def _check_tuning(
+    name: str, tune: Callable[..., Any] | None, fits: bool, grid: Any, tunes_on: Any, needs: tuple[str, ...]
+) -> None:  # fmt: skip
+    """Raise :class:`ScorerError` where a scorer tunes without saying what from, or says so and does not."""
+    if tune is None:
+        if grid:
+            raise ScorerError(
+                f"the scorer {name!r} has a grid, and no method `tune` that chooses from it"
+            )
+        return
+    if not grid:
+        raise ScorerError(
+            f"the scorer {name!r} tunes; say what from, grid={{parameter: (value, …)}}, so that its rows can say it too"
+        )
+    takes = len(_arguments(name, tune)) - fits
+    if takes != 2:
+        raise ScorerError(
+            f"`tune` of the scorer {name!r} must take columns of in-dist and of validation images"
+            f"{', after what `fit` returns' if fits else ''}"
+        )
+    if tunes_on not in (None, "validation OOD"):
+        raise ScorerError(
+            f"the scorer {name!r} has a method `tune`: it tunes on validation OOD, not on {tunes_on}"
+        )
+    for parameter, values in grid.items():
+        _check_candidates(name, parameter, values, needs)
+
+
+def _check_candidates(name: str, parameter: str, values: Any, needs: tuple[str, ...]) -> None:
+    if values == BACKGROUNDS and all(split_need(need)[1] != BACKGROUNDS for need in needs):
+        raise ScorerError(
+            f"the scorer {name!r} chooses a background, and needs no statistic of them: backgrounds_log_prob, for instance"
+        )
+    listed = isinstance(values, list | tuple) and values
+    plain = listed and all(isinstance(value, bool | int | float | str) for value in values)
+    if values != BACKGROUNDS and not plain:
+        raise ScorerError(
+            f"the grid of the scorer {name!r} must give a list of numbers or texts for {parameter!r}, not {values!r}"
+        )
+
+
+def reads_reference(fit: object, needs: tuple[str, ...]) -> bool:
+    """Whether a scorer looks at in-dist reference images: to fit or tune, or since a pass that it needs is prepared on some."""
+    return bool(fit) or any(statistics[split_need(need)[0]].prepare for need in needs)
+
+
+def is_model_free(needs: tuple[str, ...]) -> bool:
+    """Whether no need is a model's: a scorer with such needs alone is a baseline, whatever its author says."""
+    return all(statistics[split_need(need)[0]].model_free for need in needs)
 
 
 def _arguments(name: str, function: Callable[..., Any]) -> tuple[str, ...]:
@@ -478,7 +543,7 @@ def _load_file(path: Path) -> str:
     try:
         with _during(path):
             execute(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that reads its command line ends so
         _unload(path, now)
         raise (
             error if isinstance(error, OodbenchError) else OodbenchError(_fault(path, error))
@@ -495,10 +560,15 @@ def _unload(path: Path, loaded: _Loaded) -> None:
     _plugins.pop(path, None)
 
 
-def _fault(path: Path, error: Exception) -> str:
+def _fault(path: Path, error: BaseException) -> str:
     trace = error.__traceback__
     while trace and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
     number = trace.tb_lineno if trace else error.lineno if isinstance(error, SyntaxError) else None
     line = f", line {number}" if number else ""
+    if isinstance(error, SystemExit):
+        return (
+            f"the plugin {path}{line} ends the program when it is loaded, as a script does; put what it runs below "
+            "`if __name__ == '__main__':`"
+        )
     return f"the plugin {path}{line} raised {type(error).__name__}: {error}"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from oodbench.data.catalog import is_synthetic, may_be_shown
+from oodbench.data.catalog import collection, is_synthetic, may_be_shown
 from oodbench.data.division import image_digests
-from oodbench.data.identifiers import parse_identifier, set_key
-from oodbench.data.images import ImageSet
+from oodbench.data.identifiers import Identifier, parse_identifier, set_key
+from oodbench.data.images import ImageSet, fits
+from oodbench.data.training import Training, training_images
+from oodbench.data.views import Shape, alteration, is_ground
 from oodbench.errors import DataError, ModelError
 from oodbench.passes.shards import DrawTask, open_images, samples_path
 from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, shard_keys
 from oodbench.registry import statistics
 from oodbench.store import key_of
-from oodbench.types import Of, Pass, split_need
+from oodbench.types import Of, Pass, Scorer, split_need
 from oodbench.zoo.cards import Card
 from oodbench.zoo.describe import describe, relatives
 
@@ -27,7 +30,8 @@ class Resolver:
         self.seed, self.device = seed, device
         self._models: dict[str, Model] = {}
         self._images: dict[ImageRef, Images | DataError] = {}
-        self._shared: dict[tuple[Images, Images], int] = {}
+        self._digests: dict[Images, list[bytes]] = {}
+        self._training: dict[tuple[Identifier, Shape], Training] = {}
         self._passes: dict[tuple[str, str, Images, Images | None], ImagePass] = {}
         entries = statistics.values()
         asked = {entry.capability_for(name) for entry in entries for name in entry.statistics}
@@ -40,13 +44,12 @@ class Resolver:
         return self._models[reference]
 
     def _resolved(self, reference: str, shown: str | None) -> Model:
-        known = describe(reference)
         own = self._alone(reference, shown)
-        kinds: tuple[Of, ...] = ("background", "general", "ensemble")
+        kinds: tuple[Of, ...] = ("background", "general", "ensemble", "backgrounds")
         related = {
             of: tuple(self._alone(name) for name in relatives(reference, of)) for of in kinds
         }
-        return replace(own, relatives=related, view=known.view)
+        return replace(own, relatives=related)
 
     def _alone(self, reference: str, shown: str | None = None) -> Model:
         known, missing, identity = describe(reference), "", ""
@@ -61,6 +64,7 @@ class Resolver:
             likelihood=known.likelihood,
             shape=known.shape,
             trained_on=known.trained_on,
+            view=known.view,
             methods=frozenset(method for method in self._asked if known.gives(method)),
             here=known.local
             or bool(known.unhashable),  # another process would make another identity
@@ -96,11 +100,39 @@ class Resolver:
 
     def shared(self, one: Images, other: Images) -> int:
         """How many images of one set are, pixel by pixel, in another."""
-        if (one, other) not in self._shared:
-            seen = set(image_digests(open_images(other.ref).images))
-            own = image_digests(open_images(one.ref).images)
-            self._shared[one, other] = sum(digest in seen for digest in own)
-        return self._shared[one, other]
+        seen = set(self._digests_of(other))
+        return sum(digest in seen for digest in self._digests_of(one))
+
+    def _digests_of(self, images: Images) -> list[bytes]:
+        if images not in self._digests:
+            self._digests[images] = image_digests(open_images(images.ref).images)
+        return self._digests[images]
+
+    def trained_images(self, model: Model, images: Images) -> LeftOut:
+        """Which images of a set are among those that a model or one of its relatives was trained on.
+
+        Relatives that were trained on the very set are left to :func:`seen_by`: their scorers are not ranked there.
+        """
+        reference = images.ref.reference
+        family = {one.trained_on: one for one in (model, *model.family) if one.trained_on}
+        foreign = {
+            name: self._training_of(one)
+            for name, one in family.items()
+            if not same_pictures(name, reference)
+        }
+        known = [one.digests for one in foreign.values() if one.digests]
+        own = enumerate(self._digests_of(images) if known else ())
+        places = (place for place, digest in own if any(digest in one for one in known))
+        return LeftOut(tuple(places), {name: one.here for name, one in foreign.items()})
+
+    def _training_of(self, model: Model) -> Training:
+        try:
+            seen = as_seen(model, parse_identifier(model.trained_on))
+        except DataError:  # a name that is no image set's
+            return Training((), "none")
+        if (seen, model.shape) not in self._training:
+            self._training[seen, model.shape] = training_images(seen, model.shape)
+        return self._training[seen, model.shape]
 
     def passes_of(
         self, model: Model, need: str, images: Images, ref: Images | None = None
@@ -171,6 +203,58 @@ def same_set(one: str, other: str) -> bool:
         return False
 
 
+class LeftOut(NamedTuple):
+    """Images of an OOD set that no scorer is judged on, and where that was looked for.
+
+    Attributes
+    ----------
+    places : of the images in the set, in order
+    checked : training set → how much of it is on this machine: ``all``, ``some`` or ``none``
+    """
+
+    places: tuple[int, ...]
+    checked: Mapping[str, str]
+
+
+def as_seen(model: Model, wanted: Identifier) -> Identifier:
+    """A set in the view through which a model sees it; its own view is for sets of another shape that name none."""
+    ground = wanted.view if wanted.view and is_ground(wanted.view) else ""
+    if not model.view or (wanted.view and not ground):
+        return wanted
+    try:
+        as_it_is = fits(str(wanted), model.shape)
+    except DataError:  # not here: opening it will say so
+        return wanted
+    view = ",".join(filter(None, (ground, model.view)))
+    return wanted if as_it_is else wanted.seen_through(view)
+
+
+def read_by(scorer: Scorer, model: Model) -> dict[str, Model]:
+    """The models that a scorer reads where it judges with one, by name: itself, its background, its ensemble."""
+    split = map(split_need, scorer.all_needs)
+    whose = [of for statistic, of in split if not statistics[statistic].model_free]
+    return {one.name: one for of in whose for one in model.of(of)}
+
+
+def seen_by(models: Iterable[Model], ood: Images) -> tuple[str, ...]:
+    """Names of the models that were trained on an OOD set, another split of it, or a set that shares its images."""
+    reference = ood.ref.reference
+    return tuple(one.name for one in models if same_pictures(one.trained_on, reference))
+
+
+def same_pictures(one: str, other: str) -> bool:
+    """Whether two references are to one set, to splits or parts of one, or to sets of one collection, altered alike."""
+    if not (one and other):
+        return False
+    try:
+        parsed = parse_identifier(one), parse_identifier(other)
+    except DataError:
+        return False
+    altered = {alteration(identifier.view) for identifier in parsed}
+    keys = {collection(set_key(reference)) for reference in (one, other)}
+    return len(altered) == len(keys) == 1
+
+
 def drawn_samples(draw: DrawTask) -> Images:
     """The images that a drawing gives, or will: an image set whose identity is the drawing's."""
     name = "samples" if draw.temperature == 1 else f"samples at {draw.temperature:g}"
@@ -206,6 +290,8 @@ def _lacking(model: Model, need: str) -> str | None:
         return f"{model.name} has no {of} model, which {need} asks for"
     if of == "ensemble" and len(found) < 2:
         return f"{model.name} has no ensemble of two or more models, which {need} asks for"
+    if of == "backgrounds" and len(found) < 2:
+        return f"{model.name} has no two background models to choose from, which {need} asks for"
     method = entry.capability_for(statistic)
     missing = [one.missing for one in found if one.missing]
     unable = [one.name for one in found if not one.gives(method)]

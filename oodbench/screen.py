@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
-from typing import Any
 
+from oodbench.data.corruptions import KINDS
 from oodbench.passes.shards import ShardTask
 from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
+from oodbench.report.means import by_set, mean_in, mean_over_sets
 from oodbench.report.tables import auroc_text, skip_lines
-from oodbench.store import Row
+from oodbench.store import Row, Standing, standing
+from oodbench.trials.counted import is_counted
 from oodbench.work import Work
 
 SHOWN = 8
@@ -59,16 +61,21 @@ def _passes(plan: Plan, work: Work, whole: bool) -> Iterator[str]:
     missing = {job.key for job in work.jobs if isinstance(job, ShardTask)}
     if whole:
         for one in plan.passes:
-            left = len(missing & set(one.keys))
-            state = f"{left} of {len(one.keys)} shards left" if left else "cached"
+            state = _state(one.keys, missing)
             yield f"{one.label} ({one.images.n:,} images, {state})"
         return
     for owner, passes in groupby(sorted(plan.passes, key=_owner), key=_owner):
         own = list(passes)
         kinds = ", ".join(dict.fromkeys(one.kind for one in own))
         images, keys = sum(one.images.n for one in own), {key for one in own for key in one.keys}
-        left = f"{len(missing & keys)} of {len(keys)} shards left" if missing & keys else "cached"
+        left = _state(keys, missing)
         yield f"{owner or 'without a model'}: {kinds} on {len(own)} sets, {images:,} images, {left}"
+
+
+def _state(keys: Collection[str], missing: Collection[str]) -> str:
+    """What of some shards is left to measure."""
+    left = sum(key in missing for key in set(keys))
+    return f"{left} of {len(keys)} shards left" if left else "cached"
 
 
 def _owner(one: ImagePass) -> str:
@@ -115,6 +122,10 @@ OPERATIONS = {
     r"resize([\dx]+)-([a-z]+)": "resized to {0} ({1})",
     r"rgb": "grey copied to three channels",
     r"grey": "colours made grey by ITU-R 601 luma",
+    r"hflip": "mirrored from left to right",
+    r"vflip": "turned upside down",
+    r"rot(\d+)": "turned by {0}° anticlockwise",
+    rf"({'|'.join(KINDS)})(\d)": "corrupted: {0}, strength {1} of 5",
     r"contract(\d+)": "pixels moved towards mid-grey, to {0} %",
 }
 """Operation of a view → the words for it."""
@@ -126,6 +137,7 @@ def before(plan: Plan) -> Iterator[str]:
     seen: dict[tuple[str, Images], None] = {}
     for trial in plan.trials:
         sets = {"in-dist test": trial.test, "in-dist ref, for fitting": trial.ref, "OOD": trial.ood}
+        sets |= {"validation, for tuning": trial.validation}
         seen |= {(role, images): None for role, images in sets.items() if images is not None}
     for role, images in sorted(seen, key=lambda one: list(ROLES).index(one[0])):
         yield f"{role:25} {images.identifier}: {images.n:,} images, {in_words(images)}"
@@ -136,7 +148,7 @@ def before(plan: Plan) -> Iterator[str]:
     yield from (f"left out                  {line}" for line in lines)
 
 
-ROLES = ("in-dist test", "in-dist ref, for fitting", "OOD")
+ROLES = ("in-dist test", "in-dist ref, for fitting", "validation, for tuning", "OOD")
 
 
 def _shapes(plan: Plan) -> str:
@@ -160,32 +172,51 @@ def _operation(name: str) -> str:
     return name
 
 
+MARKS: dict[Standing, str] = {"scorer": "", "tuned": " †", "baseline": " *"}
+"""Standings in the order in which the screen ranks them, and what stands behind a scorer's name."""
+
+
 def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the ranking on single images: scorers by mean AUROC, model-free ones apart below.
 
-    Noise and constant images count where there is nothing else.
+    The mean is over in-dist sets, of the mean over each one's pairs and models; the worst pair stands beside it. Noise, constant
+    and corrupted images count where there is nothing else.
     """
     single = [row for row in rows if row["status"] != "skipped" and row["group_size"] == 1]
-    own = [row for row in single if not row["synthetic"]] or single
+    own = [row for row in single if is_counted(row)] or single
     columns = list(dict.fromkeys((row["model"], row["in_dist"], row["ood"]) for row in own))
     found = {(row["scorer"], row["model"], row["in_dist"], row["ood"]): row for row in own}
-    names = dict.fromkeys((row["baseline"], row["scorer"]) for row in own)
-    places = [(_mean(found, name, columns), baseline, name) for baseline, name in names]
-    places.sort(key=lambda place: (place[1], place[0] is None, -(place[0] or 0), place[2]))
-    lines = []
-    for mean, baseline, name in places:
-        cells = [_auroc_cell(found.get((name, *column))) for column in columns]
-        shown = "" if mean is None else f"{mean:.3f}"
-        lines.append([name + " *" * baseline, *([shown] if len(columns) > 1 else []), *cells])
+    names = dict.fromkeys((standing(row), row["scorer"]) for row in own)
+    places = [(_mean(own, name), kind, name) for kind, name in names]
+    order = list(MARKS)
+    places.sort(key=lambda one: (order.index(one[1]), one[0] is None, -(one[0] or 0), one[2]))
+    lines, means = [], _means(columns)
+    for mean, kind, name in places:
+        cells = [found.get((name, *column)) for column in columns]
+        shown = _mean_and_worst(mean, cells)[: len(means)]
+        lines.append([name + MARKS[kind], *shown, *map(_auroc_cell, cells)])
     one_model = len({model for model, _, _ in columns}) == 1
     heads = [f"→ {ood}" if one_model else f"{model}: → {ood}" for model, _, ood in columns]
-    return ["scorer", *(["mean"] if len(columns) > 1 else []), *heads], lines
+    return ["scorer", *means, *heads], lines
 
 
-def _mean(found: dict[Any, Row], name: str, columns: list[tuple[str, str, str]]) -> float | None:
-    rows = [found.get((name, *column)) for column in columns]
-    values = [row["auroc"] for row in rows if row is not None and row["status"] == "ok"]
-    return sum(values) / len(values) if len(values) == len(columns) else None
+def _means(columns: list[tuple[str, str, str]]) -> list[str]:
+    """The heads of what sums columns up: a mean of several, the worst of several pairs."""
+    pairs = {(in_dist, ood) for _, in_dist, ood in columns}
+    return ["mean"] * (len(columns) > 1) + ["worst"] * (len(pairs) > 1)
+
+
+def _mean(rows: Iterable[Row], scorer: str) -> float | None:
+    """The mean over in-dist sets of a scorer's means over their pairs; None where a pair has no result."""
+    means = {name: mean_in(own, scorer) for name, own in by_set(rows).items()}
+    known = {name: mean.value for name, mean in means.items() if mean is not None}
+    return mean_over_sets(known) if len(known) == len(means) else None
+
+
+def _mean_and_worst(mean: float | None, cells: Iterable[Row | None]) -> list[str]:
+    if mean is None:
+        return ["", ""]
+    return [f"{mean:.3f}", f"{min(row['auroc'] for row in cells if row is not None):.3f}"]
 
 
 def _auroc_cell(row: Row | None) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -175,6 +175,25 @@ MEASURED = ("cost", "provenance")
 """Fields of a row that say how it was measured: they differ between runs that agree in everything else."""
 SEALS = ("values_sha256", "measured_sha256")
 """Fields of a row that hold the hashes of all its other ones, and of :data:`MEASURED`."""
+
+
+def is_ranked(row: Row) -> bool:
+    """Whether a row counts in ranks, means, comparisons and sentences on what leads.
+
+    It does not where a model that its scorer reads was trained on the OOD set or on one of its kin (the row's ``seen``).
+    """
+    return not row.get("seen")
+
+
+Standing = Literal["scorer", "tuned", "baseline"]
+"""Which scorers one is ranked among: those that read a model, those that tuned on OOD images too, and those without a model."""
+
+
+def standing(row: Row) -> Standing:
+    """Among which scorers a row is ranked; those of unlike standing are ranked apart."""
+    if row["baseline"]:
+        return "baseline"
+    return "tuned" if row["tunes_on"] == "validation OOD" else "scorer"
 
 
 def row_hashes(row: Row) -> dict[str, str]:

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from oodbench.report.tables import changes
 from oodbench.resolver import set_name
 from oodbench.screen import leaderboard, skips_by_reason
-from oodbench.store import Row
+from oodbench.store import Row, is_ranked, standing
 from oodbench.suite import Entry, Suite, named
+from oodbench.trials.counted import is_counted
 
 LEGEND = (
     "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
 )
-MARKS = f"{LEGEND}; ◂ likelihood itself; ‡ the bar: the best baseline"
+OF_PAIRS = "; ◂ likelihood itself; ‡ the bar: the best baseline"
+TUNED = "; † tuned on validation OOD images, ranked apart"
+SEEN = "; § a model that the scorer reads has seen the OOD set: ranked nowhere"
 SKIPS = 5
 """Lines of skips that are shown."""
+
+
+def legend(rows: Iterable[Row]) -> str:
+    """What the marks mean that may stand behind the numbers of these rows."""
+    tried = [row for row in rows if row["status"] != "skipped"]
+    tuned = TUNED * any(standing(row) == "tuned" for row in tried)
+    return LEGEND + tuned + ("" if all(map(is_ranked, tried)) else SEEN)
 
 
 class PairTable(NamedTuple):
@@ -29,18 +40,22 @@ class PairTable(NamedTuple):
 
 def pair_tables(rows: Sequence[Row], suite: Suite) -> Iterator[PairTable]:
     """A table for each pair of real images, in the suite's order; models are columns, scorers lines by mean AUROC."""
-    real = [row for row in rows if row["status"] != "skipped" and not row["synthetic"]]
-    single = [row for row in real if row["group_size"] == 1]
-    for in_dist, ood in _pairs(suite):
-        own = [row for row in single if (row["in_dist_name"], row["ood_name"]) == (in_dist, ood)]
+    counted = [row for row in rows if row["status"] != "skipped" and is_counted(row)]
+    for pair in _pairs(suite):
+        own = [row for row in counted if _pair_of(row) == pair]
         if own:
             yield _pair_table(_by_model(own, suite))
 
 
-def _pairs(suite: Suite) -> Iterator[tuple[str, str]]:
+def _pairs(suite: Suite) -> Iterator[tuple[str, str, str]]:
+    """In-dist set, OOD set, and what the OOD set's view changes in the pictures."""
     for pair in suite.pairs:
         for entry in pair.ood:
-            yield _shown(pair.in_dist), _shown(entry)
+            yield _shown(pair.in_dist), _shown(entry), changes(named(entry)[1])
+
+
+def _pair_of(row: Row) -> tuple[str, str, str]:
+    return row["in_dist_name"], row["ood_name"], changes(row["ood"])
 
 
 def _shown(entry: Entry) -> str:
@@ -69,7 +84,7 @@ def _pair_table(rows: list[Row]) -> PairTable:
 
 def _lead(rows: list[Row], bar: Row | None) -> str:
     """What leads a pair, where its interval and the next one's do not overlap, and the bar beside it."""
-    first, second = two_best(row for row in rows if not row["baseline"])
+    first, second = two_best(row for row in rows if standing(row) == "scorer")
     parts = [] if first is None else [_ahead(first, second)]
     parts += [] if bar is None else [f"the bar: {bar['scorer']}, {bar['auroc']:.3f}"]
     return "; ".join(parts)
@@ -99,8 +114,8 @@ def two_best(rows: Iterable[Row]) -> tuple[Row | None, Row | None]:
 
 
 def best(rows: Iterable[Row]) -> Row | None:
-    """The row of the largest AUROC among those that were measured."""
-    sound = [row for row in rows if row["status"] == "ok"]
+    """The row of the largest AUROC among those that are ranked."""
+    sound = [row for row in rows if row["status"] == "ok" and is_ranked(row)]
     return max(sound, key=lambda row: float(row["auroc"]), default=None)
 
 

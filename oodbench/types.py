@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,13 @@ from oodbench.errors import ScorerError
 Columns = Mapping[str, np.ndarray]
 """Statistic name → per-image numbers, float64 ``(N,)`` or ``(N, K)``."""
 
-Of = Literal["model", "background", "general", "ensemble"]
-"""Whose statistic it is: the model's own, its background or its general model's, or those of its ensemble's members."""
+Of = Literal["model", "background", "general", "ensemble", "backgrounds"]
+"""Whose statistic it is: the model's own, its background or its general model's, or those of its ensemble's members or of
+all its backgrounds."""
+SEVERAL = ("ensemble", "backgrounds")
+"""Those that are several models, whose statistics stand side by side, ``(N, K)``."""
+BACKGROUNDS: Final = "backgrounds"
+"""In a grid, in place of values: one of the model's backgrounds, by its number."""
 
 TunesOn = Literal["none", "in-dist ref", "validation OOD"]
 """What data a scorer looks at beside the test images."""
@@ -72,6 +77,13 @@ class Pass:
         return f"{','.join(sorted(self.statistics))}:{self.version}:{self.digest}"
 
 
+class Learnt(NamedTuple):
+    """What a scorer knows before it judges: what it was fitted to, and what it chose; None each where it does neither."""
+
+    fitted: Any
+    chosen: Mapping[str, Any] | None
+
+
 @dataclass(frozen=True)
 class Scorer:
     """Arithmetic from columns to an OOD score (larger = more OOD).
@@ -81,10 +93,14 @@ class Scorer:
     needs : statistics that ``score`` takes, by its argument names
     fit_needs : statistics of the in-dist reference images that ``fit`` takes
     fit : reference columns → state, None for scorers without one
-    score : columns (after the state, where there is one) → ``(N,)``
-    baseline : model-free, to be ranked apart
+    score : columns (after the state and what it tuned, where there are such) → ``(N,)``
+    baseline : all that it needs is model-free, so that it is ranked apart
+    said_baseline : what its author takes it for; None where that is not said
     tunes_on : what data it looks at beside the test images
     least_reference : in-dist reference images without which it cannot be fitted
+    tune : columns of in-dist reference and of validation OOD images (after the state) → its choice; None for those that tune
+        nothing
+    grid : what it chooses from: parameter → candidate values, or :data:`BACKGROUNDS`
     origin : the file that it stands in
     code : gives the digest of its code
     """
@@ -97,8 +113,11 @@ class Scorer:
     cite: str = ""
     summary: str = ""
     baseline: bool = False
+    said_baseline: bool | None = None
     tunes_on: TunesOn = "none"
     least_reference: int = 1
+    tune: Callable[..., Mapping[str, Any]] | None = None
+    grid: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
     code: Callable[[], str] = str
 
@@ -112,13 +131,32 @@ class Scorer:
         """``name:digest``, part of every row's key."""
         return f"{self.name}:{self.digest}"
 
-    def fitted(self, reference: Columns) -> Callable[[Columns], np.ndarray]:
-        """The scorer after fitting on in-dist reference columns: ``columns -> (N,)``, larger = more OOD."""
-        state = self.state_of(reference)
+    def fitted(
+        self, reference: Columns, validation: Columns | None = None
+    ) -> Callable[[Columns], np.ndarray]:
+        """The scorer after fitting and tuning: ``columns -> (N,)``, larger = more OOD.
+
+        Parameters
+        ----------
+        reference : columns of in-dist reference images
+        validation : columns of validation OOD images, for a scorer that tunes
+        """
+        state = self.state_of(reference, validation)
         return lambda columns: self.scored(state, columns)
 
-    def state_of(self, reference: Columns) -> Any:
-        """What it learns from in-dist reference columns; None of a scorer that fits nothing."""
+    def state_of(self, reference: Columns, validation: Columns | None = None) -> Learnt:
+        """What it learns from in-dist reference columns, and chooses by them and those of validation OOD images.
+
+        Raises
+        ------
+        ScorerError : too few reference images, no validation images, or a choice that is not of the grid
+        """
+        fitted = self._fitted(reference)
+        return Learnt(
+            fitted, None if self.tune is None else self._tuned(fitted, reference, validation)
+        )
+
+    def _fitted(self, reference: Columns) -> Any:
         if self.fit is None:
             return None
         found = len(next(iter(reference.values()), ()))
@@ -126,10 +164,34 @@ class Scorer:
             raise ScorerError(self.too_few(found))
         return self.fit(*(reference[name] for name in self.fit_needs))
 
-    def scored(self, state: Any, columns: Columns) -> np.ndarray:
+    def _tuned(self, fitted: Any, reference: Columns, validation: Columns | None) -> dict[str, Any]:
+        if not validation:
+            raise ScorerError(
+                f"{self.name} tunes on validation OOD images, and there are none here"
+            )
+        assert self.tune is not None
+        sides = [{need: side[need] for need in self.needs} for side in (reference, validation)]
+        chosen = self.tune(*([fitted] if self.fit else []), *sides)
+        return self._checked_choice(chosen, sides[0])
+
+    def _checked_choice(self, chosen: Any, columns: Columns) -> dict[str, Any]:
+        grid = {name: self._candidates(values, columns) for name, values in self.grid.items()}
+        known = isinstance(chosen, Mapping) and chosen.keys() == grid.keys()
+        if not known or any(chosen[name] not in grid[name] for name in grid):
+            raise ScorerError(f"{self.name} tunes to {chosen!r}, which is not of its grid, {grid}")
+        return {name: grid[name][grid[name].index(chosen[name])] for name in grid}
+
+    def _candidates(self, values: Any, columns: Columns) -> list[Any]:
+        if values != BACKGROUNDS:
+            return list(values)
+        first = next(columns[need] for need in self.needs if split_need(need)[1] == BACKGROUNDS)
+        return list(range(first.shape[1]))
+
+    def scored(self, state: Learnt, columns: Columns) -> np.ndarray:
         """The OOD score of columns ``(N,)``, given what was learnt."""
-        values = [columns[name] for name in self.needs]
-        return np.asarray(self.score(state, *values) if self.fit else self.score(*values))
+        learnt = [state.fitted] if self.fit else []
+        learnt += [state.chosen] if self.tune else []
+        return np.asarray(self.score(*learnt, *(columns[name] for name in self.needs)))
 
     def too_few(self, found: int) -> str:
         """What is said where there are fewer in-dist reference images than it needs."""
@@ -141,13 +203,18 @@ class Scorer:
         return tuple(dict.fromkeys(self.needs + self.fit_needs))
 
 
+def side_by_side(columns: Sequence[np.ndarray], of: Of) -> np.ndarray:
+    """One column of the statistics of the models that a need asks: ``(N,)``, or ``(N, K)`` of several."""
+    return np.stack(columns, 1) if of in SEVERAL else columns[0]
+
+
 def split_need(need: str) -> tuple[str, Of]:
     """A scorer's argument name as (statistic, of whom): ``background_log_prob`` is the background model's ``log_prob``.
 
     >>> split_need("ensemble_log_prob")
     ('log_prob', 'ensemble')
     """
-    for of in ("background", "general", "ensemble"):
+    for of in ("background", "general", *SEVERAL):
         if need.startswith(f"{of}_"):
             return need.removeprefix(f"{of}_"), of  # type: ignore[return-value]
     return need, "model"

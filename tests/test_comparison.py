@@ -221,7 +221,7 @@ def test_the_page_of_comparisons(scores):
     assert heads[2:4] == ["x", "y"]
     assert len(lines) == 2
     assert lines[0][4:] == lines[1][4:]  # the same test twice, corrected alike
-    assert heads[7:] == ["AUPR", "FPR@95"]
+    assert heads[7:] == ["AUPR, difference", "FPR@95, difference"]
     own = rows[0]["paired"]["aupr_ood"]
     gap = own["value"][0] - own["value"][1]
     assert lines[0][7] == f"{gap:+.3f} [{own['low'][0][1]:+.3f}, {-own['low'][1][0]:+.3f}]"

@@ -144,7 +144,10 @@ def test_views_do_what_they_say(random):
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        ("blur3", "no view operation"),
+        ("blar3", "no view operation is called 'blar3'; did you mean 'blur'"),
+        ("blur6", "'blur6' has no strength that exists: write one of 1 to 5 behind it, blur1 to"),
+        ("blur", "'blur' has no strength"),
+        ("rot45", "no view operation"),
         ("resize32", "must name its filter"),
         ("crop64", "cannot crop"),
         ("pad16", "cannot pad"),

@@ -86,9 +86,11 @@ MODULES = [
     "running",
     "types",
     "metrics.ranking",
+    "data.catalog",
     "data.identifiers",
     "data.images",
     "data.views",
+    "data.corruptions",
     "zoo.load",
     "registry",
     "evaluation",
@@ -296,7 +298,8 @@ def test_files_named_in_the_docs_exist():
 
 EVERY = "Fields of every row"
 NAMED_BY_DATA = {
-    "cost": "PASS", "correlation": "BASELINE", "inputs.models": "MODEL", "paired": "METRIC",
+    "cost": "PASS", "correlation": "BASELINE", "inputs.models": "MODEL", "paired": "METRIC", "trained_on": "MODEL",
+    "left_out_checked": "SET",
 }  # fmt: skip
 """Objects whose fields are names, and the word that the page has for them."""
 
@@ -356,14 +359,14 @@ def written(folder):
 
 def parents(names):
     """The objects that dotted names lie in."""
-    return {name.rpartition(".")[0] for name in names if "." in name} | {"inputs"}
+    return {name.rsplit(".", n)[0] for name in names for n in range(1, 1 + name.count("."))}
 
 
 def test_rows_md_names_every_stored_field(stored):
     page = documented()
     for heading, names in written(stored).items():
         known = page[EVERY] | page.get(heading.split("/")[0], set()) | page.get(heading, set())
-        assert names - known == set(), heading
+        assert names - known - parents(known) == set(), heading
 
 
 def test_rows_md_names_no_field_that_is_not_stored(stored):

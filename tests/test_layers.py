@@ -30,6 +30,7 @@ LAYERS = [
     {"skeletons", "evaluation"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 """Each layer imports from its own and from those before it."""
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "matplotlib", "seaborn", "sklearn")

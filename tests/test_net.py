@@ -192,7 +192,7 @@ def suite(glow):
         "models": [glow],
         "seed": SEED,
         "bootstrap": BOOTSTRAP,
-        "pairs": [{"in_dist": "near", "ood": ["far", "constant", "celeba"]}],
+        "pairs": [{"in_dist": "near", "ood": ["far", "constant", "celeba"], "far": ["far"]}],
         "scorers": list(PAIRS[:-1]),
         "group_sizes": GROUPS,
         "analysis": {"images": 300, "gray": list(GRAY), "samples": 4, "probes": 300},
@@ -229,7 +229,7 @@ def world(tmp_path_factory):
             spans = {axes.get_xlabel(): axes.get_xlim() for axes in figure.axes}
             pictures = [len(axes.images) for axes in figure.axes]
             figures.append((figure.get_size_inches(), spans, sum(pictures)))
-            file.write(b"<svg></svg>")
+            file.write(b"<svg><defs></defs></svg>")
 
         patch.setattr(plt.Figure, "savefig", note)
 
@@ -580,6 +580,7 @@ def heading(world, row):
         "in_dist_name": "near",
         "ood_name": ood,
         "synthetic": ood == "constant",
+        "nearness": "far" if ood == "far" else None,
         "scorer": scorer,
         "baseline": scorer in BASELINES,
         "tunes_on": "in-dist ref" if reads_ref else "none",
@@ -593,7 +594,15 @@ def heading(world, row):
         "passes": passes,
         "training_seed": TRAINING_SEED if model == "net-glow" else None,
         "ref_division": "all of ref fits" if reads_ref else None,
-        **dict.fromkeys(("solver", "solver_steps", "trace_probes", "withdrawn", "replaces")),
+        "trained_on": {}
+        if scorer in BASELINES
+        else dict.fromkeys({model} | OTHERS.get(scorer, set()), "near"),
+        "seen": [],
+        "left_out": 0,
+        "left_out_checked": {"near": "all"},
+        **dict.fromkeys(
+            ("tuned", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces")
+        ),
         "cost": {name: cost(world, name) for name in passes},
     }
 
@@ -791,6 +800,7 @@ def test_every_field_of_a_comparison(world):
             "seed": SEED,
             "scorers": list(own),
             "baselines": sorted(BASELINES),
+            "tuned": [],
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
             "paired": paired(list(own.values())),

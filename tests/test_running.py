@@ -133,7 +133,7 @@ def row(scorer, auroc, model="glow", pair=("a", "b"), **changes):
     given = {
         "scorer": scorer, "auroc": auroc, "auroc_low": None, "auroc_high": None, "model": model, "baseline": False,
         "in_dist": f"{in_dist}/test", "ood": f"{ood}/test", "in_dist_name": in_dist, "ood_name": ood, "status": "ok",
-        "synthetic": False, "group_size": 1, "reason": "",
+        "synthetic": False, "group_size": 1, "seed": 0, "tunes_on": "none", "reason": "",
     }  # fmt: skip
     return given | changes
 
@@ -174,6 +174,16 @@ def test_a_lead_is_one_where_intervals_do_not_overlap(ends, told):
     made = suite(models=["glow"], pairs=[Pair(in_dist="a", ood=["b"])])
     (table,) = pair_tables(rows, made)
     assert table.lead == told
+
+
+def test_views_of_one_set_are_pairs_of_their_own_and_ladders_stay_on_the_page():
+    ood = ["a@hflip", "a@rot90", "a@blur1"]
+    made = suite(models=["glow"], pairs=[Pair(in_dist="a", ood=ood)])
+    rows = [
+        row("likelihood", auroc, pair=("a", "a"), ood=f"a/test[first 9]@{view}")
+        for view, auroc in (("rot90", 0.6), ("hflip", 0.5), ("blur1", 0.4))
+    ]
+    assert [one.title.split("@")[1] for one in pair_tables(rows, made)] == ["hflip", "rot90"]
 
 
 def test_skips_take_few_lines():

@@ -26,6 +26,7 @@ def columns(random):
         "log_prob": random.normal(-3000, 300, 50),
         "background_log_prob": random.normal(-3500, 300, 50),
         "ensemble_log_prob": random.normal(-3000, 300, (50, 5)),
+        "backgrounds_log_prob": random.normal(-3500, 300, (50, 3)),
         "code_length_png": random.normal(3000, 200, 50),
         "code_length_jp2": random.normal(2500, 200, 50),
         "pixel_mean": random.uniform(size=50),
@@ -125,6 +126,25 @@ def entropy(r):
     return sum(-value for value in r["log_prob"]) / len(r["log_prob"])
 
 
+def validation_of(reference):
+    """Columns of validation OOD images, which the second of three backgrounds tells best."""
+    shift = {"backgrounds_log_prob": np.array([-100.0, 400.0, 0.0])}
+    return {name: column + shift.get(name, 0.0) for name, column in reference.items()}
+
+
+def tuned_ratio(c, r, i):
+    """The background whose ratio wins most often, pair by pair."""
+    wins = []
+    for b in range(3):
+        of_in, of_ood = (
+            [side["backgrounds_log_prob"][k, b] - side["log_prob"][k] for k in range(50)]
+            for side in (r, validation_of(r))
+        )
+        wins.append(sum(other > one for other in of_ood for one in of_in))
+    assert wins.index(max(wins)) == 1
+    return c["backgrounds_log_prob"][i, 1] - c["log_prob"][i]
+
+
 FORMULAS = {
     "likelihood": lambda c, i, r: -c["log_prob"][i],
     "likelihood-two-sided": lambda c, i, r: abs(
@@ -133,6 +153,7 @@ FORMULAS = {
     "typicality": lambda c, i, r: abs(-c["log_prob"][i] - entropy(r)),
     "last-scale-likelihood": lambda c, i, r: -c["last_scale_log_prob"][i],
     "likelihood-ratio": lambda c, i, r: -(c["log_prob"][i] - c["background_log_prob"][i]),
+    "likelihood-ratio-tuned": lambda c, i, r: tuned_ratio(c, r, i),
     "general-ratio": lambda c, i, r: -(c["log_prob"][i] - c["general_log_prob"][i]),
     "ensemble-likelihood": lambda c, i, r: math.log(5) - logsumexp(c["ensemble_log_prob"][i]),
     "waic": lambda c, i, r: np.var(c["ensemble_log_prob"][i]) - sum(c["ensemble_log_prob"][i]) / 5,
@@ -186,7 +207,7 @@ COSTLY = ("lid", "likelihood-regret", "gradient-norm", "gradient-layers", "fishe
 def test_scores_follow_their_formula(name, columns):
     reference = {key: np.roll(column, 7, 0) * 1.01 for key, column in columns.items()}
     images = range(3) if "gmm" in name or "6d" in name else range(50)
-    found = ob.scorer(name).fitted(reference)(columns)
+    found = ob.scorer(name).fitted(reference, validation_of(reference))(columns)
     assert found[images] == pytest.approx(
         [FORMULAS[name](columns, i, reference) for i in images], rel=1e-6
     )
@@ -358,7 +379,7 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
         name: columns[name] - 9000 for name in ("log_prob_above_1", "log_prob_above_2")
     }
     for name in set(FORMULAS) - model_free:
-        score = ob.scorer(name).fitted(columns)
+        score = ob.scorer(name).fitted(columns, far)
         assert (
             ob.auroc(score(columns), score(far_above if name in hierarchical else far)).value > 0.95
         ), name

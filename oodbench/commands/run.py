@@ -135,7 +135,8 @@ def run(
     options = Options(processes, device, plugins, show)
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
-        begin = partial(_begin, folder, show)
+        plans: list[Plan] = []
+        begin = partial(_begin, folder, plans, show)
         rows = run_suite(chosen, options, folder, only, begin)
     else:
         chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
@@ -149,7 +150,7 @@ def run(
         click.echo("   ".join(f"{what}: {place}" for what, place in places.items()))
     elif show == "json":
         write_event("end", **{what: str(place) for what, place in places.items()})
-    if own and all(row["status"] == "skipped" for row in rows):
+    if own and not plans[0].trials:  # rows of an earlier run may stand in the folder
         raise OodbenchError("nothing could be judged, for the reasons above")
     refuse_failed(rows)
 
@@ -219,11 +220,12 @@ def _train(folder: Path, device: str) -> None:
     click.echo(f"{card.name}: {fit}", err=True)
 
 
-def _begin(folder: Path, show: Show, plan: Plan) -> None:
-    """Write the suite's file, and say what will be done to the images."""
+def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
+    """Keep the plan, write the suite's file, and say what will be done to the images."""
     from oodbench.compose import write_suite
     from oodbench.screen import before
 
+    plans.append(plan)
     path = folder.with_name(f"{folder.name}.yaml")
     write_suite(plan.suite, path)
     if show != "progress":
@@ -235,11 +237,11 @@ def _begin(folder: Path, show: Show, plan: Plan) -> None:
 
 def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
     from oodbench.screen import leaderboard
-    from oodbench.summary import LEGEND
+    from oodbench.summary import legend
 
     heads, lines = leaderboard(rows)
     if lines:
-        click.echo(LEGEND)
+        click.echo(legend(rows))
         print_table(heads, lines)
     print_failed(rows)
     _print_skips(rows, page)
@@ -247,15 +249,15 @@ def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
 
 def print_summary(rows: list[dict[str, Any]], suite: Suite, page: Path) -> None:
     """AUROC of single real images, pair by pair, with every failure and the skips in brief; the rest is in ``page``."""
-    from oodbench.summary import MARKS, pair_tables
+    from oodbench.summary import OF_PAIRS, legend, pair_tables
 
-    click.echo(MARKS)
+    click.echo(legend(rows) + OF_PAIRS)
     for pair in pair_tables(rows, suite):
         click.echo(f"\n{pair.title}")
         print_table(pair.heads, pair.lines)
         click.echo(pair.lead)
     print_failed(rows)
-    click.echo(f"Rows on groups and on noise and constant images are in {page}.")
+    click.echo(f"Rows on groups and on noise, constant and corrupted images are in {page}.")
     _print_skips(rows, page)
 
 

@@ -17,10 +17,11 @@ class Place:
 
     Attributes
     ----------
-    kind : ``idx``, ``mat``, ``cifar`` or ``pictures``
+    kind : ``idx``, ``mat``, ``cifar``, ``libsvm`` or ``pictures``
     unpacked : files, or the folder of pictures
     archive : the file that holds them otherwise, and ``inside`` where in it
     listed, list_inside, code : the list of the split's pictures, its place in the archive, and the last word of its lines
+    folders : those of the pictures' folders that are the split's, where not all are
     md5 : of unpacked files that need one, by name
     """
 
@@ -32,6 +33,7 @@ class Place:
     listed: str = ""
     list_inside: str = ""
     code: str = ""
+    folders: list[str] = field(default_factory=list)
     md5: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,10 +56,19 @@ class DataCard:
     generated: str = ""
     keep_private: bool = False
     part: dict[str, Any] = field(default_factory=dict)
+    within: str = ""
     how: str = ""
+    order: str = "as in the official files"
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
+    only_here: str = ""
     base_view: str = ""
     transposed: bool = False
     places: dict[str, Place] = field(default_factory=dict)
+
+    @property
+    def resizing(self) -> str:
+        """The view that its official pictures are read through; ``none`` where their pixels stay as they are."""
+        return self.base_view or "none"
 
     def how_to_get(self) -> str:
         """One sentence: the command or the steps that bring the full set here."""
@@ -75,6 +86,24 @@ def _card(name: str, entry: dict[str, Any]) -> DataCard:
     places = entry.pop("places", {})
     known = {split: Place(split=split, **place) for split, place in places.items()}
     return DataCard(name=name, places=known, **entry)
+
+
+def only_here(name: str) -> str:
+    """Why nobody else can make a set that published rows are of, as a clause; empty where anybody can."""
+    return catalog()[name].only_here if name in catalog() else ""
+
+
+def collection(name: str) -> str:
+    """What a set's images were taken from, as far as the catalog says: the set of a part, and what that one is within.
+
+    >>> collection("imagenet7k"), collection("svhn10k"), collection("mnist")
+    ('imagenet', 'svhn', 'mnist')
+    """
+    card = catalog().get(name)
+    if card is None:
+        return name
+    larger = str(card.part["of"]).split("/")[0] if card.part else card.within
+    return collection(larger) if larger else name
 
 
 def may_be_shown(name: str) -> bool:

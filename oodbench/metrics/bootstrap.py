@@ -16,8 +16,8 @@ import numpy as np
 CLASSES = ("in", "ood")
 KEPT = 1 << 26
 """Bytes up to which the multiplicities of a class are kept; larger ones are drawn again for each scorer."""
-CELLS = 1 << 15
-"""Multiplicities that are worked on at a time: what fits into a core's cache."""
+CELLS = 1 << 17
+"""Multiplicities of a class that are worked on at a time: few calls of numpy, arrays that fit into a core's cache."""
 
 
 def multiplicities(

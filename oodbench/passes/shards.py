@@ -42,7 +42,7 @@ def open_images(ref: ImageRef) -> ImageSet:
     if ref.sampled:
         images = map_sealed(Path(ref.reference))
         return ImageSet(ref.name or "samples", "test", "", images, len(images))
-    found = read_images(ref.reference, ref.shape, ref.name).drawn(ref.limit)
+    found = read_images(ref.reference, ref.shape, ref.name, ref.limit)
     return found.through(ref.contraction) if ref.contraction else found
 
 

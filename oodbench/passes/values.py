@@ -120,6 +120,11 @@ class Model:
         """The models that a statistic is asked of: itself, its background, its general model or its ensemble."""
         return (self,) if whose == "model" else self.relatives.get(whose, ())
 
+    @property
+    def family(self) -> tuple[Model, ...]:
+        """Its relatives, of whatever kind."""
+        return tuple(one for own in self.relatives.values() for one in own)
+
     def gives(self, method: str) -> bool:
         """Whether it has a method that a statistic asks for; an empty name asks for nothing."""
         return not method or method in self.methods

@@ -61,7 +61,8 @@ def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
         ]
         for row, test, p in zip(shared, found, corrected, strict=True)
     ]
-    return ["model", "pair", one, other, "difference", "p", "p, Holm", *PAIRED.values()], lines
+    paired = [f"{metric}, difference" for metric in PAIRED.values()]
+    return ["model", "pair", one, other, "difference", "p", "p, Holm", *paired], lines
 
 
 def _names(row: Row, known: list[Row]) -> list[str]:
@@ -138,11 +139,9 @@ def in_order(comparisons: Iterable[Row]) -> list[Row]:
 def _ranks(rows: Sequence[Row]) -> list[str]:
     names, aurocs = common(rows)
     gap = critical_difference(len(names), len(aurocs))
-    lines = [
-        [text(name), f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(names, aurocs)
-    ]
+    lines = [[text(name), f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(rows)]
     words = RANKS.format(n=len(aurocs), k=len(names), gap=gap)
-    return [words, table(["scorer", "mean rank", "mean AUROC"], lines)]
+    return [words, table(["scorer", "mean rank", "mean AUROC over in-dist sets"], lines)]
 
 
 def _pair(results: Results, row: Row) -> list[str]:
@@ -285,10 +284,17 @@ def can_be_ranked(comparisons: Sequence[Row]) -> bool:
     return len(comparisons) > 1 and len(common(comparisons)[0]) > 2
 
 
-def ranked(names: Sequence[str], aurocs: np.ndarray) -> list[tuple[str, float, float]]:
-    """Scorers with mean rank and mean AUROC, best first."""
+def ranked(comparisons: Sequence[Row]) -> list[tuple[str, float, float]]:
+    """Scorers with their mean rank over pairs and their mean AUROC over in-dist sets, best first.
+
+    An in-dist set counts once, with the mean over its models and pairs.
+    """
+    names, aurocs = common(comparisons)
     ranks = average_ranks(aurocs)
-    lines = zip(names, ranks.tolist(), aurocs.mean(0).tolist(), strict=True)
+    in_dists = np.array([row["in_dist"] for row in comparisons])
+    of_sets = [aurocs[in_dists == name].mean(0) for name in distinct(in_dists)]
+    means = np.mean(of_sets, axis=0)
+    lines = zip(names, ranks.tolist(), means.tolist(), strict=True)
     return sorted(lines, key=lambda one: one[1])
 
 

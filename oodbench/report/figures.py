@@ -17,9 +17,11 @@ import seaborn as sns
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
+from oodbench.data.corruptions import STRENGTHS
 from oodbench.metrics.comparison import critical_difference
 from oodbench.paths import write_if_changed
 from oodbench.report.comparison import common, ranked
@@ -80,8 +82,8 @@ def _svg(figure: Figure) -> str:
     buffer = io.BytesIO()
     unsigned: Any = {"Date": None, "Creator": None}
     figure.savefig(buffer, format="svg", metadata=unsigned, transparent=True)
-    head, rest = buffer.getvalue().decode().replace(INK, "currentColor").split("<defs>", 1)
-    return f"{head}{INK_STYLE}\n <defs>{rest}"
+    drawing, end, _ = buffer.getvalue().decode().replace(INK, "currentColor").rpartition("</svg>")
+    return f"{drawing}{INK_STYLE}{end}\n"
 
 
 def _panels(
@@ -354,7 +356,7 @@ def ranks(rows: Sequence[Row], _: Path) -> Figure:
     """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not
     distinguished (Demšar 2006)."""
     names, aurocs = common(rows)
-    found = ranked(names, aurocs)
+    found = ranked(rows)
     gap = critical_difference(len(names), len(aurocs))
     figure, (axes,) = _panels(1, (6.5, 0.9 + 0.2 * len(found)))
     for line, (name, rank, _auroc) in enumerate(found):
@@ -370,6 +372,33 @@ def ranks(rows: Sequence[Row], _: Path) -> Figure:
     axes.set(xlim=(0.5, len(found) + 0.5), yticks=[], xlabel=xlabel)
     axes.spines["left"].set_visible(False)
     return figure
+
+
+def corruptions(rows: Sequence[Row], _: Path) -> Figure:
+    """AUROC of one scorer against the strength of a corruption: a panel for each model, a line for each kind."""
+    by_panel: dict[str, list[Row]] = {}
+    for row in rows:
+        by_panel.setdefault(row["panel"], []).append(row)
+    kinds = sorted({row["corruption"] for row in rows})
+    looks = dict(zip(kinds, _looks()))
+    figure, panels = _panels(len(by_panel), (3.6, 3.0), across=2)
+    for axes, (panel, own) in zip(panels, by_panel.items()):
+        axes.axhline(0.5, color="0.6", linewidth=1)
+        for kind in kinds:
+            _ladder(axes, [row for row in own if row["corruption"] == kind], looks[kind])
+        axes.set(title=_plain(panel), xlabel="strength", ylabel="AUROC")
+        axes.set(xticks=STRENGTHS, xlim=(0.8, 5.2), ylim=(-0.03, 1.03))
+    lines: list[Any] = [
+        Line2D([], [], color=colour, linestyle=dash) for colour, dash in looks.values()
+    ]
+    figure.legend(lines, kinds, loc="outside right center", frameon=False)
+    return figure
+
+
+def _ladder(axes: Axes, rows: Sequence[Row], look: tuple[Any, Any]) -> None:
+    ordered = sorted(rows, key=lambda row: row["strength"])
+    strengths, aurocs = ([row[name] for row in ordered] for name in ("strength", "auroc"))
+    axes.plot(strengths, aurocs, color=look[0], linestyle=look[1], marker="o", markersize=3)
 
 
 def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, float]]:
@@ -392,4 +421,5 @@ DRAWN: dict[str, Callable[[Sequence[Row], Path], Figure]] = {
     "training": training,
     "data": data,
     "ranks": ranks,
+    "corruptions": corruptions,
 }

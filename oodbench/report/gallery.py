@@ -9,6 +9,7 @@ from dataclasses import replace
 from oodbench.report import sections
 from oodbench.report.comparison import ranks_figure
 from oodbench.report.illustrations import Illustration
+from oodbench.report.ladders import ladder_figures
 from oodbench.report.older import is_older
 from oodbench.report.results import Results, Subject
 from oodbench.report.roc import roc_figure
@@ -30,6 +31,7 @@ def _all(results: Results) -> Iterator[Illustration | None]:
             yield figure(results, subject)
     yield sections.training.figure(results)
     yield ranks_figure(results)
+    yield from ladder_figures(results)
     yield from sections.second_order.figures(results)
 
 

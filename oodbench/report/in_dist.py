@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from oodbench.data.corruptions import rung
 from oodbench.report.illustrations import Illustration
+from oodbench.report.ladders import ladder_table
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells
 from oodbench.report.tables import (
@@ -17,11 +19,12 @@ from oodbench.report.tables import (
     distinct,
     metric_cell,
     scorer_takes,
+    shown_scorer,
     table,
     text,
     trial_of,
 )
-from oodbench.store import Row
+from oodbench.store import Row, Standing, standing
 
 METRIC_TITLES = {
     "auroc": "AUROC",
@@ -52,7 +55,9 @@ def in_dist_page(results: Results, in_dist: str, illustrations: Iterable[Illustr
         skips = [row for row in results.skips if row["in_dist_name"] == in_dist]
         own_skips = [row for row in skips if row["model"] == subject.model]
         parts += [f"## {text(label)}\n", *_fit(results, subject, figures, notes)]
-        parts += _metrics(results.of_subject(subject), own_skips, notes)
+        own = results.of_subject(subject)
+        parts += _metrics([row for row in own if rung(row["ood"]) is None], own_skips, notes)
+        parts.append(ladder_table(own))
     return "\n".join(parts) + notes.text()
 
 
@@ -99,10 +104,27 @@ def _sizes(rows: list[Row]) -> list[str]:
 
 
 def _shared(row: Row, notes: Notes) -> str:
-    if not row.get("shared_images"):
-        return ""
-    return notes.mark(
-        f"{row['shared_images']} images of {row['in_dist']} occur, pixel by pixel, in {row['ood']} too"
+    return "".join(notes.mark(sentence) for sentence in _shared_sentences(row))
+
+
+def _shared_sentences(row: Row) -> Iterator[str]:
+    """What the OOD set of a row shares with the in-dist set, and with what models were trained on."""
+    if row.get("shared_images"):
+        yield f"{row['shared_images']} images of {row['in_dist']} occur, pixel by pixel, in {row['ood']} too"
+    checked = row.get("left_out_checked", {})
+    if row.get("left_out"):
+        sets = ", ".join(name for name, here in checked.items() if here != "none")
+        yield f"{row['left_out']} images of {row['ood']} are left out: they are among the training images of {sets}"
+    for name, here in checked.items():
+        if here != "all":
+            yield _unchecked(name, here)
+
+
+def _unchecked(name: str, here: str) -> str:
+    these = "only some of these" if here == "some" else "none of these"
+    return (
+        f"not checked in full: whether images are among the training images of {name}, since {these} are on the machine "
+        "that measured"
     )
 
 
@@ -117,6 +139,8 @@ def _metrics(rows: list[Row], skips: list[Row], notes: Notes) -> list[str]:
             shown = why if metric == "auroc" else {}  # once is enough
             parts += [f"### {title}\n", _metric_table(having, shown, _oods(rows), metric, notes)]
     scorers = distinct(sorted(row["scorer"] for row in rows))
+    if not scorers:
+        return []
     lines = [
         [text(name), *scorer_takes([row for row in rows if row["scorer"] == name])]
         for name in scorers
@@ -130,16 +154,23 @@ def _metric_table(
     """A line for each scorer and group size, a column for each OOD set; ``why`` says why a scorer was
     skipped."""
     found = cells(rows, "scorer", "group_size", "ood")
-    kinds = {(row["baseline"], row["scorer"], row["group_size"]) for row in rows}
-    kinds |= {(False, name, 1) for name in why}
+    kinds = {(standing(row), row["scorer"], row["group_size"]) for row in rows}
+    known: dict[str, Standing] = {row["scorer"]: standing(row) for row in rows}
+    skipped = {(known.get(name, "scorer"), name, 1) for name in why}
     lines = _constant_score(rows, oods, metric)
-    for baseline, scorer, size in sorted(kinds):
-        name = f"*{text(scorer)}* (model-free)" if baseline else text(scorer)
+    for kind, scorer, size in sorted(kinds | skipped, key=_order):
+        name = shown_scorer(scorer, kind)
         judged = "single" if size == 1 else f"groups of {size}"
         line = [found.get((scorer, size, ood)) for ood in oods]
         shown = [_cell(row, rows, metric, why.get(scorer), notes) for row in line]
         lines.append([name, judged, *shown])
     return table(["scorer", "judged", *map(text, oods)], lines)
+
+
+def _order(line: tuple[Standing, str, int]) -> tuple[int, str, int]:
+    """Baselines below the others."""
+    kind, scorer, size = line
+    return kind == "baseline", scorer, size
 
 
 def _cell(row: Row | None, rows: list[Row], metric: str, why: str | None, notes: Notes) -> str:

@@ -66,8 +66,12 @@ def write_report(folder: Path) -> list[Path]:
 
 def write_overview(folder: Path) -> None:
     """Write the front page alone, from the rows that there are: while a run goes on it grows with them."""
+    if not read_lines(folder / ROWS)[0]:  # the first row of a slow run is yet to come
+        return
     results = read_results(folder)
-    page = overview(results, _set_pages(results)) if results.tried else ""
+    page = (
+        overview(results, _set_pages(results), []) if results.tried else ""
+    )  # no figure is drawn yet
     if page:
         write_if_changed(folder / "README.md", page.encode())
 
@@ -157,7 +161,7 @@ def _page_names(results: Results) -> list[str]:
 
 def _pages(results: Results, illustrations: list[Illustration]) -> dict[Path, str]:
     sets = _set_pages(results)
-    pages = {"README.md": overview(results, sets), "matrix.md": matrix_page(results)}
+    pages = {"README.md": overview(results, sets, illustrations), "matrix.md": matrix_page(results)}
     if results.comparisons:
         figure = next((one.file for one in illustrations if one.kind == "ranks"), None)
         pages["comparison.md"] = comparison_page(results, figure)

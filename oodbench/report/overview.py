@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from oodbench.data.corruptions import rung
+from oodbench.data.identifiers import without_counts
+from oodbench.report.illustrations import Illustration
+from oodbench.report.ladders import ladder_section, ladder_table
 from oodbench.report.leads import leads_section
 from oodbench.report.made import reported_bits, size_words
+from oodbench.report.means import Mean, mean_of, means_table, worst_name
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
+from oodbench.report.seeds import seeds_section
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
@@ -21,22 +27,32 @@ from oodbench.report.tables import (
     quoted,
     scorer_takes,
     sentence,
+    shown_scorer,
     skip_lines,
     table,
     text,
     trial_of,
 )
-from oodbench.store import Row
+from oodbench.store import Row, Standing, is_ranked, standing
+from oodbench.trials.counted import is_counted
 
 RANKING = """\
 Ranks are by mean AUROC over a model's pairs of real images, single images judged one by
-one. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
+one; *worst* is the worst of those pairs, *near* and *far* are the means over the pairs that the
+suite calls so. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
 scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images.
 """
+TUNED = """\
+T1, T2, …: scorers that chose a parameter by its AUROC on validation OOD images, ranked apart.
+"""
+RANKED: Mapping[Standing, str] = {"scorer": "", "tuned": "T", "baseline": "M"}
+"""Standings in the order of a ranking, and what stands before their ranks."""
 Trial = tuple[str, str, str, int]
 
 
-def overview(results: Results, pages: Mapping[str, str]) -> str:
+def overview(
+    results: Results, pages: Mapping[str, str], illustrations: Iterable[Illustration]
+) -> str:
     """The front page: for each model its scorers ranked over pairs of real images; pages and skips listed.
 
     Scorers are ranked within one model, in-dist set and seed, since a bound and an exact likelihood, or
@@ -46,7 +62,11 @@ def overview(results: Results, pages: Mapping[str, str]) -> str:
     title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
     parts = [HEAD, title, *older_sentence(results.tried), LEGEND, RANKING]
     parts += leads_section(results)
+    parts += [means_table(results)]
+    parts += [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
+    parts += seeds_section(results)
+    parts += ladder_section(illustrations)
     lines = [[f"[{text(name)}]({file})", *_summary(results, name)] for name, file in pages.items()]
     parts.append("## Everything else, by in-dist set\n")
     parts.append(table(["page", "in-dist images", "models (bits/dim)", "OOD sets"], lines))
@@ -75,8 +95,16 @@ def _summary(results: Results, in_dist: str) -> list[str]:
     own = sorted(page, key=lambda row: (row["ood"], row["model"], row["in_dist"], row["seed"]))
     models = {results.label(row): row for row in own}
     named = [_model_and_fit(label, row) for label, row in models.items()]
-    sets = [distinct(text(row[field]) for row in own) for field in ("in_dist", "ood")]
-    return [", ".join(sets[0]), ", ".join(named), ", ".join(sets[1])]
+    in_dists = distinct(text(row["in_dist"]) for row in own)
+    return [", ".join(in_dists), ", ".join(named), ", ".join(_ood_sets(own))]
+
+
+def _ood_sets(rows: list[Row]) -> list[str]:
+    """The OOD sets of some rows; of ladders of corruptions only how many rungs they have."""
+    sets = distinct(row["ood"] for row in rows)
+    rungs = sum(rung(one) is not None for one in sets)
+    said = [f"{rungs} rungs of ladders of corruptions"] if rungs else []
+    return [text(one) for one in sets if rung(one) is None] + said
 
 
 def _model_and_fit(label: str, row: Row) -> str:
@@ -88,22 +116,30 @@ def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
     """One subject's scorers by mean AUROC over its pairs of real images; only those with a result on each
     are ranked."""
     rows = results.of_subject(subject)
-    alike = [row for row in rows if row["group_size"] == 1 and not row["synthetic"]]
+    alike = [row for row in rows if is_counted(row)]
     trials = sorted({trial_of(row) for row in alike})
-    mixed = len(trials) != len({row["ood"].split("[")[0] for row in alike})
+    mixed = len(trials) != len({without_counts(row["ood"]) for row in alike})
+    groups = _nearness(alike)
     lines: list[list[str]] = []
-    for baseline in (False, True):
-        places = [_place(name, alike, trials, notes) for name in _names(alike, baseline)]
+    for kind, letter in RANKED.items():
+        places = [_place(name, alike, trials, notes) for name in _names(alike, kind)]
         ranked = [] if mixed else _ranked(places)
         for rank, place in enumerate(ranked, 1):
-            lines.append([f"M{rank}" if baseline else str(rank), *place.cells(baseline)])
+            lines.append([f"{letter}{rank}", *place.cells(kind)])
         for place in (one for one in places if one not in ranked):
             mark = notes.mark(f"{place.name}: {_why_unranked(place, trials, mixed)}")
-            lines.append([f"not ranked{mark}", *place.cells(baseline)])
+            lines.append([f"not ranked{mark}", *place.cells(kind)])
     pairs = [f"{text(in_dist)} → {text(ood)}" for _, in_dist, ood, _ in trials]
-    shown = table(["rank", "scorer", "mean", "lowest", *pairs, *TAKES], lines)
+    heads = ["rank", "scorer", "mean", "worst", *groups, *pairs, *TAKES]
+    shown = table(heads, lines) if lines else ""
     head = f"## {text(results.name_of(subject))}\n\n{_fit(rows[0])}\n\n"
-    return head + shown + _lacking(results.skips, subject.model)
+    return head + shown + ladder_table(rows) + _lacking(results.skips, subject.model)
+
+
+def _nearness(rows: list[Row]) -> list[str]:
+    """What a suite says of some of these pairs: ``near``, ``far``."""
+    said = {row.get("nearness") for row in rows}
+    return [one for one in ("near", "far") if one in said]
 
 
 def _fit(row: Row) -> str:
@@ -130,8 +166,8 @@ def _lacking(skips: list[Row], model: str) -> str:
     return f"\nNot measured, and not ranked: {named}.\n" if named else ""
 
 
-def _names(rows: list[Row], baseline: bool) -> list[str]:
-    return distinct(sorted(row["scorer"] for row in rows if row["baseline"] is baseline))
+def _names(rows: list[Row], kind: Standing) -> list[str]:
+    return distinct(sorted(row["scorer"] for row in rows if standing(row) == kind))
 
 
 class _Place(NamedTuple):
@@ -139,16 +175,14 @@ class _Place(NamedTuple):
 
     name: str
     mean: float | None
-    lowest: float | None
     found: int
+    seen: int
+    means: list[str]
     results: list[str]
     takes: list[str]
 
-    def cells(self, baseline: bool) -> list[str]:
-        name = text(self.name)
-        shown = [f"*{name}* (model-free)" if baseline else name]
-        shown += ["" if value is None else f"{value:.3f}" for value in (self.mean, self.lowest)]
-        return [*shown, *self.results, *self.takes]
+    def cells(self, kind: Standing) -> list[str]:
+        return [shown_scorer(self.name, kind), *self.means, *self.results, *self.takes]
 
 
 def _ranked(places: list[_Place]) -> list[_Place]:
@@ -159,19 +193,39 @@ def _ranked(places: list[_Place]) -> list[_Place]:
 def _why_unranked(place: _Place, trials: list[Trial], mixed: bool) -> str:
     if mixed:
         return "its rows are of unlike image sets"
+    if place.seen:
+        return f"a model that it reads has seen the OOD set of {place.seen} of {len(trials)} pairs"
     return f"{place.found} of {len(trials)} pairs have a result"
 
 
 def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Place:
     mine = [row for row in rows if row["scorer"] == name]
     own = cells(mine, "model", "in_dist", "ood", "seed")
-    found = [row["auroc"] for row in mine if row["status"] == "ok"]
+    sound = [row for row in mine if row["status"] == "ok"]
+    found = [row for row in sound if is_ranked(row)]
     results = [
         metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials
     ]
-    full = len(found) == len(trials)
-    mean, lowest = (sum(found) / len(found), min(found)) if full else (None, None)
-    return _Place(name, mean, lowest, len(found), results, scorer_takes(mine))
+    mean = mean_of(mine, len(trials))
+    means = [
+        *_mean_and_worst(mean, rows),
+        *(_mean_of_group(mine, rows, one) for one in _nearness(rows)),
+    ]
+    value, seen = mean and mean.value, len(sound) - len(found)
+    return _Place(name, value, len(found), seen, means, results, scorer_takes(mine))
+
+
+def _mean_and_worst(mean: Mean | None, rows: list[Row]) -> list[str]:
+    if mean is None:
+        return ["", ""]
+    return [f"{mean.value:.3f}", f"{mean.worst['auroc']:.3f} ({worst_name(mean.worst, rows)})"]
+
+
+def _mean_of_group(mine: list[Row], rows: list[Row], nearness: str) -> str:
+    """The mean over the pairs that the suite calls near, or far."""
+    own, known = ([row for row in some if row.get("nearness") == nearness] for some in (mine, rows))
+    mean = mean_of(own, len(set(map(trial_of, known))))
+    return "" if mean is None else f"{mean.value:.3f}"
 
 
 def _measured_with(rows: list[Row]) -> str:

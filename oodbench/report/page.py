@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from oodbench.report.illustrations import INK_STYLE, Illustration
 from oodbench.report.section import Section
-from oodbench.report.tables import HEAD, slug, table, text
+from oodbench.report.tables import HEAD, only_here_notes, slug, table, text
 
 INLINE = re.compile(
     r"\\(?P<letter>[\\|`<*\[])"
@@ -52,6 +52,7 @@ def html_page(title: str, intro: Sequence[str], sections: Sequence[Section], fol
         sections=sections,
         svg=lambda one: _svg(folder, one),
         numeric=_is_number,
+        notes=only_here_notes,
     )
 
 

@@ -12,7 +12,7 @@ from oodbench.report.older import older_sentence
 from oodbench.report.results import Results
 from oodbench.report.section import Section
 from oodbench.report.tables import HEAD, pair_text, short_name, table
-from oodbench.store import Row
+from oodbench.store import Row, is_ranked
 from oodbench.yaml_files import read_own
 from oodbench.zoo.cards import load_card
 
@@ -139,7 +139,8 @@ def reproduction_page(results: Results, section: Section) -> str:
 def _fullest(claim: Claim, results: Results) -> Row | None:
     """The sound row of most images of the claim's model, sets, scorer and group size, of the smallest seed."""
     wanted = (claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size)
-    sound = [row for row in results.tried if row["status"] == "ok" and _identity(row) == wanted]
+    own = [row for row in results.tried if _identity(row) == wanted]
+    sound = [row for row in own if row["status"] == "ok" and is_ranked(row)]
     ordered = sorted(sound, key=lambda row: (row["seed"], row["in_dist"], row["ood"]))
     return max(ordered, key=lambda row: min(row["n_in"], row["n_ood"]), default=None)
 

@@ -10,7 +10,6 @@ from oodbench.registry import register_scorer
 @register_scorer(
     "code-length-png",
     cite="as reported beside Serrà et al., ICLR 2020, arXiv:1909.11480",
-    baseline=True,
 )
 def code_length(code_length_png: np.ndarray) -> np.ndarray:
     """Length of the PNG file alone, in nats: complex images count as OOD."""
@@ -20,7 +19,6 @@ def code_length(code_length_png: np.ndarray) -> np.ndarray:
 @register_scorer(
     "pixel-variance",
     cite="after the second-order analysis of Nalisnick et al., ICLR 2019",
-    baseline=True,
 )
 def variance(pixel_variance: np.ndarray) -> np.ndarray:
     """Variance of the image's pixels: contrasty images count as OOD."""
@@ -30,7 +28,6 @@ def variance(pixel_variance: np.ndarray) -> np.ndarray:
 @register_scorer(
     "pixel-mean",
     cite="after the second-order analysis of Nalisnick et al., ICLR 2019",
-    baseline=True,
 )
 def mean(pixel_mean: np.ndarray) -> np.ndarray:
     """Mean of the image's pixels: bright images count as OOD."""

@@ -20,7 +20,8 @@ from oodbench.metrics.comparison import (
     rank_correlation,
 )
 from oodbench.metrics.detection import OF_CURVES
-from oodbench.store import SCHEMA, Row, key_of
+from oodbench.store import SCHEMA, Row, Standing, is_ranked, key_of, standing
+from oodbench.trials.counted import is_counted
 from oodbench.trials.replicates import Replicates, metrics_digest, replicates_of
 from oodbench.trials.scores import read_scores
 
@@ -29,6 +30,8 @@ DECIMALS = 6
 DUAL = ("likelihood", "lid")
 """Scorers of the dual-threshold oracle."""
 
+APART: tuple[Standing, Standing] = ("baseline", "tuned")
+"""Standings that are ranked apart from the scorers that read a model."""
 SHARED = ("suite", "model", "in_dist", "ood", "seed")
 """What rows that are compared have in common, and their comparison's row says."""
 
@@ -88,7 +91,8 @@ class Compared(NamedTuple):
 def compared(scorers: Mapping[str, Compared]) -> Row:
     """What a comparison's row holds, of scorers by name."""
     found = {name: one.scores for name, one in scorers.items()}
-    baselines = [name for name, one in scorers.items() if one.row["baseline"]]
+    kinds = {name: standing(one.row) for name, one in scorers.items()}
+    baselines, tuned = ([name for name in found if kinds[name] == kind] for kind in APART)
     covariance = delong_covariance(list(found.values()))
     dual = (
         oracle_dual_threshold(*(found[name] for name in DUAL))
@@ -99,6 +103,7 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
         "status": "ok",
         "scorers": list(found),
         "baselines": baselines,
+        "tuned": tuned,
         "auroc": [area_under_roc(*scores) for scores in found.values()],
         "covariance": covariance.tolist(),
         "paired": _paired(list(scorers.values())),
@@ -136,6 +141,8 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
                 [row[name] for name in SHARED],
                 inputs["images"]["in_dist"],
                 inputs["images"]["ood"],
+                row.get("left_out", 0),
+                row.get("left_out_checked", {}),
             )
             found.setdefault(key_of(*shared), []).append(row)
     return [_task(own, folder) for own in found.values() if len(own) > 1]
@@ -143,7 +150,7 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
 
 def _can_be_compared(row: Row) -> bool:
     sound = row["status"] == "ok" and bool(row.get("scores"))
-    return sound and row["group_size"] == 1 and not row["synthetic"]
+    return sound and is_ranked(row) and is_counted(row)
 
 
 def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:

@@ -38,16 +38,21 @@ _states, _scores = Memory(32), Memory(64)
 
 
 class FittedScorer:
-    """A scorer fitted on in-dist reference columns: ``columns -> (N,)``, larger = more OOD; one that fits nothing takes none.
+    """A scorer fitted on in-dist reference columns, and tuned on those of validation OOD images: ``columns -> (N,)``, larger =
+    more OOD; one that fits nothing takes none.
 
     Scores belong to the memory that all trials of a process share: nobody writes into them.
     """
 
-    def __init__(self, scorer: Scorer, identity: str, reference: Columns):
+    def __init__(
+        self, scorer: Scorer, identity: str, reference: Columns, validation: Columns | None = None
+    ):
         self.scorer = scorer
-        needed = {name: reference[name] for name in scorer.fit_needs} if scorer.fit else {}
-        self.key = key_of(identity, columns_digest(needed))
-        self.state = _states.found(self.key, lambda: scorer.state_of(needed))
+        read = [*scorer.fit_needs * bool(scorer.fit), *scorer.needs * bool(scorer.tune)]
+        needed = {name: reference[name] for name in read}
+        tuning = {name: validation[name] for name in scorer.needs} if validation else {}
+        self.key = key_of(identity, columns_digest(needed), columns_digest(tuning))
+        self.state = _states.found(self.key, lambda: scorer.state_of(needed, tuning))
 
     def __call__(self, columns: Columns) -> np.ndarray:
         needed = {name: columns[name] for name in self.scorer.needs}

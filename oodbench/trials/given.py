@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.data.division import content_hash
+from oodbench.data.identifiers import without_counts
 from oodbench.digests import code_digest
 from oodbench.metrics import area_under_roc
 from oodbench.passes.columns import made_with
@@ -138,11 +139,11 @@ def finished(
 
 
 def possible(columns: set[str], reference: set[str]) -> list[Scorer]:
-    """The registered scorers whose needs are there."""
+    """The registered scorers whose needs are there; those that tune have no validation images here."""
     return [
         scorer
         for scorer in scorers.values()
-        if set(scorer.needs) <= columns and set(scorer.fit_needs) <= reference
+        if not scorer.tune and set(scorer.needs) <= columns and set(scorer.fit_needs) <= reference
     ]
 
 
@@ -192,15 +193,16 @@ def run_task(
 
 MEASURED = ("cost", "provenance")
 HEAD = (
-    "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic",
+    "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic", "nearness",
     "scorer", "baseline", "tunes_on", "group_size", "seed", "bootstrap", "dimensions", "passes", "training_seed",
-    "ref_division", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces", "inputs",
+    "ref_division", "tuned", "solver", "solver_steps", "trace_probes", "trained_on", "seen", "left_out", "left_out_checked",
+    "withdrawn", "replaces", "inputs",
 )  # fmt: skip
 
 
 def bare(side: Side) -> str:
     """A side's name without how many of its images are meant."""
-    return side.name.split("[")[0]
+    return without_counts(side.name)
 
 
 def _task(
@@ -221,6 +223,7 @@ def _task(
         sets={},
         dimensions=head["dimensions"] or 0,
         here=True,
+        left_out=(),
         columns=columns,
         scorer=scorer,
         measured=measured,
@@ -240,6 +243,7 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "in_dist_name": bare(test),
         "ood_name": bare(ood),
         "synthetic": False,
+        "nearness": None,
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,
@@ -250,9 +254,14 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "passes": [],
         "training_seed": None,
         "ref_division": "all of ref fits" if ref else None,
+        "tuned": None,
         "solver": None,
         "solver_steps": None,
         "trace_probes": None,
+        "trained_on": {},
+        "seen": [],
+        "left_out": 0,
+        "left_out_checked": {},
         "withdrawn": None,
         "replaces": None,
         "inputs": {

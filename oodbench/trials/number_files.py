@@ -13,7 +13,7 @@ import numpy as np
 
 from oodbench.errors import DataError, did_you_mean
 from oodbench.registry import statistics
-from oodbench.types import split_need
+from oodbench.types import SEVERAL, split_need
 
 HASHES = "image_sha256"
 """The column that says which image a line is of: the SHA-256 of its uint8 pixels ``(C, H, W)``, in hexadecimal."""
@@ -168,9 +168,9 @@ def _unusable(name: str, values: np.ndarray, scores: Sequence[str]) -> str:
         return f"{name!r} holds {values.dtype} values, not numbers"
     if np.issubdtype(values.dtype, np.complexfloating):
         return f"{name!r} holds complex numbers"
-    many = split_need(name)[1] == "ensemble"
+    many = split_need(name)[1] in SEVERAL
     if values.ndim != (2 if many else 1) and values.shape[1:] != (1,):
-        wanted = "one number an image and member, (N, K)" if many else "one number an image"
+        wanted = "one number an image and model, (N, K)" if many else "one number an image"
         return f"{name!r} has shape {values.shape}; give {wanted}"
     return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
@@ -22,11 +22,12 @@ from oodbench.passes.values import ImageRef
 from oodbench.plan import Plan, Skip, Trial
 from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.counted import is_counted
 from oodbench.trials.curves import roc
 from oodbench.trials.fits import FittedScorer
 from oodbench.trials.replicates import Replicates, keep_replicates, metrics_digest
 from oodbench.trials.scores import digest
-from oodbench.types import Columns, Scorer, split_need
+from oodbench.types import Columns, Scorer, side_by_side, split_need
 
 Score = Callable[[Columns], np.ndarray]
 """A fitted scorer."""
@@ -54,6 +55,7 @@ class TrialTask:
     density : of ``test`` and ``ood``: the shard keys of the model's density pass
     passes : name of each pass that the scorer reads of the test images → its shard keys, for costs
     sets : of ``test`` and ``ood``: the images and their hash
+    left_out : places of the OOD images that are not judged, see :class:`oodbench.resolver.LeftOut`
     """
 
     key: str
@@ -65,6 +67,7 @@ class TrialTask:
     sets: Mapping[str, tuple[ImageRef, str]]
     dimensions: int
     here: bool
+    left_out: tuple[int, ...]
     tables = ("rows", "curves")
 
     @property
@@ -84,8 +87,8 @@ class TrialTask:
 
     @property
     def is_single(self) -> bool:
-        """Whether it judges single real images: these are compared, and the ROC figure draws them."""
-        return self.head["group_size"] == 1 and not self.head["synthetic"]
+        """Whether it judges single real images and no corrupted ones: these are compared, and the ROC figure draws them."""
+        return is_counted(self.head)
 
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a trial that could not be evaluated."""
@@ -121,24 +124,27 @@ class TrialTask:
     def _judged(
         self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]
     ) -> Judged:
-        score = FittedScorer(scorer, self.scorer_identity, columns.get("ref", {}))
+        reference, validation = columns.get("ref", {}), columns.get("validation")
+        score = FittedScorer(scorer, self.scorer_identity, reference, validation)
+        row = row | {"tuned": _with_choice(row["tuned"], score.state.chosen)}
         scores = {side: self._scores(score, columns[role]) for side, role in SIDES.items()}
         found, replicates = detection(scores["in"], scores["ood"], row["bootstrap"], row["seed"])
         if "ref" in columns and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
             threshold = self._rejection_threshold(scorer, columns["ref"], score)
             for side, name in (("in", "flagged_in"), ("ood", "flagged_ood")):
                 found[name] = proportion(int((scores[side] > threshold).sum()), len(scores[side]))
+        stored = {**scores, "ood": self._in_place(scores["ood"])}
         n_in, n_ood = len(scores["in"]), len(scores["ood"])
         row = row | {
             "status": "ok",
             "n_in": n_in,
             "n_ood": n_ood,
             "base_rate": n_ood / (n_in + n_ood),
-            "scores": {side: digest(own) for side, own in scores.items()},
+            "scores": {side: digest(own) for side, own in stored.items()},
         }
         for name, estimate in found.items():
             row |= _flat(name, estimate)
-        return Judged(row, scores, self._curve(row, scores), replicates)
+        return Judged(row, stored, self._curve(row, scores), replicates)
 
     def _curve(self, row: Row, scores: Mapping[str, np.ndarray]) -> Row | None:
         """What the ROC figure draws of it."""
@@ -159,6 +165,14 @@ class TrialTask:
                 f"it returned shape {found.shape} for {n} images or groups; one score each is needed"
             )
         return found
+
+    def _in_place(self, scores: np.ndarray) -> np.ndarray:
+        """Scores of OOD images in the places of the images, NaN where one was left out; those of groups have none."""
+        if not self.left_out or self.head["group_size"] > 1:
+            return scores
+        whole = np.full(len(scores) + len(self.left_out), np.nan)
+        whole[kept_places(len(whole), self.left_out)] = scores
+        return whole
 
     def _rejection_threshold(
         self, scorer: Scorer, reference: dict[str, np.ndarray], score: Score
@@ -201,11 +215,11 @@ class _Reader:
     def columns(self) -> dict[str, dict[str, np.ndarray]]:
         """Role → need → column, ``(N,)`` or ``(N, K)``."""
         return {
-            role: {need: self._column(need, passes) for need, passes in needs.items()}
+            role: {need: self._column(role, need, passes) for need, passes in needs.items()}
             for role, needs in self.task.reads.items()
         }
 
-    def _column(self, need: str, passes: tuple[Keys, ...]) -> np.ndarray:
+    def _column(self, role: str, need: str, passes: tuple[Keys, ...]) -> np.ndarray:
         statistic, of = split_need(need)
         found = [self.measured(keys).columns for keys in passes]
         if any(statistic not in one for one in found):
@@ -213,13 +227,18 @@ class _Reader:
                 f"{self.task.head['model']} gives no {need!r}: it lacks a method that this statistic asks for"
             )
         own = [one[statistic] for one in found]
-        # a copy, since other trials read the same column
-        return np.stack(own, 1) if of == "ensemble" else own[0].copy()
+        column = side_by_side(own, of)
+        return self._judged_of(role, column.copy())  # other trials read the same column
+
+    def _judged_of(self, role: str, column: np.ndarray) -> np.ndarray:
+        """A column without the images that are left out."""
+        left_out = self.task.left_out if role == "ood" else ()
+        return column[kept_places(len(column), left_out)] if left_out else column
 
     def of_model(self) -> Row:
         """What a row says of the model on both sets, and of images that they share."""
         density = {
-            role: self.measured(keys).columns["log_prob"]
+            role: self._judged_of(role, self.measured(keys).columns["log_prob"])
             for role, keys in self.task.density.items()
         }
         bits = {
@@ -243,6 +262,11 @@ class _Reader:
         for needs in self.task.reads.values():
             for keys in (keys for passes in needs.values() for keys in passes):
                 self.measured(keys)
+
+
+def kept_places(n: int, left_out: Sequence[int]) -> np.ndarray:
+    """The places of ``n`` images, in order, that are not left out."""
+    return np.delete(np.arange(n), left_out)
 
 
 def mean_bits_per_dim(log_prob: np.ndarray, dimensions: int) -> float | None:
@@ -305,6 +329,7 @@ def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
 def _non_finite(columns: dict[str, dict[str, np.ndarray]], head: Row) -> str:
     """A sentence counting NaN and infinite statistics, or nothing; they are never replaced."""
     shown = {"test": head["in_dist"], "ood": head["ood"], "ref": head["ref"]}
+    shown |= {"validation": (head["tuned"] or {}).get("on")}
     found = []
     for role, needs in columns.items():
         for name, column in needs.items():
@@ -344,7 +369,8 @@ def trial_task(plan: Plan, trial: Trial) -> TrialTask:
         for role, needs in trial.reads.items()
     }
     density = {role: one.keys for role, one in trial.density.items()}
-    key = key_of(SCHEMA, judge_digest(), trial.scorer.identity, about, reads, density)
+    left_out = trial.left_out.places
+    key = key_of(SCHEMA, judge_digest(), trial.scorer.identity, about, reads, density, left_out)
     return TrialTask(
         key=key,
         head={"schema": SCHEMA, "key": key, **about},
@@ -358,6 +384,7 @@ def trial_task(plan: Plan, trial: Trial) -> TrialTask:
         },
         dimensions=trial.test.dimensions,
         here=trial.scorer.name in scorers.local,
+        left_out=left_out,
     )
 
 
@@ -381,6 +408,7 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "in_dist_name": trial.test.name,
         "ood_name": trial.ood.name,
         "synthetic": trial.ood.synthetic,
+        "nearness": plan.nearness.get((model, trial.test, trial.ood)),
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,
@@ -390,19 +418,54 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "dimensions": trial.test.dimensions,
         "passes": sorted(_test_passes(trial)),
         "training_seed": model.training_seed,
-        "ref_division": "all of ref fits" if trial.ref and scorer.fit else None,
+        "ref_division": _division_of_ref(trial),
+        "tuned": _tuned(trial),
         "solver": model.solver,
         "solver_steps": model.solver_steps,
         "trace_probes": model.trace_probes,
+        "trained_on": dict(trial.trained_on),
+        "seen": list(trial.seen),
+        "left_out": len(trial.left_out.places),
+        "left_out_checked": dict(trial.left_out.checked),
         "withdrawn": None,
         "replaces": None,
         "inputs": _inputs(trial),
     }
 
 
+def _division_of_ref(trial: Trial) -> str | None:
+    uses = ["fits"] * bool(trial.scorer.fit) + ["tunes"] * bool(trial.scorer.tune)
+    return f"all of ref {' and '.join(uses)}" if trial.ref and uses else None
+
+
+def _tuned(trial: Trial) -> Row | None:
+    """What is known of a scorer's tuning before it chooses: on what images, and from what."""
+    if trial.validation is None or trial.ref is None:
+        return None
+    sets = {"in_dist": trial.ref.identifier, "on": trial.validation.identifier}
+    return sets | {"from": trial.chosen_from}
+
+
+def _with_choice(tuned: Row | None, chosen: Mapping[str, Any] | None) -> Row | None:
+    """The same with what was chosen; a background that was chosen by its number has its name."""
+    if tuned is None or chosen is None:
+        return None
+    grid = tuned["from"].items()
+    return tuned | {"choice": {name: _chosen(chosen[name], values) for name, values in grid}}
+
+
+def _chosen(value: Any, values: Sequence[Any]) -> Any:
+    return value if value in values else values[value]
+
+
 def _inputs(trial: Trial) -> dict[str, Any]:
     """The hashes that the row is computed from."""
-    sets = {"in_dist": trial.test, "ood": trial.ood, "ref": trial.ref}
+    sets = {
+        "in_dist": trial.test,
+        "ood": trial.ood,
+        "ref": trial.ref,
+        "validation": trial.validation,
+    }
     return {
         "images": {role: images.sha256 for role, images in sets.items() if images},
         "models": {one.model.name: one.model.identity for one in trial.passes if one.model},

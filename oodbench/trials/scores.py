@@ -1,7 +1,8 @@
 """Per-image scores beside the rows: from them every metric can be computed again, without images or weights.
 
 One file a model and scorer (and group size), ``scores/<model>/<scorer>.npz``; one float64 column an image set, in the order
-of the set, named by the set's identifier and the column's digest. Rows hold the digests; the file ends in a seal.
+of the set, named by the set's identifier and the column's digest. NaN stands in the place of an image that was left out, since a
+model was trained on it. Rows hold the digests; the file ends in a seal.
 """
 
 from __future__ import annotations
@@ -50,7 +51,13 @@ def columns_of(row: Row) -> dict[str, tuple[str, str]]:
 
 
 def read_scores(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of a row's in-dist and OOD images (or groups).
+    """The scores of a row's in-dist and OOD images (or groups), without those that were left out; raises as below."""
+    of_in, of_ood = scores_in_place(folder, row)
+    return of_in, of_ood[~np.isnan(of_ood)]
+
+
+def scores_in_place(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of a row's in-dist and OOD images (or groups) in their order, NaN where an image was left out.
 
     Raises
     ------

@@ -77,6 +77,8 @@ class Card(BaseModel):
     """How images of another shape reach this model, where it was trained on another view than the rule's."""
     background: str | None = None
     """The same kind of model, trained on mutated images: what is common to images of this sort."""
+    backgrounds: list[str] = []
+    """Further ones, mutated otherwise, among which a scorer that tunes chooses, beside :attr:`background`."""
     general: str | None = None
     """A model of a broad set of images."""
     ensemble: list[str] = []

@@ -37,6 +37,7 @@ class UserModel:
     """
 
     background: ClassVar[None] = None
+    backgrounds: ClassVar[tuple[str, ...]] = ()
     general: ClassVar[None] = None
     ensemble: ClassVar[tuple[str, ...]] = ()
     view: ClassVar[str] = ""
@@ -182,16 +183,20 @@ def _another_number_of_threads() -> Iterator[None]:
 
 
 def relatives(reference: str, of: Of) -> list[str]:
-    """References of the models that a statistic is asked of: the model, its background, or its ensemble.
+    """References of the models that a statistic is asked of: the model, its background, all its backgrounds, or its ensemble.
 
     What a card at a path names is its sibling where there is one, else the zoo's.
     """
     if of == "model":
         return [reference]
     model = describe(reference)
-    single = {"background": model.background, "general": model.general}.get(of)
-    names = list(model.ensemble) if of == "ensemble" else [single] if single else []
-    return [_relative(model, name) for name in names]
+    named: dict[Of, list[str | None]] = {
+        "background": [model.background],
+        "backgrounds": [model.background, *model.backgrounds],
+        "general": [model.general],
+        "ensemble": list(model.ensemble),
+    }
+    return [_relative(model, name) for name in dict.fromkeys(named[of]) if name]
 
 
 def _relative(model: Card | UserModel, name: str) -> str:
@@ -204,6 +209,7 @@ def _relative(model: Card | UserModel, name: str) -> str:
 def unknown_names(model: Card | UserModel) -> list[str]:
     """A sentence for each name of a model or an image set that the model gives and that does not exist."""
     relations = [("background", model.background), ("general", model.general)]
+    relations += [("backgrounds", name) for name in model.backgrounds]
     relations += [("ensemble", name) for name in model.ensemble]
     faults = [(field, unknown_model(model, name)) for field, name in relations if name]
     faults.append(("trained_on", unknown_set(model.trained_on)))
