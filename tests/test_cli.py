@@ -210,6 +210,39 @@ def test_installed_plugins_are_found_and_a_broken_one_is_left_out(here, monkeypa
         registry.scorers._entries.pop("installed-scorer", None)
 
 
+def test_outside_a_clone_the_first_run_is_reported_and_compared(here):
+    scorers = ("--only", "likelihood", "--only", "typicality", "--only", "pixel-mean")
+    oodbench("run", "--suite", "quick", "--limit", "20", "--workers", "1", *scorers)
+    shutil.move("runs/quick", "runs/paper")
+    assert "runs/paper/README.md" in oodbench("report")
+    assert "likelihood" in oodbench("compare", "likelihood", "typicality")
+    printed = oodbench(
+        "plan",
+        "--suite",
+        "quick",
+        "--limit",
+        "20",
+        "--only",
+        "likelihood",
+        "--out",
+        "runs/paper",
+        "--all",
+    )
+    assert "(20 images, cached)" in printed
+
+
+def test_names_in_square_brackets_are_listed_as_they_are(here, monkeypatch):
+    def scorer(log_prob):
+        """Nats [of an image], x[0]."""
+        return -log_prob
+
+    registry.register_scorer("bracketed")(scorer)
+    try:
+        assert "Nats [of an image], x[0]." in oodbench("list", "scorers")
+    finally:
+        registry.scorers._entries.pop("bracketed", None)
+
+
 def test_a_copied_leaderboard_can_be_reported_anywhere(here):
     oodbench("run", "--suite", "quick", "--limit", "20", "--workers", "1", "--only", "likelihood")
     shutil.move("runs/quick", "elsewhere")

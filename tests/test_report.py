@@ -246,6 +246,29 @@ def test_cells_and_notes():
     assert slug("cifar10/test[:2000]@grey") == "cifar10-test-2000-grey"
 
 
+def test_an_interval_beside_its_own_value_says_so():
+    notes = Notes()
+    sides = row() | {"aupr_ood": 0.5, "aupr_ood_low": 0.51, "aupr_ood_high": 0.6}
+    assert metric_cell(sides, "aupr_ood", notes) == "0.500 [0.510, 0.600][^1]"
+    assert "leaves out its own value" in notes.text()
+    assert metric_cell(sides | {"aupr_ood": 0.55}, "aupr_ood", Notes()) == "0.550 [0.510, 0.600]"
+
+
+def test_published_bits_and_the_model_s_size_stand_beside_its_own(tmp_path):
+    known = row(model="pixelcnn-cifar10", in_dist_bits_per_dim=3.73)
+    page = pages(tmp_path, [known, row(model="vae-cifar10"), row(model="mine")])["README.md"]
+    lines = [line for line in page.splitlines() if line.startswith("log p(x) is")]
+    assert len(lines) == 3
+    (own,) = (line for line in lines if "3.730 bits/dim" in line)
+    assert (
+        "Published bits/dim: 2.92 for the authors' own, far larger PixelCNN++ (Salimans et al. 2017)"
+        in own
+    )
+    assert own.endswith("Small model: 0.90 M parameters, 3,000 steps.")
+    assert sum("none known for this family" in line for line in lines) == 1
+    assert sum("Published" in line for line in lines) == 2  # nothing is said of a user's model
+
+
 def test_a_folder_without_rows_is_named(tmp_path):
     with pytest.raises(StoreError, match="has no rows; run the suite first"):
         write_report(tmp_path)
@@ -363,6 +386,28 @@ def test_rows_of_another_seed_or_limit_stand_beside_told_apart(tmp_path):
     ]
     assert values == ["0.100", "0.200", "0.300"]
     assert all(f"| {head[3:]} " in made["matrix.md"] for head in heads)
+
+
+def test_the_spread_between_seeds_stands_beside_the_interval(tmp_path):
+    rows = [
+        row(auroc=0.10),
+        row(auroc=0.13, seed=1),
+        row(auroc=0.11, seed=2),
+        row("typicality", 0.8),
+    ]
+    page = pages(tmp_path, rows)["README.md"]
+    table = page.split("## Between seeds")[1].split("## ")[0]
+    (cells,) = (
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if "likelihood" in line
+    )
+    assert [cell.split()[0] for cell in cells[3:6]] == ["0.100", "0.130", "0.110"]
+    width = f"{rows[0]['auroc_high'] - rows[0]['auroc_low']:.3f}"
+    assert cells[6:] == ["0.030", width]
+    assert "typicality" not in table  # of one seed
+    alone = pages(tmp_path / "alone", [row(auroc=0.1)])["README.md"]
+    assert "Between seeds" not in alone
 
 
 def test_one_seed_is_not_named(tmp_path):

@@ -10,7 +10,7 @@ from oodbench.report.comparison import Lead, bar_of, gap_of, gap_text, in_order,
 from oodbench.report.made import sizes_sentence, training_of
 from oodbench.report.results import Results, subject_of
 from oodbench.report.section import Analysis
-from oodbench.report.tables import pair_text, short_name, table, text
+from oodbench.report.tables import pair_text, set_name, table, text
 from oodbench.store import Row
 
 WINNERS = """\
@@ -159,7 +159,7 @@ def _most_first(counted: tuple[str, int]) -> tuple[int, str]:
 
 
 def _pair_name(analysis: Analysis, one: Contest) -> str:
-    return f"{text(analysis.results.label(one.row))} → {text(short_name(one.row['ood']))}"
+    return f"{text(analysis.results.label(one.row))} → {text(set_name(one.row['ood']))}"
 
 
 def _repeated(found: Sequence[Contest]) -> str:

@@ -14,6 +14,7 @@ from oodbench.report.made import reported_bits, size_words
 from oodbench.report.means import Mean, mean_of, means_table, worst_name
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
+from oodbench.report.seeds import seeds_section
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
@@ -64,6 +65,7 @@ def overview(
     parts += [means_table(results)]
     parts += [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
+    parts += seeds_section(results)
     parts += ladder_section(illustrations)
     lines = [[f"[{text(name)}]({file})", *_summary(results, name)] for name, file in pages.items()]
     parts.append("## Everything else, by in-dist set\n")

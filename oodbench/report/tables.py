@@ -23,6 +23,10 @@ AUROC of the OOD score, larger = more OOD, with 95 % interval. ▼ *worse than c
 score ranks OOD images as more in-dist than in-dist ones; scores are never re-signed. ‡ not above the best
 model-free baseline of that column.
 """
+BESIDE_ITS_VALUE = (
+    "the interval, of bootstrap percentiles, leaves out its own value: images drawn more than once tie, which moves this "
+    "metric"
+)
 LONGEST = 60
 """Characters of a name that a file name takes."""
 BRACKET = r"\[(?!:?\w+\](?![(\[:]))"
@@ -106,7 +110,7 @@ def metric_cell(
     if row["status"] == "failed":
         return f"FAILED{notes.mark(row['reason'])}"
     value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    interval = f"[{low:.3f}, {high:.3f}]" if low is not None else "(too few for an interval)"
+    interval = _interval(value, low, high, notes)
     cell = f"{value:.3f} {interval}"
     seen = "" if is_ranked(row) else seen_mark(row) + notes.mark(seen_sentence(row))
     if metric != "auroc":
@@ -137,6 +141,14 @@ def tuned_note(row: Row, notes: Notes) -> str:
 
 def _listed(values: list[object]) -> str:
     return ", ".join(map(str, values))
+
+
+def _interval(value: float, low: float | None, high: float | None, notes: Notes) -> str:
+    """An interval in brackets, with a footnote where it leaves out its own value."""
+    if low is None or high is None:
+        return "(too few for an interval)"
+    inside = low <= value <= high
+    return f"[{low:.3f}, {high:.3f}]" + ("" if inside else notes.mark(BESIDE_ITS_VALUE))
 
 
 def chance_mark(auroc: float) -> str:
