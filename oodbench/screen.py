@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 
 from oodbench.data.corruptions import KINDS
@@ -61,16 +61,21 @@ def _passes(plan: Plan, work: Work, whole: bool) -> Iterator[str]:
     missing = {job.key for job in work.jobs if isinstance(job, ShardTask)}
     if whole:
         for one in plan.passes:
-            undone = len(missing & set(one.keys))
-            state = f"{undone} of {len(one.keys)} shards left" if undone else "cached"
+            state = _state(one.keys, missing)
             yield f"{one.label} ({one.images.n:,} images, {state})"
         return
     for owner, passes in groupby(sorted(plan.passes, key=_owner), key=_owner):
         own = list(passes)
         kinds = ", ".join(dict.fromkeys(one.kind for one in own))
         images, keys = sum(one.images.n for one in own), {key for one in own for key in one.keys}
-        left = f"{len(missing & keys)} of {len(keys)} shards left" if missing & keys else "cached"
+        left = _state(keys, missing)
         yield f"{owner or 'without a model'}: {kinds} on {len(own)} sets, {images:,} images, {left}"
+
+
+def _state(keys: Collection[str], missing: Collection[str]) -> str:
+    """What of some shards is left to measure."""
+    left = sum(key in missing for key in set(keys))
+    return f"{left} of {len(keys)} shards left" if left else "cached"
 
 
 def _owner(one: ImagePass) -> str:
