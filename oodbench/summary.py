@@ -107,10 +107,14 @@ def _told(row: Row) -> str:
 
 
 def two_best(rows: Iterable[Row]) -> tuple[Row | None, Row | None]:
-    """The rows of the two largest AUROCs among those that were measured."""
+    """The ranked row of the largest AUROC, and that of the next scorer or model, whatever the seed."""
     own = list(rows)
     first = best(own)
-    return first, best(row for row in own if row is not first)
+    return first, best(row for row in own if first and _name(row) != _name(first))
+
+
+def _name(row: Row) -> tuple[str, str]:
+    return row["scorer"], row["model"]
 
 
 def best(rows: Iterable[Row]) -> Row | None:

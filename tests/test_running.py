@@ -179,6 +179,7 @@ def test_a_lead_is_one_where_intervals_do_not_overlap(ends, told):
     rows = [
         row("typicality", 0.8, auroc_low=low, auroc_high=high),
         row("likelihood", 0.7, auroc_low=other_low, auroc_high=other_high),
+        row("typicality", 0.79, seed=1),  # the same one again
         row("failing", None, status="failed"),
     ]
     made = suite(models=["glow"], pairs=[Pair(in_dist="a", ood=["b"])])
