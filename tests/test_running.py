@@ -210,3 +210,20 @@ def test_pages_are_made_again_only_where_something_changed(home, tmp_path, monke
     run_suite(made, Options(1, show="quiet"), folder)
     assert page.read_text() == content
     assert read
+
+
+def test_a_scorer_that_a_model_lacks_stands_where_its_mean_over_the_others_is():
+    rows = [
+        row("high", 0.9),
+        row("high", 0.8, model="vae"),
+        row("low", 0.2),
+        row("low", 0.3, model="vae"),
+    ]
+    rows += [
+        row("middle", 0.5),
+        row("png", 0.6, baseline=True),
+        row("png", 0.6, baseline=True, model="vae"),
+    ]
+    made = suite(models=["glow", "vae"], pairs=[Pair(in_dist="a", ood=["b"])])
+    (table,) = pair_tables(rows, made)
+    assert [line[0] for line in table.lines] == ["high", "middle", "low", "png * ‡"]
