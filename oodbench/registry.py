@@ -25,7 +25,7 @@ from oodbench.names import checked_identifier, checked_name
 from oodbench.paths import PACKAGE
 from oodbench.plugin_files import execute, module_of, purge
 from oodbench.syntax import source_files
-from oodbench.types import BACKGROUNDS, Pass, Scorer, TunesOn, split_need
+from oodbench.types import BACKGROUNDS, Pass, PreparedOn, Scorer, TunesOn, split_need
 
 T = TypeVar("T")
 
@@ -192,6 +192,8 @@ def register_statistics(
     package: tuple[str, str] | None = None,
     differentiates: bool = False,
     prepare: Callable[..., Any] | None = None,
+    prepared_on: PreparedOn = "ref",
+    least_prepared: Callable[[int], int] | None = None,
     built_with: str = "",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a pass over the images under its function's name.
@@ -202,11 +204,11 @@ def register_statistics(
     version : a new one whenever the numbers change; part of every cache key, as the code of a plugin is
     built_with : versions of the libraries that the numbers depend on
     model_free : the function takes ``(images)`` as uint8 numpy ``(B, C, H, W)`` instead of ``(model, images)`` as tensors
-    capability, package, differentiates, prepare : see :class:`oodbench.types.Pass`
+    capability, package, differentiates, prepare, prepared_on, least_prepared : see :class:`oodbench.types.Pass`
     """
 
     def register(compute: Callable[..., Any]) -> Callable[..., Any]:
-        read = (prepare, model_free, differentiates, capability)
+        read = (prepare, prepared_on, model_free, differentiates, capability)
         source = Source.of(compute, statistics.builtin, *read)
         entry = Pass(
             name=compute.__name__,
@@ -218,6 +220,8 @@ def register_statistics(
             package=package,
             differentiates=differentiates,
             prepare=prepare,
+            prepared_on=prepared_on,
+            least_prepared=least_prepared,
             built_with=built_with,
             code=str if _shipped(compute, statistics.builtin) else source.code,
         )
