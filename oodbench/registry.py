@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -259,7 +259,7 @@ def register_scorer(
     cite : authors, venue, year, arXiv
     baseline : what its author takes it for. Whether it is one is derived: a scorer all of whose needs are model-free is, and is
         ranked apart; ``oodbench check`` says where the author is wrong
-    tunes_on : ``none``, ``in-dist ref`` or ``validation OOD``; by default what :func:`reads_reference` implies
+    tunes_on : ``none``, ``in-dist ref``, ``in-dist train`` or ``validation OOD``; by default what it fits, tunes and needs imply
     least_reference : in-dist reference images without which it cannot be fitted; a plan skips it with a sentence
     grid : what ``tune`` chooses from: parameter → numbers or texts, or ``"backgrounds"``, one of the model's by its number
 
@@ -306,7 +306,7 @@ def register_scorer(
             .replace("``", ""),
             baseline=is_model_free((*needs, *fit_needs)),
             said_baseline=baseline,
-            tunes_on=tunes_on or _tunes_on(fit, tune, needs),
+            tunes_on=tunes_on or _tunes_on(fit, tune, (*needs, *fit_needs)),
             least_reference=least_reference,
             tune=tune,
             grid=dict(grid or {}),
@@ -322,6 +322,8 @@ def register_scorer(
 def _tunes_on(fit: object, tune: object, needs: tuple[str, ...]) -> TunesOn:
     if tune:
         return "validation OOD"
+    if passes_prepared_on("train", needs):
+        return "in-dist train"
     return "in-dist ref" if reads_reference(fit, needs) else "none"
 
 
@@ -368,7 +370,14 @@ def _check_candidates(name: str, parameter: str, values: Any, needs: tuple[str, 
 
 def reads_reference(fit: object, needs: tuple[str, ...]) -> bool:
     """Whether a scorer looks at in-dist reference images: to fit or tune, or since a pass that it needs is prepared on some."""
-    return bool(fit) or any(statistics[split_need(need)[0]].prepare for need in needs)
+    return bool(fit) or bool(passes_prepared_on("ref", needs))
+
+
+def passes_prepared_on(split: PreparedOn, needs: Iterable[str]) -> list[Pass]:
+    """The passes that give these needs and are prepared on in-dist images of a split."""
+    entries = (statistics[split_need(need)[0]] for need in needs)
+    passes = {entry.name: entry for entry in entries if entry.prepare}
+    return [entry for entry in passes.values() if entry.prepared_on == split]
 
 
 def is_model_free(needs: tuple[str, ...]) -> bool:

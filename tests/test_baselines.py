@@ -13,9 +13,14 @@ from oodbench.data.images import ImageSet
 from oodbench.errors import ScorerError
 from oodbench.models.noise import keyed_uniform
 from oodbench.passes.batches import prepare, run_pass
+from oodbench.passes.values import ImageRef
+from oodbench.plan import make_plan
 from oodbench.registry import scorers, statistics
+from oodbench.resolver import InDist, Resolver, resolved_images
 from oodbench.statistics import linear, reference, whiteness
-from oodbench.types import split_need
+from oodbench.store import is_bar, read_rows
+from oodbench.suite import load_suite
+from oodbench.testing import UniformModel
 
 FREE = sorted(name for name, one in scorers.items() if one.baseline)
 WITHOUT_REFERENCE = {
@@ -43,7 +48,7 @@ def smooth(random, n, shape=(1, 8, 8)):
 
 def slow_whiteness_2d(image):
     """The definition, pixel by pixel."""
-    channels, height, width = image.shape
+    height, width = image.shape[1:]
     squares = []
     for channel in image:
         z = (channel - channel.mean()) / channel.std()
@@ -156,9 +161,7 @@ def test_the_nearest_reference_image_is_found_by_going_through_all(random):
     column = ob.measure(
         None, set_of(given), "nearest_pixel_distance", reference=set_of(known, "ref")
     )["nearest_pixel_distance"]
-    slow = [
-        min(math.sqrt(((a / 255.0 - b / 255.0) ** 2).sum()) for b in known) for a in given
-    ]
+    slow = [min(math.sqrt(((a / 255.0 - b / 255.0) ** 2).sum()) for b in known) for a in given]
     assert column == pytest.approx(slow, abs=1e-9)
     assert column[0] == 0
 
@@ -186,88 +189,177 @@ def test_total_variation_adds_up_the_steps_between_neighbours():
     assert found == pytest.approx([1 + 0 + 0.2 + 0.8])
 
 
-def test_the_kde_is_the_sum_over_reference_images_of_products_of_normals(random):
-    scorer = scorers["image-numbers-kde"]
-    known = {name: random.normal(9, 3, 50) for name in scorer.fit_needs}
-    given = {name: random.normal(9, 4, 8) for name in scorer.needs}
-    found = scorer.fitted(known)(given)
-    h, slow = 50 ** (-1 / 10), []
-    for row in range(8):
-        terms = []
-        for point in range(50):
-            exponent = 0.0
-            for name, column in known.items():
-                step = (given[name][row] - column[point]) / column.std()
-                exponent -= step**2 / (2 * h**2)
-            terms.append(math.exp(exponent))
-        slow.append(-math.log(sum(terms) / 50))
-    assert found == pytest.approx(slow, rel=1e-9)
-
-
-@pytest.mark.parametrize("name", [name for name in FREE if name.endswith("two-sided")])
-def test_two_sided_scores_are_distances_from_the_median(name, random):
-    (need,) = scorers[name].needs
-    known, given = random.normal(5, 2, 31), random.normal(5, 3, 9)
-    found = scorers[name].fitted({need: known})({need: given})
-    assert found == pytest.approx([abs(value - sorted(known)[15]) for value in given])
-
-
-@pytest.mark.parametrize("name", ["linear-residual-whiteness", "linear-whiteness-mahalanobis"])
-def test_the_larger_rank_counts_reference_values_that_are_no_larger(name, random):
-    first, second = scorers[name].needs
-    known = {first: random.normal(size=40), second: random.normal(size=40)}
-    given = {first: random.normal(size=9), second: random.normal(size=9)}
-    given[first][0] = known[first][3]
-    slow = [
-        max(sum(value <= given[need][row] for value in known[need]) / 40 for need in known)
-        for row in range(9)
-    ]
-    assert scorers[name].fitted(known)(given) == pytest.approx(slow)
-
-
-@pytest.mark.parametrize("name", [name for name in WITHOUT_REFERENCE if name.count("-") == 1])
-def test_both_signs_are_there(name, random):
-    other = {"code-length-png": "code-length-png-short"}.get(name, f"{name}-low")
-    if other in scorers:
-        (need,) = scorers[name].needs
-        column = {need: random.normal(size=5)}
-        assert scorers[other].fitted({})(column) == pytest.approx(-scorers[name].fitted({})(column))
-
-
 # -- all of them ------------------------------------------------------------------------------------------------------------
 
 
-def columns_of(names, images, known, train):
-    """Columns of the needs of some scorers, of plain arrays."""
-    found = {}
-    for name in names:
-        for need in (one for one in scorers[name].all_needs if one not in found):
-            entry = statistics[split_need(need)[0]]
-            state = prepare(entry, None, known if entry.prepared_on == "ref" else train)
-            found |= run_pass(entry, None, images, state)
-    return found
+def aurocs(names, train, known, test, oods):
+    """OOD set → scorer → AUROC, of scorers that are fitted and prepared on plain arrays."""
+    needs = {need for name in names for need in scorers[name].all_needs}
+    passes = {statistics[need].name: statistics[need] for need in needs}
+    sides = {"ref": known, "test": test, **oods}
+    columns = {side: {} for side in sides}
+    for entry in passes.values():
+        state = prepare(entry, None, known if entry.prepared_on == "ref" else train)
+        for side, images in sides.items():
+            columns[side] |= run_pass(entry, None, images, state)
+    fitted = {name: scorers[name].fitted(columns["ref"]) for name in names}
+    return {
+        ood: {
+            name: auroc_of(score, columns["test"], columns[ood]) for name, score in fitted.items()
+        }
+        for ood in oods
+    }
 
 
-def aurocs(names, train, known, test, ood):
-    sides = [columns_of(names, images, known, train) for images in (known, test, ood)]
-    fitted = {name: scorers[name].fitted(sides[0]) for name in names}
-    return {name: ob.auroc(score(sides[1]), score(sides[2])).value for name, score in fitted.items()}
+def auroc_of(score, test, ood):
+    return ob.auroc(score(test), score(ood)).value
 
 
 MEASURED = [name for name in FREE if "jxl" not in name]
 
 
-def test_far_ood_images_win_against_every_baseline_of_their_kind(random):
-    """Of smooth in-dist images, noise of every level at once is far in every direction that has one."""
-    train, known, test = (smooth(random, n) for n in (400, 120, 60))
-    noise = random.integers(0, 256, (60, 1, 8, 8))
-    found = aurocs(MEASURED, train, known, test, noise.astype(np.uint8))
-    losers = {"code-length-png-short", "pixel-variance-low"}
-    of_level = {"pixel-mean", "pixel-mean-low", "pixel-mean-two-sided"}
-    for name in set(MEASURED) - losers - of_level:
-        assert found[name] > 0.9, name
-    assert all(found[name] < 0.1 for name in losers)
-    white = np.full((60, 1, 8, 8), 255, np.uint8)
-    found = aurocs(sorted({*losers, *of_level}), train, known, test, white)
-    assert found.pop("pixel-mean-low") < 0.01
-    assert min(found.values()) > 0.9, found
+def test_every_baseline_wins_where_ood_images_are_far_in_what_it_measures(random):
+    shape = (1, 8, 8)
+    train, known, test = (smooth(random, n) for n in (400, 60, 40))
+    far = {
+        "noise": random.integers(0, 256, (40, *shape)),
+        "stripes": np.broadcast_to((np.arange(8) % 4) // 2 * 200, (40, *shape)),
+        "black": np.zeros((40, *shape)),
+        "white": np.full((40, *shape), 255),
+    }
+    oods = {kind: np.array(images, np.uint8) for kind, images in far.items()}
+    found = aurocs(MEASURED, train, known, test, oods)
+    assert min(max(found[kind][name] for kind in far) for name in MEASURED) > 0.97
+    blind = {"pixel-mean-two-sided"}  # stripes are as bright as the others
+    looking = {*WITH_REFERENCE, *LINEAR} & {*MEASURED} - blind
+    assert min(found["stripes"][name] for name in looking) > 0.95
+    assert found["noise"]["code-length-png"] == 1 == found["stripes"]["code-length-png-short"]
+    assert found["noise"]["pixel-variance"] == 1 == found["black"]["pixel-variance-low"]
+    assert found["white"]["pixel-mean"] == 1 == found["black"]["pixel-mean-low"]
+
+
+def shrunk(images, by):
+    """Smaller images: each pixel the rounded mean of ``by × by``."""
+    n, channels, height, width = images.shape
+    squares = images.reshape(n, channels, height // by, by, width // by, by)
+    return np.rint(squares.mean((3, 5))).astype(np.uint8)
+
+
+GOLDEN = {
+    ("fashionmnist", "mnist", 2): {
+        "linear-mahalanobis": 0.879,
+        "linear-mahalanobis-two-sided": 0.865,
+        "linear-residual-whiteness": 0.619,
+        "linear-whiteness": 0.561,
+        "linear-whiteness-mahalanobis": 0.817,
+        "linear-whiteness-rows": 0.650,
+    },
+    ("cifar10", "svhn", 4): {
+        "linear-mahalanobis": 0.129,
+        "linear-mahalanobis-two-sided": 0.660,
+        "linear-residual-whiteness": 0.792,
+        "linear-whiteness": 0.641,
+        "linear-whiteness-mahalanobis": 0.525,
+        "linear-whiteness-rows": 0.812,
+    },
+}
+"""AUROC of the linear baselines on images of less than 200 numbers: 400 of ``ref`` prepare, the others fit, 100 are judged."""
+
+
+def golden(in_dist, ood, by):
+    ref, test = (ob.load_images(f"{in_dist}/{split}") for split in ("ref", "test"))
+    other = ob.load_images(f"{ood}/test", shape=ref.shape)
+    images = ref.images[:400], ref.images[400:], test.drawn(100).images, other.drawn(100).images
+    train, known, tested, others = (shrunk(one, by) for one in images)
+    return aurocs(LINEAR, train, known, tested, {ood: others})[ood]
+
+
+@pytest.mark.parametrize("pair", GOLDEN)
+def test_golden_aurocs_of_real_images(pair):
+    assert golden(*pair) == pytest.approx(GOLDEN[pair], abs=0.0015)
+
+
+# -- in a run ---------------------------------------------------------------------------------------------------------------
+
+
+class Flat(UniformModel):
+    """Every image of 8 × 8 grey pixels equally likely."""
+
+    def __init__(self):
+        super().__init__((1, 8, 8))
+
+
+def own_run(folder, images, ood, names):
+    ob.evaluate(Flat(), images, ood, names, out=folder)
+    return {row["scorer"]: row for row in read_rows(folder / "rows.jsonl")}
+
+
+def test_linear_baselines_run_where_train_is_here_and_say_what_they_saw(home, tmp_path, random):
+    stripes = np.broadcast_to((np.arange(8) % 4) // 2 * 200, (60, 1, 8, 8)).astype(np.uint8)
+    names = [*LINEAR, "nearest-pixels", "code-length-png-two-sided", "code-length-png"]
+    found = own_run(tmp_path / "results", smooth(random, 400), stripes, names)
+    assert {row["status"] for row in found.values()} == {"ok"}
+    assert {row["baseline"] for row in found.values()} == {True}
+    assert all(found[name]["auroc"] > 0.95 for name in names[:-1])
+    told = {name: (row["tunes_on"], row["ref_division"]) for name, row in found.items()}
+    assert told["linear-whiteness"] == ("in-dist train", None)
+    assert told["linear-mahalanobis-two-sided"] == ("in-dist train", "all of ref fits")
+    assert told["nearest-pixels"] == ("in-dist ref", "all of ref prepares")
+    assert told["code-length-png"] == ("none", None)
+    hashed = [name for name, row in found.items() if "train" in row["inputs"]["images"]]
+    assert sorted(hashed) == LINEAR
+    kept = list((home / "prepared").rglob("*.npz"))
+    assert len(kept) == 2  # of the linear pass and of the neighbours
+
+
+def test_linear_baselines_are_skipped_where_train_is_small_or_not_here(tmp_path, random):
+    found = own_run(
+        tmp_path / "small", smooth(random, 70), smooth(random, 20), ["linear-whiteness"]
+    )
+    few = found["linear-whiteness"]
+    assert few["status"] == "skipped"
+    assert "on at least 65 in-dist train images of 64 numbers each" in few["reason"]
+    plan = make_plan(load_suite("field"), ["glow-fashionmnist", "linear-mahalanobis", "mnist"])
+    (skip,) = plan.skips
+    assert "fitted on in-dist training images, and fashionmnist/train is not on" in skip.reason
+
+
+def test_columns_of_prepared_passes_are_known_by_the_images_that_prepared_them(random):
+    images = smooth(random, 90)
+    changed = images.copy()
+    changed[5, 0, 0, 0] ^= 1
+
+    def resolved(pixels, split):
+        return resolved_images(ImageRef(split, (1, 8, 8)), set_of(pixels, split))
+
+    def keys(need, ref, train):
+        in_dist = InDist(resolved(ref, "ref"), resolved(train, "train"))
+        resolver, model = Resolver(0, "cpu"), None
+        (one,) = resolver.passes_of(model, need, resolved(images, "test"), in_dist)
+        return one.keys
+
+    for need, of_ref, of_train in (
+        ("linear_whiteness", False, True),
+        ("nearest_pixel_distance", True, False),
+        ("pixel_mean", False, False),
+    ):
+        before = keys(need, images, images)
+        assert (keys(need, changed, images) != before) is of_ref
+        assert (keys(need, images, changed) != before) is of_train
+
+
+def row(baseline, tunes_on, ref=None):
+    return {"baseline": baseline, "tunes_on": tunes_on, "ref": ref}
+
+
+def test_a_baseline_bars_the_scorers_that_see_no_less_than_it():
+    likelihood, typicality = row(False, "none"), row(False, "in-dist ref", "set/ref")
+    prepared, tuned = row(False, "in-dist ref", "set/ref"), row(False, "validation OOD", "set/ref")
+    length, two_sided = row(True, "none"), row(True, "in-dist ref", "set/ref")
+    linear_alone, linear_fitted = row(True, "in-dist train"), row(True, "in-dist train", "set/ref")
+    for one in (likelihood, typicality, prepared, tuned):
+        assert is_bar(length, one)
+        assert is_bar(linear_alone, one)
+        assert is_bar(two_sided, one) is is_bar(linear_fitted, one) is (one is not likelihood)
+        assert not is_bar(one, likelihood)
+    assert not is_bar(length, two_sided)

@@ -71,9 +71,7 @@ def batch_size_of(model: DensityModel) -> int:
     return int(getattr(model, "batch_size", BATCH))
 
 
-def prepare(
-    entry: Pass, model: DensityModel | None, in_dist: np.ndarray | None
-) -> tuple[Any, ...]:
+def prepare(entry: Pass, model: DensityModel | None, in_dist: np.ndarray | None) -> tuple[Any, ...]:
     """What a pass learns from in-dist images before it is run: empty, or its one state.
 
     Raises

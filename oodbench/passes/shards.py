@@ -30,7 +30,6 @@ from oodbench.store import ColumnStore, Shard, array_bytes, key_of, map_sealed, 
 from oodbench.types import Pass
 from oodbench.zoo.describe import describe
 
-
 PREPARED = "prepared"
 """Folder of the cache for what model-free passes are prepared with."""
 
@@ -119,7 +118,7 @@ class ShardTask:
         """Measure the shard into the store; returns the number of images."""
         images, entry = self._images(), self._entry()
         # to load a model and to prepare are no cost of an image
-        model = None if entry.model_free else self._model()
+        model: Any = None if entry.model_free else self._model()
         prepared = _prepared(self.statistic, model, self.prepared_on)
         began = time.perf_counter(), time.process_time()
         columns = run_pass(entry, model, images, prepared)

@@ -12,7 +12,7 @@ from oodbench.report.tables import (
     LEGEND,
     TAKES,
     Notes,
-    best_baseline,
+    bar_of,
     bits_cell,
     distinct,
     metric_cell,
@@ -30,7 +30,8 @@ from oodbench.store import Row, Standing, is_ranked, standing
 RANKING = """\
 Ranks are by mean AUROC over a model's pairs of real images, single images judged one by
 one. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
-scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images.
+scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images;
+baselines are of three kinds by it.
 """
 TUNED = """\
 T1, T2, …: scorers that chose a parameter by its AUROC on validation OOD images, ranked apart.
@@ -163,9 +164,8 @@ def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Pl
     own = cells(mine, "model", "in_dist", "ood", "seed")
     sound = [row for row in mine if row["status"] == "ok"]
     found = [row["auroc"] for row in sound if is_ranked(row)]
-    results = [
-        metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials
-    ]
+    found_rows = map(own.get, trials)
+    results = [metric_cell(row, "auroc", notes, bar_of(row, rows)) for row in found_rows]
     full = len(found) == len(trials)
     mean, lowest = (sum(found) / len(found), min(found)) if full else (None, None)
     seen = len(sound) - len(found)

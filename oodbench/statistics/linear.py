@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -30,15 +30,18 @@ def dequantised(images: np.ndarray) -> np.ndarray:
 
 def linear_predictor(images: np.ndarray) -> dict[str, np.ndarray]:
     """``mean`` µ ``(D,)`` and ``factor`` L ``(D, D)`` with ``L Lᵀ = covariance + 10⁻⁶ I`` of dequantised training images."""
-    mean = sum(block.sum(0) for block in _blocks(images)) / len(images)
-    products = sum((block - mean).T @ (block - mean) for block in _blocks(images))
-    covariance = products / len(images) + RIDGE * np.eye(len(mean))
-    return {"mean": mean, "factor": np.linalg.cholesky(covariance)}
-
-
-def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
+    dimensions = images[0].size
+    total, products = np.zeros(dimensions), np.zeros((dimensions, dimensions))
     for start in range(0, len(images), BLOCK):
-        yield dequantised(images[start : start + BLOCK])
+        # about mid-grey, so that the subtraction below loses no digits that count; one product of a matrix with itself
+        # costs half of any other
+        values = dequantised(images[start : start + BLOCK]) - 0.5
+        total += values.sum(0)
+        products += values.T @ values
+    centre = total / len(images)
+    covariance = products / len(images) - np.outer(centre, centre)
+    covariance[np.diag_indices(dimensions)] += RIDGE
+    return {"mean": centre + 0.5, "factor": np.linalg.cholesky(covariance)}
 
 
 def linear_residuals(images: np.ndarray, predictor: Mapping[str, np.ndarray]) -> np.ndarray:
