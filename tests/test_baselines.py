@@ -15,12 +15,14 @@ from oodbench.models.noise import keyed_uniform
 from oodbench.passes.batches import prepare, run_pass
 from oodbench.passes.values import ImageRef
 from oodbench.plan import make_plan
-from oodbench.registry import scorers, statistics
+from oodbench.registry import lent_model, scorers, statistics
 from oodbench.resolver import InDist, Resolver, resolved_images
 from oodbench.statistics import linear, reference, whiteness
-from oodbench.store import is_bar, read_rows
-from oodbench.suite import load_suite
+from oodbench.store import is_bar
+from oodbench.suite import Pair, Suite, load_suite
 from oodbench.testing import UniformModel
+from oodbench.trials.rows import skip_rows, trial_tasks
+from oodbench.work import shard_tasks
 
 FREE = sorted(name for name, one in scorers.items() if one.baseline)
 WITHOUT_REFERENCE = {
@@ -290,14 +292,24 @@ class Flat(UniformModel):
 
 
 def own_run(folder, images, ood, names):
-    ob.evaluate(Flat(), images, ood, names, out=folder)
-    return {row["scorer"]: row for row in read_rows(folder / "rows.jsonl")}
+    """Scorer → row of a run on own images, without pages and figures."""
+    for name, pixels in (("own", images), ("other", ood)):
+        np.save(folder / f"{name}.npy", pixels)
+    with lent_model(Flat()) as model:
+        pair = Pair(
+            in_dist=str(folder / "own.npy"), ood=[str(folder / "other.npy")], models=[model]
+        )
+        plan = make_plan(Suite(name="own", title="", models=[model], pairs=[pair], scorers=names))
+        for task in (task for one in plan.passes for task in shard_tasks(one)):
+            task.perform()
+        rows = [task.perform().row for task in trial_tasks(plan)] + skip_rows("own", plan.skips)
+    return {row["scorer"]: row for row in rows}
 
 
 def test_linear_baselines_run_where_train_is_here_and_say_what_they_saw(home, tmp_path, random):
     stripes = np.broadcast_to((np.arange(8) % 4) // 2 * 200, (60, 1, 8, 8)).astype(np.uint8)
     names = [*LINEAR, "nearest-pixels", "code-length-png-two-sided", "code-length-png"]
-    found = own_run(tmp_path / "results", smooth(random, 400), stripes, names)
+    found = own_run(tmp_path, smooth(random, 400), stripes, names)
     assert {row["status"] for row in found.values()} == {"ok"}
     assert {row["baseline"] for row in found.values()} == {True}
     assert all(found[name]["auroc"] > 0.95 for name in names[:-1])
@@ -313,9 +325,7 @@ def test_linear_baselines_run_where_train_is_here_and_say_what_they_saw(home, tm
 
 
 def test_linear_baselines_are_skipped_where_train_is_small_or_not_here(tmp_path, random):
-    found = own_run(
-        tmp_path / "small", smooth(random, 70), smooth(random, 20), ["linear-whiteness"]
-    )
+    found = own_run(tmp_path, smooth(random, 70), smooth(random, 20), ["linear-whiteness"])
     few = found["linear-whiteness"]
     assert few["status"] == "skipped"
     assert "on at least 65 in-dist train images of 64 numbers each" in few["reason"]
