@@ -9,7 +9,13 @@ from oodbench.errors import DamagedError
 from oodbench.paths import home, write_whole
 from oodbench.store import read_sealed
 
-KINDS = {"columns": ".npz", "images": ".npy", "samples": ".npy", "replicates": ".npz"}
+KINDS = {
+    "columns": ".npz",
+    "images": ".npy",
+    "prepared": ".npz",
+    "replicates": ".npz",
+    "samples": ".npy",
+}
 """Folder of the cache → the suffix of its sealed files."""
 
 

@@ -18,8 +18,9 @@ from oodbench.data.sources import DRAWN
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
 from oodbench.passes.values import ImagePass, ImageRef, Images, Model
-from oodbench.registry import reads_reference, scorers
+from oodbench.registry import passes_prepared_on, reads_reference, scorers
 from oodbench.resolver import (
+    InDist,
     LeftOut,
     Resolver,
     as_seen,
@@ -33,7 +34,7 @@ from oodbench.resolver import (
 )
 from oodbench.store import key_of
 from oodbench.suite import Analysis, Entry, Pair, Suite, named
-from oodbench.types import BACKGROUNDS, Scorer
+from oodbench.types import BACKGROUNDS, Pass, Scorer
 from oodbench.zoo.cards import Card, training_log
 from oodbench.zoo.describe import describe, unknown_set
 
@@ -47,7 +48,7 @@ class Trial:
 
     Attributes
     ----------
-    ref : in-dist reference images, for scorers that look at some
+    ref, train : in-dist reference and training images, for scorers that look at some
     validation : OOD images that a scorer tunes on, which are none that it is judged on
     reads : of ``test``, ``ood``, ``ref`` and ``validation``: the passes that give what the scorer takes
     density : of ``test`` and ``ood``: the model's density pass, since bits a dimension stand in every row
@@ -62,6 +63,7 @@ class Trial:
     test: Images
     ood: Images
     ref: Images | None
+    train: Images | None
     validation: Images | None
     reads: Mapping[str, Needs]
     density: Mapping[str, ImagePass]
@@ -281,11 +283,17 @@ class _Planner:
         self, model: Model, scorer: Scorer, test: Images, ood: Images, ref_ref: ImageRef,
         pair: tuple[Entry, Entry],
     ) -> None:  # fmt: skip
-        fits = reads_reference(scorer.fit or scorer.tune, scorer.needs)
-        ref, validation = self.resolver.images_or_none(ref_ref), None
+        fits = reads_reference(scorer.fit or scorer.tune, scorer.all_needs)
+        ref, validation = self.resolver.images_or_none(ref_ref) if fits else None, None
+        train, prepared = None, passes_prepared_on("train", scorer.all_needs)
         reason = cannot_give(model, scorer.all_needs)
         if fits and not reason:
             reason = self._lacks_reference(scorer, ref_ref, test)
+        if prepared and not reason:
+            try:
+                train = self._training(prepared, self._ref(model, pair[0], "train"))
+            except DataError as error:
+                reason = str(error)
         if scorer.tune and not reason:
             try:
                 validation = self._validation(model, scorer, test, pair[0])
@@ -303,8 +311,25 @@ class _Planner:
                 self._skip(*pair, reason, model.name, scorer.name, size)
                 continue
             self.made.trials.append(
-                self._trial(model, scorer, size, (test, ood, ref if fits else None, validation))
+                self._trial(model, scorer, size, (test, ood, validation), InDist(ref, train))
             )
+
+    def _training(self, prepared: Sequence[Pass], split: ImageRef) -> Images:
+        """All training images that are here, for passes that are prepared on them.
+
+        Raises
+        ------
+        DataError : there are none, or too few
+        """
+        try:
+            found = self.resolver.images(replace(split, limit=None))
+        except DataError as error:
+            raise DataError(f"it is fitted on in-dist training images, and {error}") from error
+        few = (one.too_few(found.n, found.dimensions) for one in prepared)
+        if reason := next(filter(None, few), None):
+            raise DataError(f"{reason}, {found.identifier}")
+        self._remark(found)
+        return found
 
     def _lacks_reference(self, scorer: Scorer, ref: ImageRef, test: Images) -> str | None:
         """Why a scorer cannot be fitted, or None."""
@@ -368,9 +393,10 @@ class _Planner:
         model: Model,
         scorer: Scorer,
         size: int,
-        sets: tuple[Images, Images, Images | None, Images | None],
+        sets: tuple[Images, Images, Images | None],
+        in_dist: InDist,
     ) -> Trial:
-        test, ood, ref, validation = sets
+        (test, ood, validation), ref = sets, in_dist.ref
         needs: dict[str, tuple[Images, tuple[str, ...]]] = {
             "test": (test, scorer.needs),
             "ood": (ood, scorer.needs),
@@ -380,7 +406,7 @@ class _Planner:
         if validation is not None:
             needs["validation"] = (validation, scorer.needs)
         reads = {
-            role: {need: self.resolver.passes_of(model, need, images, ref) for need in wanted}
+            role: {need: self.resolver.passes_of(model, need, images, in_dist) for need in wanted}
             for role, (images, wanted) in needs.items()
         }
         density = {
@@ -394,6 +420,7 @@ class _Planner:
             test=test,
             ood=ood,
             ref=ref,
+            train=in_dist.train,
             validation=validation,
             reads=reads,
             density=density,

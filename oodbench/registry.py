@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,7 +25,7 @@ from oodbench.names import checked_identifier, checked_name
 from oodbench.paths import PACKAGE
 from oodbench.plugin_files import execute, module_of, purge
 from oodbench.syntax import source_files
-from oodbench.types import BACKGROUNDS, Pass, Scorer, TunesOn, split_need
+from oodbench.types import BACKGROUNDS, Pass, PreparedOn, Scorer, TunesOn, split_need
 
 T = TypeVar("T")
 
@@ -192,6 +192,8 @@ def register_statistics(
     package: tuple[str, str] | None = None,
     differentiates: bool = False,
     prepare: Callable[..., Any] | None = None,
+    prepared_on: PreparedOn = "ref",
+    least_prepared: Callable[[int], int] | None = None,
     built_with: str = "",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a pass over the images under its function's name.
@@ -202,11 +204,11 @@ def register_statistics(
     version : a new one whenever the numbers change; part of every cache key, as the code of a plugin is
     built_with : versions of the libraries that the numbers depend on
     model_free : the function takes ``(images)`` as uint8 numpy ``(B, C, H, W)`` instead of ``(model, images)`` as tensors
-    capability, package, differentiates, prepare : see :class:`oodbench.types.Pass`
+    capability, package, differentiates, prepare, prepared_on, least_prepared : see :class:`oodbench.types.Pass`
     """
 
     def register(compute: Callable[..., Any]) -> Callable[..., Any]:
-        read = (prepare, model_free, differentiates, capability)
+        read = (prepare, prepared_on, model_free, differentiates, capability)
         source = Source.of(compute, statistics.builtin, *read)
         entry = Pass(
             name=compute.__name__,
@@ -218,6 +220,8 @@ def register_statistics(
             package=package,
             differentiates=differentiates,
             prepare=prepare,
+            prepared_on=prepared_on,
+            least_prepared=least_prepared,
             built_with=built_with,
             code=str if _shipped(compute, statistics.builtin) else source.code,
         )
@@ -255,7 +259,7 @@ def register_scorer(
     cite : authors, venue, year, arXiv
     baseline : what its author takes it for. Whether it is one is derived: a scorer all of whose needs are model-free is, and is
         ranked apart; ``oodbench check`` says where the author is wrong
-    tunes_on : ``none``, ``in-dist ref`` or ``validation OOD``; by default what :func:`reads_reference` implies
+    tunes_on : ``none``, ``in-dist ref``, ``in-dist train`` or ``validation OOD``; by default what it fits, tunes and needs imply
     least_reference : in-dist reference images without which it cannot be fitted; a plan skips it with a sentence
     grid : what ``tune`` chooses from: parameter → numbers or texts, or ``"backgrounds"``, one of the model's by its number
 
@@ -302,7 +306,7 @@ def register_scorer(
             .replace("``", ""),
             baseline=is_model_free((*needs, *fit_needs)),
             said_baseline=baseline,
-            tunes_on=tunes_on or _tunes_on(fit, tune, needs),
+            tunes_on=tunes_on or _tunes_on(fit, tune, (*needs, *fit_needs)),
             least_reference=least_reference,
             tune=tune,
             grid=dict(grid or {}),
@@ -318,6 +322,8 @@ def register_scorer(
 def _tunes_on(fit: object, tune: object, needs: tuple[str, ...]) -> TunesOn:
     if tune:
         return "validation OOD"
+    if passes_prepared_on("train", needs):
+        return "in-dist train"
     return "in-dist ref" if reads_reference(fit, needs) else "none"
 
 
@@ -364,7 +370,14 @@ def _check_candidates(name: str, parameter: str, values: Any, needs: tuple[str, 
 
 def reads_reference(fit: object, needs: tuple[str, ...]) -> bool:
     """Whether a scorer looks at in-dist reference images: to fit or tune, or since a pass that it needs is prepared on some."""
-    return bool(fit) or any(statistics[split_need(need)[0]].prepare for need in needs)
+    return bool(fit) or bool(passes_prepared_on("ref", needs))
+
+
+def passes_prepared_on(split: PreparedOn, needs: Iterable[str]) -> list[Pass]:
+    """The passes that give these needs and are prepared on in-dist images of a split."""
+    entries = (statistics[split_need(need)[0]] for need in needs)
+    passes = {entry.name: entry for entry in entries if entry.prepare}
+    return [entry for entry in passes.values() if entry.prepared_on == split]
 
 
 def is_model_free(needs: tuple[str, ...]) -> bool:

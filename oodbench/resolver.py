@@ -18,9 +18,22 @@ from oodbench.passes.shards import DrawTask, open_images, samples_path
 from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, shard_keys
 from oodbench.registry import statistics
 from oodbench.store import key_of
-from oodbench.types import Of, Pass, Scorer, split_need
+from oodbench.types import Of, Pass, PreparedOn, Scorer, split_need
 from oodbench.zoo.cards import Card
 from oodbench.zoo.describe import describe, relatives
+
+
+class InDist(NamedTuple):
+    """In-dist images that scorers are fitted to and passes prepared on, as far as they are needed."""
+
+    ref: Images | None
+    train: Images | None
+
+    def of(self, split: PreparedOn) -> Images | None:
+        return self.ref if split == "ref" else self.train
+
+
+NO_IN_DIST = InDist(None, None)
 
 
 class Resolver:
@@ -135,16 +148,16 @@ class Resolver:
         return self._training[seen, model.shape]
 
     def passes_of(
-        self, model: Model, need: str, images: Images, ref: Images | None = None
+        self, model: Model, need: str, images: Images, in_dist: InDist = NO_IN_DIST
     ) -> tuple[ImagePass, ...]:
         """The passes that give ``need`` of ``model`` on an image set: one, or one of each member of an ensemble.
 
-        ``ref`` are the in-dist images that a pass is prepared on, where it is.
+        ``in_dist`` holds the in-dist images that a pass is prepared on, where it is.
         """
         statistic, of = split_need(need)
         entry = statistics[statistic]
         owners: Sequence[Model | None] = (None,) if entry.model_free else model.of(of)
-        prepared_on = ref if entry.prepare else None
+        prepared_on = in_dist.of(entry.prepared_on) if entry.prepare else None
         return tuple(self._pass(entry, owner, images, prepared_on) for owner in owners)
 
     def _pass(

@@ -196,6 +196,22 @@ def standing(row: Row) -> Standing:
     return "tuned" if row["tunes_on"] == "validation OOD" else "scorer"
 
 
+def is_bar(baseline: Row, row: Row) -> bool:
+    """Whether a baseline sees no more data than a row's scorer, which it then bars: a scorer must do better to measure more.
+
+    A model has seen in-dist ``train``, so that baselines fitted on it bar every scorer of a model; those that look at ``ref``
+    bar scorers that look at it too.
+    """
+    if row["baseline"] or not baseline["baseline"]:
+        return False
+    return looks_at_ref(row) or not looks_at_ref(baseline)
+
+
+def looks_at_ref(row: Row) -> bool:
+    """Whether a row's scorer looks at in-dist reference images, to fit, to tune, or through a pass prepared on them."""
+    return bool(row.get("ref")) or row["tunes_on"] in ("in-dist ref", "validation OOD")
+
+
 def row_hashes(row: Row) -> dict[str, str]:
     """The hash of a row's values, and that of its cost and provenance."""
     values = {name: value for name, value in row.items() if name not in (*MEASURED, *SEALS)}

@@ -89,7 +89,8 @@ class Probe(NamedTuple):
 def probe_columns(scorer: Scorer, n: int = 60) -> Probe:
     """Real columns for a scorer, of ``ref``, of ``test`` and of inverted ``ref`` images, measured with a model of the zoo.
 
-    Members of an ensemble stand in for backgrounds to choose among: no card of the zoo lists two.
+    Members of an ensemble stand in for backgrounds to choose among: no card of the zoo lists two. All of ``ref`` stands in for
+    ``train``, of which too little travels in the package.
     """
     resolver = Resolver(0, "cpu")
     measured = [_of_ensemble(need) for need in scorer.all_needs]
@@ -98,9 +99,9 @@ def probe_columns(scorer: Scorer, n: int = 60) -> Probe:
     if model is None:
         raise ScorerError(f"{scorer.name} cannot be probed: {reasons[PROBED[0]]}")
 
-    def of_split(split: str) -> ImageSet:
+    def of_split(split: str, limit: int | None = n) -> ImageSet:
         known = describe(model)
-        return load_images(in_split(known.trained_on, split), shape=known.shape).drawn(n)
+        return load_images(in_split(known.trained_on, split), shape=known.shape).drawn(limit)
 
     def columns(split: str, view: str = "") -> Columns:
         found, images = {}, of_split(split).through(view) if view else of_split(split)
@@ -109,7 +110,9 @@ def probe_columns(scorer: Scorer, n: int = 60) -> Probe:
             free = statistics[statistic].model_free
             found_models = [None] if free else [load_model(name) for name in relatives(model, of)]
             own = [
-                measure(one, images, statistic, reference=of_split("ref"))[statistic]
+                measure(
+                    one, images, statistic, reference=of_split("ref"), train=of_split("ref", None)
+                )[statistic]
                 for one in found_models
             ]
             column = side_by_side(own, of)

@@ -21,8 +21,10 @@ SEVERAL = ("ensemble", "backgrounds")
 BACKGROUNDS: Final = "backgrounds"
 """In a grid, in place of values: one of the model's backgrounds, by its number."""
 
-TunesOn = Literal["none", "in-dist ref", "validation OOD"]
-"""What data a scorer looks at beside the test images."""
+TunesOn = Literal["none", "in-dist ref", "in-dist train", "validation OOD"]
+"""What data a scorer looks at beside the test images; what a model was trained on is not counted."""
+PreparedOn = Literal["ref", "train"]
+"""The in-dist split that a pass is prepared on."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,10 @@ class Pass:
     capability : what a model must have, the name of a method, for the whole pass or by statistic; empty for any model
     package : an optional package that it imports, with the extra that installs it: ``(package, extra)``
     differentiates : needs gradients, and therefore the model as it was trained rather than folded
-    prepare : ``(model, in-dist reference images) -> state``, which ``compute`` then takes as a third argument
+    prepare : ``(model, in-dist images) -> state``, which ``compute`` then takes as its last argument; where ``model_free``
+        ``(images) -> {name: array}`` on uint8 numpy arrays, which the cache keeps
+    prepared_on : the in-dist split that ``prepare`` is given images of: all, or the last 200 for a pass of a model
+    least_prepared : dimensions of an image → images without which it cannot be prepared; None where one is enough
     code : gives the digest of a user's code; nothing for a built-in pass, which its version identifies
     """
 
@@ -53,6 +58,8 @@ class Pass:
     package: tuple[str, str] | None = None
     differentiates: bool = False
     prepare: Callable[..., Any] | None = None
+    prepared_on: PreparedOn = "ref"
+    least_prepared: Callable[[int], int] | None = None
     built_with: str = ""
     code: Callable[[], str] = str
 
@@ -62,6 +69,16 @@ class Pass:
             self.capability
             if isinstance(self.capability, str)
             else self.capability.get(statistic, "")
+        )
+
+    def too_few(self, found: int, dimensions: int) -> str | None:
+        """What is said where there are fewer images than it can be prepared on, or None."""
+        least = self.least_prepared(dimensions) if self.least_prepared else 1
+        if found >= least:
+            return None
+        return (
+            f"the pass {self.name!r} is prepared on at least {least:,} in-dist {self.prepared_on} images of {dimensions:,} "
+            f"numbers each; here are {found:,}"
         )
 
     @property

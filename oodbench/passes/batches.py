@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from oodbench.contract import DensityModel
 from oodbench.data.images import ImageSet
 from oodbench.errors import DataError, ModelError, ScorerError
 from oodbench.registry import statistics
-from oodbench.types import Columns, Pass
+from oodbench.types import Columns, Pass, PreparedOn
 
 if TYPE_CHECKING:
     from oodbench.models.noise import Ahead
@@ -23,18 +24,26 @@ BATCH = 64
 ON_ACCELERATOR = 16
 """Times as many images a batch on an accelerator, whose memory and many cores want them."""
 PREPARING = 200
-"""Reference images that a pass is prepared on: the last ones, which a suite's limit leaves to it alone."""
+"""Images that a pass of a model is prepared on: the last ones, which a suite's limit leaves to it alone."""
+PREPARED_ON: Mapping[PreparedOn, tuple[str, str]] = {
+    "ref": ("reference", "reference"),
+    "train": ("training", "train"),
+}
+"""The split that a pass is prepared on → what its images are called, and the argument of :func:`measure`."""
 
 
 def run_pass(
-    entry: Pass, model: DensityModel, images: np.ndarray, prepared: Sequence[Any] = ()
-) -> dict[str, np.ndarray]:
-    """Run a model's pass over uint8 images in batches; ``prepared`` holds what :func:`prepare` returned.
+    entry: Pass, model: DensityModel | None, images: np.ndarray, prepared: Sequence[Any] = ()
+) -> Mapping[str, np.ndarray]:
+    """Run a pass over uint8 images, a model's in batches; ``prepared`` holds what :func:`prepare` returned.
 
     Raises
     ------
     ModelError : not even one image fits the memory of an accelerator
     """
+    if entry.model_free:
+        return entry.compute(images, *prepared)
+    assert model is not None
     import torch
 
     from oodbench.models.noise import drawn_ahead
@@ -126,26 +135,35 @@ def _halve(model: DensityModel, device: Any) -> None:
     _fitting[model] = size // 2
 
 
-def prepare(entry: Pass, model: DensityModel, reference: np.ndarray | None) -> tuple[Any, ...]:
-    """What a pass learns from in-dist reference images before it is run: empty, or its one state."""
+def prepare(entry: Pass, model: DensityModel | None, in_dist: np.ndarray | None) -> tuple[Any, ...]:
+    """What a pass learns from in-dist images before it is run: empty, or its one state.
+
+    Raises
+    ------
+    ScorerError : there are no images, or fewer than it needs
+    """
     if entry.prepare is None:
         return ()
-    if reference is None:
+    if in_dist is None:
+        kind, argument = PREPARED_ON[entry.prepared_on]
         raise ScorerError(
-            f"the pass {entry.name!r} is prepared on in-dist reference images; give `reference`"
+            f"the pass {entry.name!r} is prepared on in-dist {kind} images; give `{argument}`"
         )
+    if reason := entry.too_few(len(in_dist), math.prod(in_dist.shape[1:])):
+        raise ScorerError(reason)
+    if entry.model_free:
+        return (entry.prepare(in_dist),)
     import torch
 
-    return (
-        entry.prepare(model, torch.from_numpy(np.array(reference[-PREPARING:])).to(_device(model))),
-    )
+    batch = torch.from_numpy(np.array(in_dist[-PREPARING:])).to(_device(model))
+    return (entry.prepare(model, batch),)
 
 
-def _device(model: DensityModel) -> Any:
+def _device(model: DensityModel | None) -> Any:
     """Where a model's parameters are, and its images have to be."""
     import torch
 
-    parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    parameters: Any = model.parameters() if isinstance(model, torch.nn.Module) else ()
     return next((one.device for one in parameters), torch.device("cpu"))
 
 
@@ -165,8 +183,9 @@ def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.nda
 
 
 def measure(
-    model: DensityModel | None, images: ImageSet, *names: str, reference: ImageSet | None = None
-) -> Columns:
+    model: DensityModel | None, images: ImageSet, *names: str, reference: ImageSet | None = None,
+    train: ImageSet | None = None,
+) -> Columns:  # fmt: skip
     """Measure statistics of an image set in this process, without the cache: for notebooks and tests.
 
     Parameters
@@ -174,7 +193,7 @@ def measure(
     model : a density model, or None for model-free statistics
     images : of the model's shape
     names : statistics (``oodbench list statistics``)
-    reference : in-dist reference images, for statistics that are prepared on some
+    reference, train : in-dist reference and training images, for statistics that are prepared on some
 
     Returns
     -------
@@ -196,13 +215,11 @@ def measure(
         if name in found:
             continue
         entry = statistics[name]
-        if entry.model_free:
-            columns = entry.compute(images.images)
-        elif model is None:
+        if model is None and not entry.model_free:
             raise ScorerError(f"{name!r} is measured with a model; give one in place of None")
-        else:
-            prepared = prepare(entry, model, None if reference is None else reference.images)
-            columns = run_pass(entry, model, images.images, prepared)
+        in_dist = reference if entry.prepared_on == "ref" else train
+        prepared = prepare(entry, model, None if in_dist is None else in_dist.images)
+        columns = run_pass(entry, model, images.images, prepared)
         found.update(
             {key: as_column(entry, key, values, images.images) for key, values in columns.items()}
         )

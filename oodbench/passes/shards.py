@@ -27,9 +27,12 @@ from oodbench.passes.columns import kept_columns
 from oodbench.passes.values import SHARD, ImageRef
 from oodbench.paths import home
 from oodbench.registry import statistics
-from oodbench.store import ColumnStore, Shard, array_bytes, map_sealed, write_sealed
+from oodbench.store import ColumnStore, Shard, array_bytes, key_of, map_sealed, write_sealed
 from oodbench.types import Pass
 from oodbench.zoo.describe import describe
+
+PREPARED = "prepared"
+"""Folder of the cache for what model-free passes are prepared with."""
 
 
 class ChangedError(OodbenchError):
@@ -115,9 +118,11 @@ class ShardTask:
     def perform(self) -> int:
         """Measure the shard into the store; returns the number of images."""
         images, entry = self._images(), self._entry()
-        model = None if entry.model_free else self._model()  # to load it is no cost of an image
+        # to load a model and to prepare are no cost of an image
+        model: Any = None if entry.model_free else self._model()
+        prepared = _prepared(self.statistic, model, self.prepared_on)
         began = time.perf_counter(), time.process_time()
-        columns = self._measured(entry, model, images)
+        columns = run_pass(entry, model, images, prepared)
         checked = {name: as_column(entry, name, values, images) for name, values in columns.items()}
         seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
         about = self._about(len(images)) | {"seconds": seconds, "cpu_seconds": cpu_seconds}
@@ -132,13 +137,6 @@ class ShardTask:
             )
         return entry
 
-    def _measured(
-        self, entry: Pass, model: DensityModel | None, images: np.ndarray
-    ) -> Mapping[str, np.ndarray]:
-        if model is None:
-            return entry.compute(images)
-        return run_pass(entry, model, images, self._prepared())
-
     def _images(self) -> np.ndarray:
         images = open_images(self.images).images[self.start : self.start + SHARD]
         if not self.drawn and content_hash(images) != self.pixels:
@@ -151,10 +149,6 @@ class ShardTask:
         assert self.model is not None
         folded = self.folded and not statistics[self.statistic].differentiates
         return load_verified(self.model, self.model_identity, self.seed, self.device, folded)
-
-    def _prepared(self) -> tuple[Any, ...]:
-        model: Any = self._model()
-        return _prepared(self.statistic, model, self.prepared_on)
 
     def _about(self, images: int) -> dict[str, Any]:
         """What made the shard, in words."""
@@ -184,8 +178,21 @@ class ShardTask:
 
 @lru_cache(maxsize=4)
 def _prepared(statistic: str, model: Any, ref: ImageRef | None) -> tuple[Any, ...]:
-    images = open_images(ref).images if ref else None
-    return prepare(statistics[statistic], model, images)
+    entry, images = statistics[statistic], open_images(ref) if ref else None
+    if images is None or not entry.model_free:
+        return prepare(entry, model, images.images if images else None)
+    return (_kept_state(entry, images),)
+
+
+def _kept_state(entry: Pass, images: ImageSet) -> Mapping[str, np.ndarray]:
+    """What a model-free pass learns from in-dist images, from the cache where it is there: a covariance takes its time."""
+    key, store = key_of("prepared", entry.identity, images.sha256), ColumnStore(home() / PREPARED)
+    found = store.get(key)
+    if found is None:
+        (state,) = prepare(entry, None, images.images)
+        found = Shard(state, {"statistic": entry.identity, "images_of": images.identifier})
+        store.put(key, found)
+    return found.columns
 
 
 UNROUNDED = "latent_norm_unrounded"

@@ -253,7 +253,7 @@ def _named_best(row: Row) -> list[str]:
 def _reversed_bar(row: Row) -> str:
     """What the best baseline would reach with its sign turned; empty where one is above chance as it is."""
     lowest = min(row["baselines"], key=lambda name: _auroc(row, name))
-    if (bar_of(row) or 0.0) >= 0.5:
+    if (best_baseline(row) or 0.0) >= 0.5:
         return ""
     return f"; turned round {1 - _auroc(row, lowest):.3f} ({text(lowest)})"
 
@@ -348,7 +348,7 @@ def gap_of(row: Row, one: str, other: str) -> float | None:
     return _auroc(row, one) - _auroc(row, other)
 
 
-def bar_of(row: Row) -> float | None:
+def best_baseline(row: Row) -> float | None:
     """The best AUROC of a model-free baseline; None of a row without one."""
     name = _best(row, True)
     return _auroc(row, name) if name else None

@@ -14,7 +14,7 @@ from oodbench.report.tables import (
     LEGEND,
     TAKES,
     Notes,
-    best_baseline,
+    bar_of,
     bits_cell,
     distinct,
     metric_cell,
@@ -22,7 +22,6 @@ from oodbench.report.tables import (
     shown_scorer,
     table,
     text,
-    trial_of,
 )
 from oodbench.store import Row, Standing, standing
 
@@ -176,9 +175,8 @@ def _order(line: tuple[Standing, str, int]) -> tuple[int, str, int]:
 def _cell(row: Row | None, rows: list[Row], metric: str, why: str | None, notes: Notes) -> str:
     if row is None:
         return notes.mark(why) if why else ""
-    alone = not row["baseline"] and row["group_size"] == 1
-    best = best_baseline(rows, trial_of(row)) if alone else None
-    return metric_cell(row, metric, notes, best)
+    bar = bar_of(row, rows) if row["group_size"] == 1 else None
+    return metric_cell(row, metric, notes, bar)
 
 
 def _constant_score(rows: list[Row], oods: list[str], metric: str) -> list[list[str]]:

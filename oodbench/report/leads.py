@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from oodbench.report.comparison import Lead, bar_of, gap_of, gap_text, in_order, lead
+from oodbench.report.comparison import Lead, best_baseline, gap_of, gap_text, in_order, lead
 from oodbench.report.made import sizes_sentence, training_of
 from oodbench.report.results import Results, subject_of
 from oodbench.report.section import Analysis
@@ -127,7 +127,7 @@ def _winner_cell(one: Contest) -> str:
 
 
 def _is_below_bar(one: Contest) -> bool:
-    bar = bar_of(one.row)
+    bar = best_baseline(one.row)
     return bar is not None and one.lead.auroc <= bar
 
 

@@ -20,7 +20,7 @@ from oodbench.report.tables import (
     LEGEND,
     TAKES,
     Notes,
-    best_baseline,
+    bar_of,
     bits_cell,
     distinct,
     metric_cell,
@@ -40,7 +40,8 @@ RANKING = """\
 Ranks are by mean AUROC over a model's pairs of real images, single images judged one by
 one; *worst* is the worst of those pairs, *near* and *far* are the means over the pairs that the
 suite calls so. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
-scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images.
+scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images;
+baselines are of three kinds by it.
 """
 TUNED = """\
 T1, T2, …: scorers that chose a parameter by its AUROC on validation OOD images, ranked apart.
@@ -203,9 +204,8 @@ def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Pl
     own = cells(mine, "model", "in_dist", "ood", "seed")
     sound = [row for row in mine if row["status"] == "ok"]
     found = [row for row in sound if is_ranked(row)]
-    results = [
-        metric_cell(own.get(trial), "auroc", notes, best_baseline(rows, trial)) for trial in trials
-    ]
+    found_rows = map(own.get, trials)
+    results = [metric_cell(row, "auroc", notes, bar_of(row, rows)) for row in found_rows]
     mean = mean_of(mine, len(trials))
     means = [
         *_mean_and_worst(mean, rows),

@@ -32,3 +32,21 @@ def variance(pixel_variance: np.ndarray) -> np.ndarray:
 def mean(pixel_mean: np.ndarray) -> np.ndarray:
     """Mean of the image's pixels: bright images count as OOD."""
     return pixel_mean
+
+
+@register_scorer("code-length-png-short", cite="the other sign of code-length-png")
+def short_code(code_length_png: np.ndarray) -> np.ndarray:
+    """Minus the length of the PNG file, in nats: simple images count as OOD."""
+    return -code_length_png
+
+
+@register_scorer("pixel-variance-low", cite="the other sign of pixel-variance")
+def low_variance(pixel_variance: np.ndarray) -> np.ndarray:
+    """Minus the variance of the image's pixels: flat images count as OOD."""
+    return -pixel_variance
+
+
+@register_scorer("pixel-mean-low", cite="the other sign of pixel-mean")
+def low_mean(pixel_mean: np.ndarray) -> np.ndarray:
+    """Minus the mean of the image's pixels: dark images count as OOD."""
+    return -pixel_mean

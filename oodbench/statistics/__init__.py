@@ -7,7 +7,9 @@ from oodbench.statistics import (
     gradient,
     hierarchy,
     jacobian,
+    linear,
     moments,
+    reference,
     regret,
 )
 
@@ -18,6 +20,8 @@ __all__ = [
     "gradient",
     "hierarchy",
     "jacobian",
+    "linear",
     "moments",
+    "reference",
     "regret",
 ]

@@ -15,3 +15,11 @@ def moments(images: np.ndarray) -> dict[str, np.ndarray]:
     pixels = images.reshape(len(images), -1) / 255.0
     dimensions = np.full(len(images), pixels.shape[1], np.float64)
     return {"pixel_mean": pixels.mean(1), "pixel_variance": pixels.var(1), "dimensions": dimensions}
+
+
+@register_statistics({"total_variation": "[0,1]"}, version="1", model_free=True)
+def variation(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Anisotropic total variation: absolute differences of neighbouring pixels, summed over both axes and all channels."""
+    x = images / 255.0
+    down, right = np.abs(np.diff(x, axis=2)), np.abs(np.diff(x, axis=3))
+    return {"total_variation": down.sum((1, 2, 3)) + right.sum((1, 2, 3))}

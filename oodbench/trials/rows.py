@@ -20,7 +20,7 @@ from oodbench.passes.failures import Failure
 from oodbench.passes.shards import ChangedError, open_images
 from oodbench.passes.values import ImageRef
 from oodbench.plan import Plan, Skip, Trial
-from oodbench.registry import scorers
+from oodbench.registry import passes_prepared_on, scorers
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.trials.counted import is_counted
 from oodbench.trials.curves import roc
@@ -434,7 +434,9 @@ def _head(plan: Plan, trial: Trial) -> Row:
 
 
 def _division_of_ref(trial: Trial) -> str | None:
-    uses = ["fits"] * bool(trial.scorer.fit) + ["tunes"] * bool(trial.scorer.tune)
+    free = (one.model_free for one in passes_prepared_on("ref", trial.scorer.all_needs))
+    uses = ["prepares"] * any(free)
+    uses += ["fits"] * bool(trial.scorer.fit) + ["tunes"] * bool(trial.scorer.tune)
     return f"all of ref {' and '.join(uses)}" if trial.ref and uses else None
 
 
@@ -464,6 +466,7 @@ def _inputs(trial: Trial) -> dict[str, Any]:
         "in_dist": trial.test,
         "ood": trial.ood,
         "ref": trial.ref,
+        "train": trial.train,
         "validation": trial.validation,
     }
     return {
