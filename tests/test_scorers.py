@@ -419,7 +419,7 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     far["log_singular_values"] -= 10
     far["posterior_entropy"] -= 300
     far["prior_cross_entropy"] += 300
-    model_free = {"code-length-png", "pixel-variance", "pixel-mean"}
+    model_free = {name for name in FORMULAS if ob.scorer(name).baseline}
     hierarchical = {"hvae-ratio-1", "hvae-ratio-2"}  # what latents add is larger for OOD images
     far_above = far | {
         name: columns[name] - 9000 for name in ("log_prob_above_1", "log_prob_above_2")
