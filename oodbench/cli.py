@@ -91,8 +91,14 @@ def archive(folder: Path, out: Path | None) -> None:
     click.echo(f"{path}: sha256 {archive_scores(folder, path)}")
 
 
+def _default_results() -> Path:
+    """The published leaderboard in a clone, elsewhere the folder of the README's first run."""
+    published = Path("leaderboards/paper")
+    return published if published.is_dir() else Path("runs/paper")
+
+
 @main.command()
-@click.argument("folder", type=FOLDER, default=Path("leaderboards/paper"))
+@click.argument("folder", type=FOLDER, default=_default_results)
 @click.option(
     "--check", is_flag=True, help="Change nothing; fail where a page differs from its rows."
 )
@@ -102,7 +108,7 @@ def archive(folder: Path, out: Path | None) -> None:
     help="With --check: compute each row's point metrics again from its scores.",
 )
 def report(folder: Path, check: bool, from_scores: bool) -> None:
-    """Rebuild the leaderboard pages in FOLDER from its rows."""
+    """Rebuild the leaderboard pages in FOLDER from its rows [default: leaderboards/paper where it is, else runs/paper]."""
     from oodbench.report import check_report, write_report
     from oodbench.trials.recount import score_faults
 
@@ -122,9 +128,8 @@ def report(folder: Path, check: bool, from_scores: bool) -> None:
 @click.option(
     "--results",
     type=FOLDER,
-    default=Path("leaderboards/paper"),
-    show_default=True,
-    help="Folder of a run.",
+    default=_default_results,
+    help="Folder of a run [default: leaderboards/paper where it is, else runs/paper].",
 )
 def compare(scorer: str, other: str, results: Path) -> None:
     """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over all pairs."""
@@ -367,6 +372,20 @@ def fetch(names: tuple[str, ...]) -> None:
                 click.echo(
                     f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…"
                 )
+
+
+@data.command("make")
+@click.argument("name")
+@click.option(
+    "--out", type=FOLDER, help="Folder to write the arrays to [default: none is written]."
+)
+def make_set(name: str, out: Path | None) -> None:
+    """Make a set of published rows again from its official files, and compare it with what was published."""
+    from oodbench.data.catalog import data_card
+    from oodbench.data.remake import make
+
+    for line in make(data_card(name), out):
+        click.echo(line)
 
 
 @data.command()

@@ -10,13 +10,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from oodbench.data.catalog import catalog
-from oodbench.data.identifiers import parse_identifier
+from oodbench.data.identifiers import MEMBER, as_path, file_and_member, parse_identifier
 from oodbench.data.images import in_split, load_images, shown_name
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError
 from oodbench.names import LONGEST, checked_name
@@ -29,6 +30,8 @@ SCORERS = (
     "likelihood", "typicality", "input-complexity-png", "code-length-png", "pixel-variance", "pixel-mean",
 )  # fmt: skip
 """What is asked where nothing else is: no scorer that needs a second model, and the baselines."""
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+"""Suffixes by which a model that is not there is known to be meant as a file."""
 GENERATED = ("noise", "constant")
 """OOD sets that are always there."""
 SMALL_GLOW = {"scales": 2, "steps": 4, "hidden": 32}
@@ -115,10 +118,15 @@ def _absolute(text: str) -> str:
         return text
     if whole.exists():
         return str(whole.absolute())
-    name = parse_identifier(text).name
-    path = Path(name).expanduser()
-    known = name in catalog() or not path.exists()
-    return text if known else f"{path.absolute()}{text[len(name) :]}"
+    parsed = parse_identifier(text)
+    path = as_path(parsed.name)
+    if path is None or not path.exists():
+        return text
+    _, member = file_and_member(parsed.name)
+    name = f"{path.absolute()}{MEMBER if member else ''}{member}"
+    if not text.startswith(parsed.name):  # in quotes, or the folder of a test folder
+        return str(replace(parsed, name=name))
+    return f"{name}{text[len(parsed.name) :]}"
 
 
 def _last(reference: str) -> str:
@@ -172,6 +180,8 @@ def model_entry(text: str, card_folder: Path, trained_on: str) -> tuple[Entry, t
         return _imported(path, card_folder, trained_on), ()
     if path.is_dir():
         raise ModelError(f"{path} is no model: a model's folder holds a card.yaml")
+    if os.sep in text or path.suffix in CHECKPOINTS:
+        raise ModelError(f"there is no {path}, seen from {Path.cwd()}; is the path right?")
     hint = "A card's folder, a checkpoint or file.py:Name works too."
     raise UnknownNameError("model", text, [*zoo(), *models], hint)
 

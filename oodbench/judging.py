@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from oodbench.data.images import load_images
 from oodbench.errors import DataError, OodbenchError, StoreError
 from oodbench.metrics.comparison import difference, holm
 from oodbench.report import refuse_foreign, write_report
-from oodbench.store import SCHEMA, Row, is_ranked, key_of, read_rows, standing
-from oodbench.trials.comparison import SHARED, compared, comparison_digest
+from oodbench.report.comparison import PAIRED, gap_text, paired_cells
+from oodbench.store import SCHEMA, Row, is_ranked, key_of, read_rows
+from oodbench.trials.comparison import SHARED, Compared, compared, comparison_digest
 from oodbench.trials.given import (
     TIED,
     About,
@@ -218,23 +219,14 @@ def _comparison(
     every = {**own, **(others or {})}
     if len(every) < 2:
         return []
-    values = {name: one.scores for name, one in every.items()}
-    kinds = {name: standing(one.row) for name, one in every.items()}
     shared = dict(
         zip(SHARED, (about.suite, about.model, test.name, ood.name, about.seed), strict=True)
     )
     key = key_of(SCHEMA, comparison_digest(), [one.row["key"] for one in every.values()])
-    return [{"schema": SCHEMA, "key": key, **shared, **compared(values, kinds)}]
+    return [{"schema": SCHEMA, "key": key, **shared, **compared(every)}]
 
 
-class Scored(NamedTuple):
-    """A row and its scores of in-dist and of OOD images."""
-
-    row: Row
-    scores: tuple[np.ndarray, np.ndarray]
-
-
-Scores = dict[str, Scored]
+Scores = dict[str, Compared]
 
 
 def _scores_of(found: Found, model: str, test: Side, ood: Side) -> Scores:
@@ -245,11 +237,13 @@ def _scores_of(found: Found, model: str, test: Side, ood: Side) -> Scores:
         for one in found.judged
         if (one.row["model"], one.row["in_dist"], one.row["ood"]) == pair
     )
-    return {
-        one.row["scorer"]: Scored(one.row, (one.scores["in"], one.scores["ood"]))
-        for one in own
-        if one.scores is not None
-    }
+    return {one.row["scorer"]: _compared(one) for one in own if one.scores is not None}
+
+
+def _compared(judged: Judged) -> Compared:
+    assert judged.scores is not None
+    scores = judged.scores["in"], judged.scores["ood"]
+    return Compared(judged.row, scores, judged.replicates)
 
 
 class RunScores:
@@ -371,7 +365,7 @@ def _of_run(
         judged = run_task(about, row, test, ood, scores).perform()
         found.judged.append(judged)
         if judged.scores is not None:
-            others[name] = Scored(judged.row, scores)
+            others[name] = _compared(judged)
     return others
 
 
@@ -396,8 +390,16 @@ def best_of(comparisons: Sequence[Row], others: set[str]) -> Iterator[str]:
             kind = next(kind for kind, number in best.items() if number == other)
             yield (
                 f"  {names[one]} {aurocs[one]:.3f} less {names[other]} {aurocs[other]:.3f}, {kind} of the run: "
-                f"{gap.estimate.value:+.3f} [{gap.estimate.low:+.3f}, {gap.estimate.high:+.3f}], p {p:.2g}"
+                f"{gap_text(gap.estimate)}, p {p:.2g}{_paired(row, names[one], names[other])}"
             )
+
+
+def _paired(row: Row, one: str, other: str) -> str:
+    """The paired differences of the other metrics, where there was a bootstrap."""
+    if not row["paired"]:
+        return ""
+    found = zip(PAIRED.values(), paired_cells(row, one, other), strict=True)
+    return "".join(f"; {metric} {gap}" for metric, gap in found)
 
 
 def _best(

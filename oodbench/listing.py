@@ -104,19 +104,20 @@ def _here(card: DataCard) -> str:
             count = f"{source.n:,} of {card.counts.get(split, source.n):,}"
             found.append(f"{split} {count} ({source.where})")
             found += source.remarks
-        elif split == "train":
-            found += _beside_train(card)
+        else:
+            found += _drawn(card, split)
     return "; ".join(found) or "nothing"
 
 
-def _beside_train(card: DataCard) -> list[str]:
-    """What is here of a training set that is not."""
+def _drawn(card: DataCard, split: str) -> list[str]:
+    """What is here of a split that is not."""
     found = []
-    if ref := sources.find(card, "ref"):
+    ref = sources.find(card, "ref") if split == "train" else None
+    if ref is not None:
         official = len(split_indices(card.counts["train"])["ref"])
         found.append(f"ref {ref.n:,} of {official:,} ({ref.where})")
-    if drawn := sources.drawn_train(card):
-        found.append(f"train {drawn.n:,} drawn ({drawn.where})")
+    if drawn := sources.drawn_sample(card, split):
+        found.append(f"{split} {drawn.n:,} drawn ({drawn.where})")
     return found
 
 
@@ -175,7 +176,8 @@ def show(name: str) -> str:
     if name in catalog():
         card = catalog()[name]
         return _yaml({"name": name, "title": card.title, "licence": card.licence, "citation": card.citation,
-                      "official counts": card.counts, "here": _here(card), "to get it": card.how_to_get()})  # fmt: skip
+                      "official counts": card.counts, "order": card.order, "resizing": card.resizing, "published": card.published,
+                      "only here": card.only_here or "no", "here": _here(card), "to get it": card.how_to_get()})  # fmt: skip
     if name in suite_names():
         return _yaml(load_suite(name).model_dump())
     if name in all_scorers:

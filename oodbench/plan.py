@@ -143,6 +143,8 @@ class Plan:
     subjects: list[Subject] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    nearness: dict[tuple[Model, Images, Images], str | None] = field(default_factory=dict)
+    """Model, in-dist and OOD images → ``near`` or ``far``, as the suite says."""
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -227,7 +229,7 @@ class _Planner:
                     reason = f"no model of the suite {self.suite.name!r} is trained on {in_dist}"
                     self._skip(pair.in_dist, entry, reason)
                 for model in own:
-                    self._pair(model, pair.in_dist, entry)
+                    self._pair(model, pair, entry)
         self._remark_unused()
         if self.suite.analysis is not None:
             tests = dict.fromkeys((trial.model, trial.test) for trial in self.made.trials)
@@ -252,8 +254,8 @@ class _Planner:
         pair = [shown or reference for shown, reference in map(named, (in_dist, ood))]
         self.made.skips.append(Skip(pair[0], pair[1], reason, model, scorer, group_size))
 
-    def _pair(self, model: Model, in_dist: Entry, ood: Entry) -> None:
-        only = self.made.only
+    def _pair(self, model: Model, pair: Pair, ood: Entry) -> None:
+        only, in_dist = self.made.only, pair.in_dist
         admitted = only.admits_model(model.name) or only.admits_model(model.reference)
         chosen = [scorers[name] for name in self.suite.scorers if only.admits_scorer(name)]
         if not (admitted and chosen):
@@ -272,6 +274,7 @@ class _Planner:
         except (ModelError, DataError) as error:
             self._skip(in_dist, ood, str(error), model.name)
             return
+        self.made.nearness[model, test, other] = pair.nearness(ood)
         ref_ref = self._ref(model, in_dist, "ref")
         for scorer in chosen:
             self._trials(model, scorer, test, other, ref_ref, (in_dist, ood))
@@ -472,7 +475,8 @@ class _Planner:
     def _check_training(self, model: Model, in_dist: Entry) -> None:
         """Raise where the images that a card was trained on by `oodbench train` are not those that are `train` now."""
         trained = _trained_images(model.reference)
-        if not trained or parse_identifier(named(in_dist)[1]).name in catalog():
+        stands_in = not self._is_trained_on(model, in_dist)
+        if not trained or stands_in or parse_identifier(named(in_dist)[1]).name in catalog():
             return
         train = replace(self._ref(model, in_dist, "train"), limit=None)
         now = self.resolver.images_or_none(train)
@@ -587,8 +591,10 @@ class _Planner:
     def _grayed(self, images: Images, settings: Analysis) -> dict[str, Images]:
         """The images that a limit draws, contracted by each factor towards mid-grey and towards their mean."""
         few = replace(images.ref, limit=min(settings.gray_images, images.n))
+        quarters = [percent for percent in settings.gray if percent % 25 == 0]
         contractions = [
-            f"{kind}{percent}" for kind in ("contract", "shrink") for percent in settings.gray
+            *(f"contract{percent}" for percent in settings.gray),
+            *(f"shrink{percent}" for percent in quarters),
         ]
         return {name: self.resolver.images(replace(few, contraction=name)) for name in contractions}
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, get_args
@@ -69,7 +69,7 @@ class Source:
         file, module = source_file(code), getattr(code, "__module__", None) or ""
         place = str(file) if file else "this notebook or script"
         if builtin and _shipped(code, builtin):
-            return cls(place, partial(code_digest, module, within=builtin))
+            return cls(place, cache(partial(code_digest, module, within=builtin)))
         loading = _loading[-1] if _loading else None
         if loading == INSTALLED:
             top = module.partition(".")[0]
@@ -556,7 +556,7 @@ def _load_file(path: Path) -> str:
     try:
         with _during(path):
             execute(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that reads its command line ends so
         _unload(path, now)
         raise (
             error if isinstance(error, OodbenchError) else OodbenchError(_fault(path, error))
@@ -573,10 +573,15 @@ def _unload(path: Path, loaded: _Loaded) -> None:
     _plugins.pop(path, None)
 
 
-def _fault(path: Path, error: Exception) -> str:
+def _fault(path: Path, error: BaseException) -> str:
     trace = error.__traceback__
     while trace and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
     number = trace.tb_lineno if trace else error.lineno if isinstance(error, SyntaxError) else None
     line = f", line {number}" if number else ""
+    if isinstance(error, SystemExit):
+        return (
+            f"the plugin {path}{line} ends the program when it is loaded, as a script does; put what it runs below "
+            "`if __name__ == '__main__':`"
+        )
     return f"the plugin {path}{line} raised {type(error).__name__}: {error}"

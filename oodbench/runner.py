@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from oodbench.passes.shards import forget
 from oodbench.plan import Plan, make_plan
 from oodbench.progress import console
 from oodbench.registry import load_plugin, registered_by
-from oodbench.report import refuse_foreign, write_report
-from oodbench.screen import Screen
+from oodbench.report import refuse_foreign, write_overview, write_report
+from oodbench.running import Screen, Show, screen_for
 from oodbench.store import Row
 from oodbench.suite import Suite, load_suite, suite_of
 from oodbench.trials.comparison import comparison_tasks
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+PAGE_EVERY = 10.0
+"""Seconds between two writings of the leaderboard while rows come."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run, as opposed to what."""
@@ -35,11 +40,13 @@ class Options:
     workers: int = 1
     device: str = "cpu"
     plugins: tuple[Path, ...] = ()
+    show: Show = "progress"
 
 
 def run(
     suite: str, out: str | Path | None = None, *, limit: int | None = None, only: str | Iterable[str] = (),
     plugins: str | Path | Iterable[str | Path] = (), workers: int | None = None, device: str = "cpu", seed: int | None = None,
+    quiet: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """Run a suite; what is in the cache is not measured again, so an interrupted run goes on where it stopped.
 
@@ -53,6 +60,7 @@ def run(
     workers : processes, by default one a core (one in all on an accelerator)
     device : ``cpu``, ``cuda``, …
     seed : in place of the suite's
+    quiet : say nothing but failures
 
     Returns
     -------
@@ -61,7 +69,8 @@ def run(
     import pandas as pd
 
     paths = tuple(Path(plugin) for plugin in as_many(plugins))
-    options = Options(default_workers(device) if workers is None else workers, device, paths)
+    processes = default_workers(device) if workers is None else workers
+    options = Options(processes, device, paths, "quiet" if quiet else "progress")
     chosen = adapted(load_suite(suite), limit, seed, paths)
     return pd.json_normalize(run_suite(chosen, options, out, as_many(only)))
 
@@ -118,24 +127,30 @@ def run_suite(
     work = work_left(plan, results)
     book = Book(results, plan)
     with ExitStack() as stack:
-        screen = stack.enter_context(Screen(work, plan))
+        screen = stack.enter_context(screen_for(options.show, work, plan, options.workers))
         plugins = (*map(Path, suite.plugins), *options.plugins)
         executor = stack.enter_context(executor_for(options.workers, plugins))
         carry_out(work, executor, book, screen)
-    book.close(skip_rows(suite.name, plan.skips))
-    with results.held():  # another run into this folder would write its own view of the rows
-        write_report(folder)
+        screen.stage("figures and pages")
+        book.close(skip_rows(suite.name, plan.skips))
+        with results.held():  # another run into this folder would write its own view of the rows
+            write_report(folder)
     return results.rows("rows")
 
 
 def carry_out(work: Work, executor: Executor, book: Book, screen: Screen) -> None:
     """Do what is left as it becomes possible, then compare the scorers of each pair on the scores that are there."""
-    queue = Queue(executor, work.remake)
+    queue, shown = Queue(executor, work.remake), time.monotonic()
     for job, result in queue.run(work.jobs):
-        screen.done(job, result)
+        screen.done(job, result, queue.running)
         book.enter(job, result)
+        if time.monotonic() - shown > PAGE_EVERY:
+            book.flush()
+            write_overview(book.folder)
+            shown = time.monotonic()
     book.flush()
+    screen.stage("comparisons of scorers")
     rows = book.results.rows("rows")
     for job, result in queue.run(book.missing(comparison_tasks(rows, book.folder))):
-        screen.done(job, result)
+        screen.done(job, result, queue.running)
         book.enter(job, result)

@@ -1,72 +1,21 @@
-"""What a person sees of a plan, and while a suite runs."""
+"""What a person sees of a plan before a run, and of its rows at the end."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
-from typing import Any
 
-from oodbench.analysis.tasks import AnalysisTask
-from oodbench.passes.executors import Failure
-from oodbench.passes.queue import Job
-from oodbench.passes.shards import DrawTask, ShardTask
+from oodbench.data.corruptions import KINDS
+from oodbench.passes.shards import ShardTask
 from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
-from oodbench.progress import console, progress_bars
+from oodbench.report.means import by_set, mean_in, mean_over_sets
 from oodbench.report.tables import auroc_text, skip_lines
-from oodbench.store import Row, Standing, is_ranked, standing
-from oodbench.work import Work, seconds_left
-
-LABELS = {
-    DrawTask: "images drawn from models",
-    ShardTask: "images measured",
-    AnalysisTask: "the paper's explanations",
-}
-"""Kind of job → its bar; every other job is a row."""
-
-
-class Screen:
-    """A bar for each kind of work, and a sentence for each failure."""
-
-    def __init__(self, work: Work, plan: Plan):
-        self._bars = progress_bars("units")
-        self._totals: Counter[str] = Counter()
-        for job in work.jobs:
-            self._totals[_label(job)] += _amount(job)
-        self._remarks = plan.remarks
-        self._told: set[str] = set()
-
-    def __enter__(self) -> Screen:
-        self._shown = self._bars.__enter__()
-        for remark in self._remarks:
-            console.print(remark, markup=False)
-        for label, total in self._totals.items():
-            self._shown.add(label, label, total)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._bars.__exit__(*error)
-
-    def done(self, job: Job, result: Any) -> None:
-        """Advance the job's bar; a failure is told once."""
-        label = _label(job)
-        if label in self._totals:
-            self._shown.advance(label, _amount(job))
-        if isinstance(result, Failure) and result.sentence not in self._told:
-            self._told.add(result.sentence)
-            console.print(f"{job.label}: {result.sentence}", markup=False)
-
-
-def _label(job: Job) -> str:
-    return LABELS.get(type(job), "rows")
-
-
-def _amount(job: Job) -> int:
-    return job.images_here if isinstance(job, ShardTask) else 1
-
+from oodbench.store import Row, Standing, standing
+from oodbench.trials.counted import is_counted
+from oodbench.work import Work
 
 SHOWN = 8
 """Lines of a part of the plan's page, unless all are asked for."""
@@ -91,13 +40,11 @@ def plan_page(plan: Plan, work: Work, whole: bool = False) -> Iterator[str]:
 
 def _sum(plan: Plan, work: Work) -> str:
     shards = sum(isinstance(job, ShardTask) for job in work.jobs)
-    seconds, untimed = seconds_left(plan, work)
-    time = f", about {seconds:,.0f} s on one core" if seconds else ""
-    unknown = f", {untimed:,} images by passes that were never timed here" if untimed else ""
-    left = f"{shards} shards left{time}{unknown}" if shards else "nothing is left to measure"
+    left = f"{shards} shards left" if shards else "nothing is left to measure"
+    time = f", about {work.seconds:,.0f} CPU-seconds" if work.seconds else ""
     return (
         f"{len(plan.passes)} passes, {len(plan.trials)} trials, {len(plan.skips)} skips; "
-        f"{work.cached} shards are cached, {left}"
+        f"{work.cached} shards are cached, {left}{time}"
     )
 
 
@@ -114,15 +61,21 @@ def _passes(plan: Plan, work: Work, whole: bool) -> Iterator[str]:
     missing = {job.key for job in work.jobs if isinstance(job, ShardTask)}
     if whole:
         for one in plan.passes:
-            state = f"{len(missing & set(one.keys))} of {len(one.keys)} shards left"
+            state = _state(one.keys, missing)
             yield f"{one.label} ({one.images.n:,} images, {state})"
         return
     for owner, passes in groupby(sorted(plan.passes, key=_owner), key=_owner):
         own = list(passes)
         kinds = ", ".join(dict.fromkeys(one.kind for one in own))
         images, keys = sum(one.images.n for one in own), {key for one in own for key in one.keys}
-        left = f"{len(missing & keys)} of {len(keys)} shards left"
+        left = _state(keys, missing)
         yield f"{owner or 'without a model'}: {kinds} on {len(own)} sets, {images:,} images, {left}"
+
+
+def _state(keys: Collection[str], missing: Collection[str]) -> str:
+    """What of some shards is left to measure."""
+    left = sum(key in missing for key in set(keys))
+    return f"{left} of {len(keys)} shards left" if left else "cached"
 
 
 def _owner(one: ImagePass) -> str:
@@ -148,14 +101,17 @@ def _skips(plan: Plan, whole: bool) -> list[str]:
     """By pair and reason; in brief by reason, with the models that it holds for."""
     if whole:
         return skip_lines((skip.in_dist, skip.ood, skip.reason) for skip in plan.skips)
-    found: dict[str, list[str]] = {}
-    for skip in plan.skips:
-        reason = skip.reason.removeprefix(f"{skip.model} ")
-        of_model = bool(skip.model) and reason != skip.reason
-        found.setdefault(reason, []).append(
-            skip.model if of_model else f"{skip.in_dist} → {skip.ood}"
-        )
-    return [f"{reason}: {', '.join(dict.fromkeys(who))}" for reason, who in found.items()]
+    return skips_by_reason((skip.model, skip.in_dist, skip.ood, skip.reason) for skip in plan.skips)
+
+
+def skips_by_reason(skips: Iterable[tuple[str, str, str, str]]) -> list[str]:
+    """Of (model, in-dist, OOD, reason): a line a reason, with the models that it is said of, else the pairs."""
+    found: dict[str, dict[str, None]] = {}
+    for model, in_dist, ood, why in skips:
+        reason = why.removeprefix(f"{model} ")
+        of_model = bool(model) and reason != why
+        found.setdefault(reason, {})[model if of_model else f"{in_dist} → {ood}"] = None
+    return [f"{reason}: {', '.join(who)}" for reason, who in found.items()]
 
 
 OPERATIONS = {
@@ -166,6 +122,10 @@ OPERATIONS = {
     r"resize([\dx]+)-([a-z]+)": "resized to {0} ({1})",
     r"rgb": "grey copied to three channels",
     r"grey": "colours made grey by ITU-R 601 luma",
+    r"hflip": "mirrored from left to right",
+    r"vflip": "turned upside down",
+    r"rot(\d+)": "turned by {0}° anticlockwise",
+    rf"({'|'.join(KINDS)})(\d)": "corrupted: {0}, strength {1} of 5",
     r"contract(\d+)": "pixels moved towards mid-grey, to {0} %",
 }
 """Operation of a view → the words for it."""
@@ -219,31 +179,44 @@ MARKS: dict[Standing, str] = {"scorer": "", "tuned": " †", "baseline": " *"}
 def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the ranking on single images: scorers by mean AUROC, model-free ones apart below.
 
-    Noise and constant images count where there is nothing else.
+    The mean is over in-dist sets, of the mean over each one's pairs and models; the worst pair stands beside it. Noise, constant
+    and corrupted images count where there is nothing else.
     """
     single = [row for row in rows if row["status"] != "skipped" and row["group_size"] == 1]
-    own = [row for row in single if not row["synthetic"]] or single
+    own = [row for row in single if is_counted(row)] or single
     columns = list(dict.fromkeys((row["model"], row["in_dist"], row["ood"]) for row in own))
     found = {(row["scorer"], row["model"], row["in_dist"], row["ood"]): row for row in own}
     names = dict.fromkeys((standing(row), row["scorer"]) for row in own)
-    places = [(_mean(found, name, columns), kind, name) for kind, name in names]
+    places = [(_mean(own, name), kind, name) for kind, name in names]
     order = list(MARKS)
     places.sort(key=lambda one: (order.index(one[1]), one[0] is None, -(one[0] or 0), one[2]))
-    lines = []
+    lines, means = [], _means(columns)
     for mean, kind, name in places:
-        cells = [_auroc_cell(found.get((name, *column))) for column in columns]
-        shown = "" if mean is None else f"{mean:.3f}"
-        lines.append([name + MARKS[kind], *([shown] if len(columns) > 1 else []), *cells])
+        cells = [found.get((name, *column)) for column in columns]
+        shown = _mean_and_worst(mean, cells)[: len(means)]
+        lines.append([name + MARKS[kind], *shown, *map(_auroc_cell, cells)])
     one_model = len({model for model, _, _ in columns}) == 1
     heads = [f"→ {ood}" if one_model else f"{model}: → {ood}" for model, _, ood in columns]
-    return ["scorer", *(["mean"] if len(columns) > 1 else []), *heads], lines
+    return ["scorer", *means, *heads], lines
 
 
-def _mean(found: dict[Any, Row], name: str, columns: list[tuple[str, str, str]]) -> float | None:
-    rows = [found.get((name, *column)) for column in columns]
-    sound = [row for row in rows if row is not None and row["status"] == "ok"]
-    values = [row["auroc"] for row in sound if is_ranked(row)]
-    return sum(values) / len(values) if len(values) == len(columns) else None
+def _means(columns: list[tuple[str, str, str]]) -> list[str]:
+    """The heads of what sums columns up: a mean of several, the worst of several pairs."""
+    pairs = {(in_dist, ood) for _, in_dist, ood in columns}
+    return ["mean"] * (len(columns) > 1) + ["worst"] * (len(pairs) > 1)
+
+
+def _mean(rows: Iterable[Row], scorer: str) -> float | None:
+    """The mean over in-dist sets of a scorer's means over their pairs; None where a pair has no result."""
+    means = {name: mean_in(own, scorer) for name, own in by_set(rows).items()}
+    known = {name: mean.value for name, mean in means.items() if mean is not None}
+    return mean_over_sets(known) if len(known) == len(means) else None
+
+
+def _mean_and_worst(mean: float | None, cells: Iterable[Row | None]) -> list[str]:
+    if mean is None:
+        return ["", ""]
+    return [f"{mean:.3f}", f"{min(row['auroc'] for row in cells if row is not None):.3f}"]
 
 
 def _auroc_cell(row: Row | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,6 +22,7 @@ from oodbench.yaml_files import load_yaml
 
 Entry = str | dict[str, str]
 """A model or an image set of a suite: a name or a path, or ``shown name: path``."""
+VIEWED = re.compile(r"@[\w,-]+$")
 LARGEST_SEED = 2**32 - 1
 """That numpy's frozen generator takes."""
 
@@ -53,23 +55,62 @@ def _checked_entries(entries: list[Entry]) -> list[Entry]:
     return entries
 
 
+def _text(entry: Entry) -> str:
+    """An entry as its file writes it."""
+    shown, reference = named(entry)
+    return f"{shown}: {reference}" if shown else reference
+
+
 Entries = Annotated[list[Entry], AfterValidator(_checked_entries)]
 
 
 class Pair(BaseModel):
-    """An in-dist set and the OOD sets to tell from it."""
+    """An in-dist set and the OOD sets to tell from it.
+
+    ``near`` and ``far`` name OOD sets too, and say what they are: another subject in the same kind of picture, or another
+    kind of picture. Tables show the mean over each beside the mean over all pairs.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     in_dist: Entry
     """Name of the image set, as in the models' ``trained_on``; ``name@view`` where the shape rule is not wanted."""
-    ood: Entries = Field(min_length=1)
-    """Image sets, ``name[/split][[:limit]][@view]``, or ``shown name: path``."""
+    ood: Entries = []
+    """Image sets, ``name[/split][[:limit]][@view]``, or ``shown name: path``; those of ``near`` and ``far`` are added."""
+    near: Entries = []
+    far: Entries = []
+    corruptions: list[str] = []
+    """Kinds of :mod:`oodbench.data.corruptions`: each stands for five OOD sets, ``in_dist@kind1`` to ``in_dist@kind5``."""
     also_test: Entries = []
     """Further test sets, drawn in another way from what the in-dist set is of: the report shows their likelihood beside that of
     ``test``. They are no OOD sets: no scorer judges them and nothing is averaged over them."""
     models: list[str] = []
     """Models of the suite that stand for this in-dist set whatever their ``trained_on`` says; none: those trained on it."""
+
+    @model_validator(mode="after")
+    def _ood_is_all_of_them(self) -> Self:
+        both = [entry for entry in self.near if entry in self.far]
+        if both:
+            raise ValueError(f"{_text(both[0])} is said to be near and far; name it in one of them")
+        further = [*self.near, *self.far, *self._corrupted()]
+        self.ood = [*self.ood, *(entry for entry in further if entry not in self.ood)]
+        if not self.ood:
+            raise ValueError(
+                "it names no OOD set; write some in `ood`, `near`, `far` or `corruptions`"
+            )
+        return self
+
+    def _corrupted(self) -> list[Entry]:
+        shown, reference = named(self.in_dist)
+        behind = "," if VIEWED.search(reference) else "@"
+        rungs = [f"{kind}{strength}" for kind in self.corruptions for strength in range(1, 6)]
+        found = {one: f"{reference}{behind}{one}" for one in rungs}
+        return [{f"{shown}-{one}": view} if shown else view for one, view in found.items()]
+
+    def nearness(self, ood: Entry) -> str | None:
+        """``near`` or ``far``, as the suite says of an OOD set; None where it does not."""
+        said = (name for name in ("near", "far") if ood in getattr(self, name))
+        return next(said, None)
 
 
 class Analysis(BaseModel):
@@ -82,7 +123,8 @@ class Analysis(BaseModel):
     train: int = Field(1000, gt=0)
     """Training images, drawn of as many as are here; the suite's limit where that is less."""
     gray: tuple[int, ...] = (0, 12, 25, 37, 50, 62, 75, 87)
-    """Per cent to which pixels are contracted, towards mid-grey and towards the set's own mean; 100 needs no measurement."""
+    """Per cent to which pixels are contracted towards mid-grey, and at the quarters towards the set's own mean too; 100 needs no
+    measurement."""
     gray_images: int = Field(100, gt=1)
     """Of each set that are contracted."""
     samples: int = Field(200, ge=0)

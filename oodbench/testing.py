@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,14 @@ from oodbench.data.images import ImageSet, in_split, load_images
 from oodbench.errors import OodbenchError, ScorerError
 from oodbench.model_tests import TOLERANCE, check_model, check_named
 from oodbench.passes.batches import measure
-from oodbench.registry import load_plugin, registered_by, scorers, statistics
+from oodbench.registry import (
+    load_plugin,
+    models_in,
+    plugin_parts,
+    registered_by,
+    scorers,
+    statistics,
+)
 from oodbench.resolver import Resolver, cannot_give
 from oodbench.types import BACKGROUNDS, Columns, Scorer, side_by_side, split_need
 from oodbench.zoo.describe import describe, relatives
@@ -194,20 +202,37 @@ def standing(name: str) -> str:
 
 
 def check(target: str) -> tuple[list[str], list[str]]:
-    """Run the contract tests on a model by name or card, or on all that a plugin file registers: (faults, names checked)."""
-    if not target.endswith(".py"):
+    """Run the contract tests on a model by name or card, on ``file.py:Name``, or on a plugin file: (faults, names checked).
+
+    Of a file all that it registers is checked, else the classes that `oodbench run --model` takes from it.
+    """
+    path, name = plugin_parts(target)
+    if path.suffix != ".py":
         return check_named(target), [target]
-    return _check_plugin(Path(target))
-
-
-def _check_plugin(path: Path) -> tuple[list[str], list[str]]:
-    load_plugin(path)
+    load_plugin(target)
     scorer_names, model_names = registered_by(path)
-    faults: list[str] = []
-    for name in (*scorer_names, *model_names):
-        try:
-            own = check_scorer(scorers[name]) if name in scorer_names else check_named(name, [path])
-            faults += own
-        except OodbenchError as error:
-            faults.append(f"{name}: {error}")
+    if name:
+        scorer_names, model_names = [], [name]
+    elif not (scorer_names or model_names):
+        model_names = models_in(path)
+    faults = [fault for own in scorer_names for fault in _told(own, partial(_check_scorer, own))]
+    for own in model_names:
+        faults += _told(own, partial(_check_model, own, f"{path}:{own}"))
     return faults, [*scorer_names, *model_names]
+
+
+def _check_scorer(name: str) -> list[str]:
+    return check_scorer(scorers[name])
+
+
+def _check_model(name: str, plugin: str) -> list[str]:
+    load_plugin(plugin)
+    return check_named(name, [Path(plugin)])
+
+
+def _told(name: str, checking: Callable[[], list[str]]) -> list[str]:
+    """The faults that a check finds, or why it could not be made."""
+    try:
+        return checking()
+    except OodbenchError as error:
+        return [f"{name}: {error}"]

@@ -13,13 +13,13 @@ from typing import Any
 
 from oodbench.analysis.tasks import AnalysisTask, Found, analysis_tasks
 from oodbench.errors import StoreError
-from oodbench.passes.columns import cost_of
+from oodbench.passes.costs import Costs
 from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
 from oodbench.passes.shards import DrawTask, ShardTask
 from oodbench.passes.values import SHARD, ImagePass, shard_starts
 from oodbench.paths import write_if_changed, write_whole
-from oodbench.plan import Plan
+from oodbench.plan import Plan, Trial
 from oodbench.store import ColumnStore, Row
 from oodbench.trials.comparison import ComparisonTask
 from oodbench.trials.results import ResultsFolder
@@ -33,13 +33,19 @@ EVERY = 2.0
 
 @dataclass(frozen=True)
 class Work:
-    """The jobs of a run, in the order of the plan, and what is there already."""
+    """The jobs of a run, those first that are to be done first, and what is there already."""
 
     jobs: Sequence[Job]
     shards: dict[str, ShardTask]
     draws: dict[str, DrawTask]
     cached: int
     """Shards that are in the cache."""
+    costs: Costs
+
+    @property
+    def seconds(self) -> float:
+        """CPU-seconds that the jobs will take, about."""
+        return sum(map(self.costs.of_job, self.jobs))
 
     def remake(self, keys: Iterable[str]) -> list[Job]:
         """The tasks that make again what is not in the cache any more."""
@@ -50,24 +56,42 @@ class Work:
 
 
 def work_left(plan: Plan, results: ResultsFolder) -> Work:
-    """Rows that the folder lacks, and the shards that they need and the cache lacks."""
-    rows: list[TrialTask | AnalysisTask] = [*trial_tasks(plan), *analysis_tasks(plan)]
+    """Rows that the folder lacks, and the shards that they need and the cache lacks, in the order in which to do them.
+
+    Rows come first, each as soon as its columns are there; of the passes those of cheap trials, so that rows come early;
+    what only explanations read comes after, and the explanations last.
+    """
+    judged, explained = trial_tasks(plan), list(analysis_tasks(plan))
     kept = {table: results.kept(table) for table in ("rows", "analysis", "curves")}
-    new = [task for task in rows if not _is_there(task, kept, results.folder)]
+    rows, explanations = (
+        [task for task in tasks if not _is_there(task, kept, results.folder)]
+        for tasks in (judged, explained)
+    )
     draws = {draw.key: draw for subject in plan.subjects for draw in subject.draws}
-    passes = [*plan.passes, *(one for subject in plan.subjects for one in subject.density.values())]
-    shards = {task.key: task for one in dict.fromkeys(passes) for task in shard_tasks(one)}
-    wanted = {key for task in new for key in task.after}
+    explaining = [one for subject in plan.subjects for one in subject.density.values()]
+    costs = Costs.of(plan.passes)
+    passes = dict.fromkeys([*cheapest_first(plan, costs), *explaining])
+    shards = {task.key: task for one in passes for task in shard_tasks(one)}
+    wanted = {key for task in (*rows, *explanations) for key in task.after}
     store = ColumnStore()
     missing = [shards[key] for key in shards if key in wanted and key not in store]
     opened = {task.drawn for task in missing if task.drawn} | wanted
     undrawn = [draw for key, draw in draws.items() if key in opened and not draw.done]
     needed = len(wanted & shards.keys())
-    # rows that need nothing more come first; drawing, which only explanations wait for, comes last
     real, of_samples = (
         [task for task in missing if bool(task.drawn) is drawn] for drawn in (False, True)
     )
-    return Work([*new, *real, *undrawn, *of_samples], shards, draws, needed - len(missing))
+    jobs = [*rows, *real, *undrawn, *of_samples, *explanations]
+    return Work(jobs, shards, draws, needed - len(missing), costs)
+
+
+def cheapest_first(plan: Plan, costs: Costs) -> list[ImagePass]:
+    """The passes of a plan's trials, those of the cheapest trial first, so that pair after pair is complete."""
+
+    def cost(trial: Trial) -> float:
+        return sum(map(costs.of_pass, trial.passes))
+
+    return [one for trial in sorted(plan.trials, key=cost) for one in trial.passes]
 
 
 def _is_there(
@@ -77,7 +101,7 @@ def _is_there(
     if row is None:
         return False
     if isinstance(task, TrialTask):
-        drawn = task.key in kept["curves"] or not task.has_curve
+        drawn = task.key in kept["curves"] or not task.is_single
         return drawn and (_travel_apart(folder, row) or has_scores(folder, row))
     return all(_holds(folder / path, row["sha256"]) for path in task.files)
 
@@ -215,21 +239,3 @@ def _not_finite(row: Row) -> Iterator[str]:
             json.dumps(value, allow_nan=False)
         except ValueError:
             yield field
-
-
-def seconds_left(plan: Plan, work: Work) -> tuple[float, int]:
-    """Seconds that the missing shards will take one after another, by what the same passes took; and how many images are
-    of passes that were never timed."""
-    store = ColumnStore()
-    costs: dict[str, float] = {}
-    for one in plan.passes:
-        done = next((shard for key in one.keys if (shard := store.get(key)) is not None), None)
-        if done is not None:
-            costs.setdefault(one.name, cost_of([done.about])["ms_per_image"] / 1000)
-    seconds, untimed = 0.0, 0
-    for job in work.jobs:
-        if isinstance(job, ShardTask):
-            known = costs.get(job.pass_name)
-            seconds += (known or 0.0) * job.images_here
-            untimed += job.images_here * (known is None)
-    return seconds, untimed

@@ -14,6 +14,12 @@ from oodbench.errors import SuiteError, did_you_mean
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def read_own(path: Path) -> Any:
+    """The value of one of the package's own YAML files, read by libyaml where it is there: in a tenth of the time."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text("utf-8"), Loader=loader)
+
+
 class StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses duplicate keys and reads YAML 1.2 floats."""
 
@@ -54,9 +60,7 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
     SuiteError : all faults at once, a line each: ``file:line: field: what is wrong``
     """
     try:
-        text = path.read_text("utf-8")
-        root = yaml.compose(text, Loader=StrictLoader)
-        loaded = yaml.load(text, Loader=StrictLoader)
+        root, loaded = _parsed(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path} cannot be read: {error}") from error
     except (
@@ -81,6 +85,16 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
         raise SuiteError(
             "\n".join(_sentence(path, root, model, fault) for fault in error.errors())
         ) from error
+
+
+def _parsed(text: str) -> tuple[yaml.Node | None, Any]:
+    """The tree of a YAML text, for line numbers, and its value."""
+    loader = StrictLoader(text)
+    try:
+        root = loader.get_single_node()
+        return root, None if root is None else loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def _sentence(path: Path, root: yaml.Node | None, model: type[BaseModel], fault: Any) -> str:

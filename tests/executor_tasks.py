@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from oodbench.errors import MissingDataError, UnknownNameError
 
@@ -33,6 +34,19 @@ class Pid:
         print("printed by a task")
         time.sleep(self.seconds)
         return os.getpid()
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Does another task; the kind of its result, and which of some modules the process has imported then."""
+
+    task: Any
+    names: tuple[str, ...]
+    here: bool = False
+
+    def perform(self):
+        done = self.task.perform()
+        return type(done).__name__, [name for name in self.names if name in sys.modules]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import oodbench as ob
+from oodbench.analysis import kept
 from oodbench.analysis.assumptions import check_assumptions
 from oodbench.analysis.expected import Expected
 from oodbench.analysis.explain import explain
@@ -137,6 +138,48 @@ def test_three_images_are_too_few_for_halves(sets):
     found = expand(linear_glow(), sets[0], sets[1][:3], probes=8)
     assert found.at_data is None
     assert AT_DATA not in predictions(found.terms)
+
+
+def reverse_over_reverse(model, points, left, right):
+    """``leftᵀ ∇²log p(point) right`` by torch's double backward pass: the plain form."""
+    x = points.expand_as(right).clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(log_density(model, x).sum(), x, create_graph=True)
+    (product,) = torch.autograd.grad((gradient * right).sum(), x)
+    return (product * left).flatten(1).sum(1).numpy()
+
+
+@pytest.mark.parametrize("coupling", ["affine", "additive"])
+def test_curvatures_are_those_of_a_double_backward_pass(sets, coupling):
+    model = linear_glow(2, coupling=coupling, prior="learned", net="highway")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    y, vectors = (scaled_pixels(model, images) for images in sets)
+    for points in (y, y.mean(0, keepdim=True)):
+        found = curvature(model, points, y, vectors)
+        assert found == pytest.approx(reverse_over_reverse(model, points, y, vectors), rel=1e-9)
+
+
+def test_a_kept_curvature_is_computed_once(sets, tmp_path, monkeypatch):
+    monkeypatch.setenv("OODBENCH_HOME", str(tmp_path))
+    calls = []
+
+    def counted(*given):
+        calls.append(given)
+        return curvature(*given)
+
+    monkeypatch.setattr(kept, "curvature", counted)
+    model, (wide, narrow) = linear_glow(), sets
+    plain = expand(model, wide, narrow, probes=8)
+    assert expand(model, wide, narrow, probes=8, curvature=kept.KeptCurvature("a")) == plain
+    assert len(calls) == 5
+    again = expand(model, wide, narrow, probes=8, curvature=kept.KeptCurvature("a"))
+    assert (again, len(calls)) == (plain, 5)
+    # beside another set, what is of the in-dist images alone is there
+    expand(model, wide, narrow // 2, probes=8, curvature=kept.KeptCurvature("a"))
+    assert len(calls) == 8
+    expand(model, wide, narrow, probes=8, curvature=kept.KeptCurvature("b"))
+    assert len(calls) == 13
 
 
 # verdicts

@@ -128,6 +128,26 @@ def test_a_plugin_that_raises_is_named_with_its_line(here):
     )
 
 
+def test_a_script_that_ends_the_program_is_named(here):
+    (here / "script.py").write_text("import sys\n\nsys.exit(0)\n")
+    said = oodbench("check", "script.py", code=1)
+    assert "script.py, line 3 ends the program when it is loaded" in said
+    assert "__main__" in said
+
+
+def test_check_takes_the_models_that_run_takes(here):
+    source = (
+        "class {name}:\n    shape = (1, 28, 28)\n    likelihood = 'exact'\n    trained_on = 'fashionmnist'\n"
+        "    def log_prob(self, images):\n        return {value}\n"
+    )
+    good = source.format(name="Good", value="-images.double().flatten(1).mean(1) - 3000")
+    bad = source.format(name="Bad", value="None")
+    (here / "mine.py").write_text(f"{good}\n{bad}")
+    assert "Bad: log_prob returns None" in oodbench("check", "mine.py", code=1)
+    assert "Good: all contract tests passed" in oodbench("check", "mine.py:Good")
+    assert "has no model 'Goood'" in oodbench("check", "mine.py:Goood", code=1)
+
+
 def test_a_plugin_without_anything_says_so(here):
     (here / "empty.py").write_text("")
     assert "registers no scorer and no model" in oodbench("check", "empty.py", code=1)
@@ -188,6 +208,39 @@ def test_installed_plugins_are_found_and_a_broken_one_is_left_out(here, monkeypa
         )
     finally:
         registry.scorers._entries.pop("installed-scorer", None)
+
+
+def test_outside_a_clone_the_first_run_is_reported_and_compared(here):
+    scorers = ("--only", "likelihood", "--only", "typicality", "--only", "pixel-mean")
+    oodbench("run", "--suite", "quick", "--limit", "20", "--workers", "1", *scorers)
+    shutil.move("runs/quick", "runs/paper")
+    assert "runs/paper/README.md" in oodbench("report")
+    assert "likelihood" in oodbench("compare", "likelihood", "typicality")
+    printed = oodbench(
+        "plan",
+        "--suite",
+        "quick",
+        "--limit",
+        "20",
+        "--only",
+        "likelihood",
+        "--out",
+        "runs/paper",
+        "--all",
+    )
+    assert "(20 images, cached)" in printed
+
+
+def test_names_in_square_brackets_are_listed_as_they_are(here, monkeypatch):
+    def scorer(log_prob):
+        """Nats [of an image], x[0]."""
+        return -log_prob
+
+    registry.register_scorer("bracketed")(scorer)
+    try:
+        assert "Nats [of an image], x[0]." in oodbench("list", "scorers")
+    finally:
+        registry.scorers._entries.pop("bracketed", None)
 
 
 def test_a_copied_leaderboard_can_be_reported_anywhere(here):

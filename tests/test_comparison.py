@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from oodbench.cli import main
 from oodbench.errors import ScorerError
 from oodbench.metrics import auroc, proportion
+from oodbench.metrics.bootstrap import multiplicities
 from oodbench.metrics.comparison import (
     average_ranks,
     critical_difference,
@@ -19,8 +20,11 @@ from oodbench.metrics.comparison import (
     difference,
     holm,
     oracle_dual_threshold,
+    paired_difference,
+    paired_lows,
     rank_correlation,
 )
+from oodbench.metrics.detection import OF_CURVES, detection
 from oodbench.metrics.intervals import delong_variance
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.report.comparison import common, compare, comparison_page
@@ -94,6 +98,39 @@ def test_the_paired_test_holds_its_size():
     assert 0.02 < hits / 400 < 0.08
 
 
+def test_paired_intervals_are_of_differences_on_the_same_resampled_images(scores):
+    weights = list(multiplicities(60, 80, 200, 0))
+    found = [detection(*one, 200, 0) for one in scores]
+    for metric in OF_CURVES:
+        drawn = [one.resampled[metric] for one in found]
+        lows, values = paired_lows(drawn), [one.estimates[metric].value for one in found]
+        assert lows.diagonal() == pytest.approx(0)
+        for one, other in ((0, 1), (1, 0), (2, 0)):
+            gap = paired_difference(values, lows, one, other)
+            ends = np.quantile(drawn[one] - drawn[other], [0.025, 0.975])
+            assert gap == pytest.approx((values[one] - values[other], *ends), abs=1e-12)
+    # the same images: scores that differ by noise alone differ less than their own intervals are wide
+    gap = paired_difference(values, lows, 0, 1)
+    own = found[0].estimates[metric], found[1].estimates[metric]
+    assert gap.high - gap.low < np.hypot(*(one.high - one.low for one in own))
+    repeated = [np.repeat(one, times) for one, times in zip(scores[1], (w[7] for w in weights[0]))]
+    assert detection(*repeated, 0, 0).estimates["aupr_ood"].value == pytest.approx(
+        found[1].resampled["aupr_ood"][7]
+    )
+
+
+def test_paired_intervals_hold_their_size():
+    """Two scorers of equal merit: zero lies outside the 95 % interval of the AUPR's difference in about 5 %."""
+    random = np.random.default_rng(1)
+    missed = 0
+    for _ in range(150):
+        shared = random.normal(0, 1, 100), random.normal(1, 1, 100)
+        two = [[one + random.normal(0, 0.7, 100) for one in shared] for _ in range(2)]
+        lows = paired_lows([detection(*one, 100, 0).resampled["aupr_ood"] for one in two])
+        missed += not lows[0][1] <= 0 <= -lows[1][0]
+    assert 0.01 < missed / 150 < 0.1
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
@@ -141,6 +178,17 @@ def test_wilson_s_interval():
     assert proportion(10, 10).high == 1
 
 
+def paired(scores):
+    found = [detection(*one, 50, 0) for one in scores]
+    return {
+        metric: {
+            "value": [one.estimates[metric].value for one in found],
+            "low": paired_lows([one.resampled[metric] for one in found]).tolist(),
+        }
+        for metric in OF_CURVES
+    }
+
+
 def comparison(scores, model="m", ood="b/test", names=("x", "y", "base")):
     return {
         "schema": 3,
@@ -153,6 +201,7 @@ def comparison(scores, model="m", ood="b/test", names=("x", "y", "base")):
         "baselines": ["base"],
         "auroc": [area_under_roc(*one) for one in scores],
         "covariance": delong_covariance(scores).tolist(),
+        "paired": paired(scores),
         "oracle_dual_threshold": None,
         "correlation": {
             "base": [rank_correlation(one, scores[names.index("base")]) for one in scores]
@@ -171,7 +220,33 @@ def test_the_page_of_comparisons(scores):
     heads, lines = compare(rows, "x", "y")
     assert heads[2:4] == ["x", "y"]
     assert len(lines) == 2
-    assert lines[0][-1] == lines[1][-1]  # the same test twice, corrected alike
+    assert lines[0][4:] == lines[1][4:]  # the same test twice, corrected alike
+    assert heads[7:] == ["AUPR, difference", "FPR@95, difference"]
+    own = rows[0]["paired"]["aupr_ood"]
+    gap = own["value"][0] - own["value"][1]
+    assert lines[0][7] == f"{gap:+.3f} [{own['low'][0][1]:+.3f}, {-own['low'][1][0]:+.3f}]"
+    best = compare(rows[:1], "x", "base")[1][0]
+    (shown, *_) = (line for line in page.splitlines() if best[7] in line)
+    assert [cell.strip() for cell in shown.split("|")[1:-1]] == [
+        "m", "a/test → b/test", "x", "base", best[4], *best[7:],
+    ]  # fmt: skip
+
+
+def test_a_bar_below_chance_is_shown_with_both_signs(scores):
+    low = comparison(scores) | {"auroc": [0.9, 0.8, 0.02]}
+    page = comparison_page(Results(Path(), [], comparisons=[low]), None)
+    assert "| 0.020 (base); turned round 0.980 (base) |" in page
+    fair = comparison_page(
+        Results(Path(), [], comparisons=[low | {"auroc": [0.9, 0.8, 0.6]}]), None
+    )
+    assert "| 0.600 (base) |" in " ".join(fair.split())
+    assert "; turned round" not in fair
+
+
+def test_rows_without_a_bootstrap_have_no_paired_intervals(scores):
+    rows = [comparison(scores) | {"paired": None}]
+    assert compare(rows, "x", "y")[1][0][7:] == ["–", "–"]
+    assert "FPR@95, paired" not in comparison_page(Results(Path(), [], comparisons=rows), None)
 
 
 def test_compare_names_what_is_missing(scores, tmp_path):

@@ -276,8 +276,8 @@ def test_the_order_of_ref_never_changes():
 
 
 def test_generated_sets_are_coloured_and_32_wide_unless_a_model_asks():
-    assert ob.load_images("noise").images.shape == (2000, 3, 32, 32)
-    assert ob.load_images("constant").images.shape == (2000, 3, 32, 32)
+    assert ob.load_images("noise").images.shape == (500, 3, 32, 32)
+    assert ob.load_images("constant").images.shape == (500, 3, 32, 32)
     assert ob.load_images("constant", shape=(1, 8, 6)).images.shape == (256, 1, 8, 6)
 
 

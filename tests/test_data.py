@@ -144,7 +144,10 @@ def test_views_do_what_they_say(random):
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        ("blur3", "no view operation"),
+        ("blar3", "no view operation is called 'blar3'; did you mean 'blur'"),
+        ("blur6", "'blur6' has no strength that exists: write one of 1 to 5 behind it, blur1 to"),
+        ("blur", "'blur' has no strength"),
+        ("rot45", "no view operation"),
         ("resize32", "must name its filter"),
         ("crop64", "cannot crop"),
         ("pad16", "cannot pad"),
@@ -295,7 +298,7 @@ def test_hashes_of_shards_and_of_images():
 
 def test_generated_sets_take_the_model_s_shape():
     noise = ob.load_images("noise", shape=(1, 28, 28))
-    assert noise.images.shape == (2000, 1, 28, 28)
+    assert noise.images.shape == (500, 1, 28, 28)
     assert abs(noise.images.mean() - 127.5) < 1
     grey = ob.load_images("constant", shape=(1, 28, 28)).images
     assert sorted(grey[:, 0, 0, 0]) == list(range(256))

@@ -76,19 +76,21 @@ def test_the_readme_shows_the_published_leaderboard():
     lines = [line for line in shown.splitlines() if re.match(r"\| (rank|M?\d)", line)]
     assert len(lines) > 10
     assert [line for line in lines if line not in published] == []
-    for figure in re.findall(r"\]\((leaderboards/\S+\.png)\)", shown):
+    for figure in re.findall(r"\]\((leaderboards/\S+\.svg)\)", shown):
         assert (REPOSITORY / figure).exists()
 
 
 # --- docstrings
 
 MODULES = [
+    "running",
     "types",
     "metrics.ranking",
     "data.catalog",
     "data.identifiers",
     "data.images",
     "data.views",
+    "data.corruptions",
     "zoo.load",
     "registry",
     "evaluation",
@@ -210,7 +212,7 @@ rows = read_rows(out / "rows.jsonl")
 assert all(0 <= row["fpr99_in"] <= 1 for row in rows)
 assert "FPR@99, OOD positive" in (out / "fashionmnist.md").read_text()
 assert "Shared images" in (out / "report.md").read_text()
-assert "-fit.png" in (out / "report.md").read_text()
+assert "-fit.svg" in (out / "report.md").read_text()
 assert "# Sizes" in (out / "sizes.md").read_text()
 """
 
@@ -296,12 +298,9 @@ def test_files_named_in_the_docs_exist():
 
 EVERY = "Fields of every row"
 NAMED_BY_DATA = {
-    "cost": "PASS",
-    "correlation": "BASELINE",
-    "inputs.models": "MODEL",
-    "trained_on": "MODEL",
+    "cost": "PASS", "correlation": "BASELINE", "inputs.models": "MODEL", "paired": "METRIC", "trained_on": "MODEL",
     "left_out_checked": "SET",
-}
+}  # fmt: skip
 """Objects whose fields are names, and the word that the page has for them."""
 
 
@@ -341,7 +340,7 @@ def stored(tmp_path_factory):
         name="small", title="Each kind of row", models=["glow-fashionmnist"],
         pairs=[{"in_dist": "fashionmnist", "ood": ["mnist"]}],
         scorers=["likelihood", "typicality", "ensemble-likelihood", "likelihood-regret", "pixel-mean"],
-        limit=12, bootstrap=0, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
+        limit=12, bootstrap=5, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
     )  # fmt: skip
     run_suite(suite, Options(), folder)
     archive_scores(folder, folder / "scores.tar")
@@ -360,7 +359,7 @@ def written(folder):
 
 def parents(names):
     """The objects that dotted names lie in."""
-    return {name.rpartition(".")[0] for name in names if "." in name} | {"inputs"}
+    return {name.rsplit(".", n)[0] for name in names for n in range(1, 1 + name.count("."))}
 
 
 def test_rows_md_names_every_stored_field(stored):

@@ -17,7 +17,11 @@ from oodbench.models.glow import Glow
 from oodbench.models.noise import keyed_normal, keyed_uniform
 from oodbench.models.pixelcnn import PixelCNN
 from oodbench.models.vae import rosca_vae
-from oodbench.statistics.gradient import image_gradients
+from oodbench.statistics.parameter_gradients import (
+    gradients_one_by_one,
+    gradients_together,
+    images_together,
+)
 from oodbench.testing import UniformModel
 
 LEVELS, STARTS = 10, (2, 4, 6, 8)
@@ -131,7 +135,7 @@ def test_a_model_without_gradients_is_told():
             return torch.zeros(len(images), dtype=torch.float64)
 
     with pytest.raises(ModelError, match="Frozen gives no gradient of log_prob"):
-        list(image_gradients(Frozen(), torch.zeros(1, 1, 4, 4)))
+        list(gradients_together(Frozen(), torch.zeros(1, 1, 4, 4)))
     with pytest.raises(ScorerError, match="prepared on in-dist reference images"):
         ob.measure(small_glow(), image_set(), "rao_score")
     with pytest.raises(AttributeError):
@@ -151,9 +155,54 @@ def test_a_parameter_that_an_image_does_not_use_has_a_gradient_of_zero():
             return -self.used * images.flatten(1).double().sum(1)
 
     image = torch.full((1, 1, 4, 4), 2, dtype=torch.uint8)
-    ((used, unused),) = image_gradients(Partly(), image)
-    assert used.item() == -32
-    assert unused.tolist() == [0, 0, 0]
+    for gradients in (gradients_one_by_one, gradients_together):
+        ((used, unused),) = gradients(Partly(), image)
+        assert used.tolist() == [-32]
+        assert unused.tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_gradients_together_are_those_of_one_image_after_another(make):
+    model, images = make(), torch.from_numpy(image_set(19).images.copy())
+    assert images_together(model) == 16  # so that the last images are filled up
+    together, plain = (
+        [torch.cat(parameter) for parameter in zip(*gradients(model, images))]
+        for gradients in (gradients_together, gradients_one_by_one)
+    )
+    for found, expected in zip(together, plain, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-10, atol=1e-10 * expected.abs().max())
+
+
+def test_gradients_in_single_precision_do_not_depend_on_the_images_beside():
+    model = ob.load_model("glow-fashionmnist")
+    images = torch.from_numpy(ob.load_images("fashionmnist/test[:5]").images.copy())
+    whole, few = (next(gradients_together(model, one)) for one in (images, images[[3, 1]]))
+    for of_whole, of_few in zip(whole, few, strict=True):
+        assert torch.equal(of_whole[[3, 1]], of_few)
+
+
+def test_a_model_that_cannot_be_traced_keeps_the_loop():
+    class Branching(torch.nn.Module):
+        shape = (1, 4, 4)
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(2.0))
+
+        def log_prob(self, images):
+            total = images.flatten(1).double().sum(1)
+            return -self.weight * (total if total.max().item() > 16 else 3 * total)
+
+    model = Branching()
+    images = torch.stack([torch.full((1, 4, 4), value, dtype=torch.uint8) for value in (1, 2)])
+    found = torch.cat([gradient for (gradient,) in gradients_together(model, images)])
+    assert found.tolist() == [-48, -32]
+
+
+def test_fewer_images_go_together_where_a_model_has_many_parameters():
+    large = torch.nn.Linear(2**12, 2**13, device="meta")
+    assert images_together(large) == 2
+    assert images_together(torch.nn.Linear(2**14, 2**15, device="meta")) == 1
 
 
 def test_singular_values_multiply_to_the_volume():

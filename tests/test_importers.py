@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import pickle
+import sys
 import tarfile
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import oodbench as ob
 from oodbench.cli import main
 from oodbench.errors import ModelError
 from oodbench.zoo.families import family
-from oodbench.zoo.importers import convert, read_checkpoint, write_card
+from oodbench.zoo.importers import FORMATS, convert, read_checkpoint, write_card
 
 
 @pytest.fixture
@@ -706,6 +708,14 @@ def test_nan_weights_and_a_prior_that_is_none_are_refused(tmp_path):
     assert "learn_top_fn.logs holds NaN or infinite" in sentence(saved(tmp_path, broken))
 
 
+def test_whole_numbers_for_weights_are_refused(tmp_path):
+    state, _ = glow_pytorch_state("affine")
+    name = next(name for name in state if name.endswith(("invconv.weight", "lower")))
+    said = sentence(saved(tmp_path, state | {name: state[name].to(torch.int8)}))
+    assert "whole numbers of type torch.int8" in said
+    assert "save its weights as floats" in said
+
+
 def test_importing_over_a_card_asks(tmp_path):
     state, _ = glow_pytorch_state("affine")
     arguments = [
@@ -745,3 +755,47 @@ def test_options_that_cannot_be_read_are_one_sentence(tmp_path, options):
     )
     assert found.exit_code == 1
     assert found.output.startswith("Error: --option ")
+
+
+# the script on public checkpoints
+
+
+def published_script():
+    path = Path(__file__).parents[1] / "benchmarks" / "published_models.py"
+    spec = importlib.util.spec_from_file_location("published_models", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclass looks for itself
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_format_has_a_public_checkpoint_with_its_source():
+    script = published_script()
+    assert len(script.PUBLISHED) == len(FORMATS)
+    assert all(
+        one.where.startswith("https://github.com/") and one.licence for one in script.PUBLISHED
+    )
+
+
+def test_public_checkpoints_that_are_here_are_measured_and_the_others_named(
+    tmp_path, monkeypatch, capsys
+):
+    script = published_script()
+    folder = tmp_path / "files" / "deeper"
+    folder.mkdir(parents=True)
+    torch.save(pixel_cnn_pp_state(3), folder / script.PUBLISHED[1].files[0])
+    torch.save({"a": torch.zeros(1)}, folder / script.PUBLISHED[4].files[0])
+    arguments = [str(tmp_path / "files"), "--limit", "8", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["published_models.py", *arguments])
+    script.main()  # no exit code but 0
+    out = capsys.readouterr().out
+    told = {part.split(":")[0]: part for part in out.split("\n\n")}
+    told = {name.strip(): part for name, part in told.items()}
+    assert "not measured: glow_affine_coupling.pt is not below" in told["glow-y0ast"]
+    assert "ours: " in told["pixelcnn-pclucas14"]
+    assert "likelihood" in told["pixelcnn-pclucas14"]
+    assert (
+        "not measured: netE_pixel.pth, netG_pixel.pth is not below" in told["vae-likelihood-regret"]
+    )
+    assert "not measured: " in told["vae-pytorch-example"]
+    assert "reported: 2.95" in told["pixelcnn-pclucas14"]

@@ -24,12 +24,13 @@ LAYERS = [
     {"analysis"},
     {"report"},
     {"testing", "model_tests", "listing", "work"},
-    {"screen", "cache"},
+    {"screen", "summary", "running", "cache"},
     {"compose"},
     {"runner", "judging"},
     {"skeletons", "evaluation"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 """Each layer imports from its own and from those before it."""
 HEAVY = ("torch", "torchvision", "pytorch_lightning", "matplotlib", "seaborn", "sklearn")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -17,9 +18,12 @@ import scipy.io
 from PIL import Image
 
 import oodbench as ob
-from oodbench.data import layouts, sources
-from oodbench.data.catalog import data_card
+from oodbench.data import layouts, remake, sources
+from oodbench.data.catalog import catalog, data_card
+from oodbench.data.copies import whole
+from oodbench.data.division import content_hash, part_indices
 from oodbench.data.layouts import layout_source, md5_of
+from oodbench.data.remake import is_published, make
 from oodbench.errors import DataError, MissingDataError
 
 
@@ -265,3 +269,125 @@ def test_a_table_without_pyarrow_says_what_to_install(tmp_path, home, monkeypatc
         DataError, match=r"needs the package pyarrow: `pip install 'oodbench\[datasets\]'`"
     ):
         ob.load_images(str(tmp_path / "x.parquet"))
+
+
+# --- sets of published rows, made again
+
+
+def published(card, **counts):
+    """A card whose published images are the first of those that a test put into its official files."""
+    made = {
+        split: {"n": n, "sha256": content_hash(whole(sources.official(card, split).decode())[:n])}
+        for split, n in counts.items()
+    }
+    return replace(card, published=made)
+
+
+@pytest.fixture
+def mnist_files(raw, pixels):
+    put(raw / "MNIST/raw/t10k-images-idx3-ubyte.gz", gzip.compress(idx(pixels)))
+    return with_md5("mnist", raw)
+
+
+def test_a_published_set_is_made_again_from_its_files(mnist_files, pixels, tmp_path):
+    card = published(mnist_files, test=6)
+    assert list(make(card)) == ["mnist/test: 6 images are those that were published"]
+    first = published(mnist_files, test=4)
+    said, path = make(first, tmp_path)
+    assert said == "mnist/test: the first 4 of 6 images are those that were published"
+    assert path == str(tmp_path / "mnist_test.npz")
+    assert np.array_equal(np.load(path)["images"][:, 0], pixels)
+    assert card.published["test"]["sha256"] == content_hash(pixels[:, None])
+
+
+def test_other_images_than_were_published_are_named_and_not_written(mnist_files, tmp_path):
+    other = replace(mnist_files, published={"test": {"n": 6, "sha256": "0" * 64}})
+    with pytest.raises(DataError, match=r"mnist/test: the files give other images .* not 000"):
+        list(make(other, tmp_path))
+    assert not list(tmp_path.glob("*.npz"))
+    more = replace(mnist_files, published={"test": {"n": 60, "sha256": "0" * 64}})
+    with pytest.raises(DataError, match="only 6 of the 60 published images"):
+        list(make(more))
+
+
+def test_what_cannot_be_made_says_why(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("OODBENCH_DATA", str(tmp_path))
+    np.savez(tmp_path / "svhn_test.npz", images=np.zeros((10, 32, 32, 3), np.uint8))
+    with pytest.raises(MissingDataError, match=r"official files of svhn/test .* fetch svhn"):
+        list(make(data_card("svhn")))  # an array is no official file
+    with pytest.raises(DataError, match=r"celeba5k cannot be made again: .* JPEG-coded twice"):
+        list(make(data_card("celeba5k")))
+    with pytest.raises(DataError, match="kmnist stands in no published row"):
+        list(make(data_card("kmnist")))
+
+
+def test_a_part_is_made_from_the_set_that_it_is_of(raw, random, monkeypatch, tmp_path):
+    images = random.integers(0, 256, (10, 32, 32, 3)).astype(np.uint8)
+    raw.mkdir(parents=True)
+    scipy.io.savemat(raw / "test_32x32.mat", {"X": images.transpose(1, 2, 3, 0)})
+    whole_set, sizes = with_md5("svhn", raw), {"train": 6, "ref": 2, "test": 2}
+    monkeypatch.setattr(remake, "data_card", lambda name: whole_set)
+    of_parts = part_indices(sizes)
+    known = {
+        split: {"n": len(rows), "sha256": content_hash(images[rows].transpose(0, 3, 1, 2))}
+        for split, rows in of_parts.items()
+    }
+    part = {"of": "svhn/test", "sizes": sizes}
+    card = replace(data_card("svhn10k"), part=part, published=known)
+    assert [line.split(":")[0] for line in make(card)] == [f"svhn10k/{one}" for one in sizes]
+
+
+def test_usps_is_read_as_libsvm_has_it(raw):
+    levels = np.linspace(-1, 1, 512).reshape(2, 256)
+    lines = (
+        f"{label} " + " ".join(f"{i}:{level:.6f}" for i, level in enumerate(row, 1))
+        for label, row in zip((10, 3), levels, strict=True)
+    )
+    put(raw / "usps.t.bz2", bz2.compress("\n".join(lines).encode() + b"\n"))
+    source = layout_source(with_md5("usps", raw), "test", raw)
+    assert np.array_equal(
+        source.decode(), np.rint((levels + 1) * 127.5).astype(np.uint8).reshape(2, 1, 16, 16)
+    )
+    put(raw / "usps.t.bz2", bz2.compress(b"3 1:x\n"))
+    with pytest.raises(DataError, match=r"usps\.t\.bz2 cannot be read as usps"):
+        layout_source(with_md5("usps", raw), "test", raw).decode()
+
+
+@pytest.mark.parametrize("archived", [True, False])
+def test_the_small_omniglot_is_its_eight_alphabets(raw, archived):
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((105, 105), np.uint8)).convert("1").save(buffer, "PNG")
+    scripts = ("Tagalog", "Tifinagh", "Balinese")
+    names = [f"images_background/{script}/character01/0001_01.png" for script in scripts]
+    put_pictures(raw / "omniglot-py", names, buffer.getvalue(), archived)
+    source = sources.official(with_md5("omniglot-small", raw), "test")
+    assert source.n == 2
+    assert [picture.name.split("/")[-3] for picture in source.pictures()] == ["Balinese", "Tagalog"]
+
+
+def test_ten_textures_come_out_of_the_archive(raw):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((64, 96, 3), 50, np.uint8)).save(buffer, "PNG")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in ("cracked/b.png", "zigzagged/a.png", "banded/c.png"):
+            member = tarfile.TarInfo(f"dtd/images/{name}")
+            member.size = len(buffer.getvalue())
+            archive.addfile(member, io.BytesIO(buffer.getvalue()))
+    put(raw / "dtd/dtd-r1.0.1.tar.gz", packed.getvalue())
+    source = sources.official(with_md5("dtd10", raw), "test")
+    assert [picture.name[-12:] for picture in source.pictures()] == ["banded/c.png", "racked/b.png"]
+    assert whole(source.decode()).shape == (2, 3, 32, 32)
+
+
+def test_arrays_at_hand_are_those_that_were_published(shared_data, home):
+    """Whoever has arrays of published sets finds that they are the very ones."""
+    compared = []
+    for card in catalog().values():
+        for split in card.published if not card.part else ():
+            source = sources.find(card, split)
+            if source is not None and source.n >= card.published[split]["n"]:
+                images = np.asarray(whole(source.decode()))
+                compared.append((card.name, split, is_published(card, split, images)))
+    assert compared
+    assert [one for one in compared if not one[2]] == []

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from oodbench.errors import ScorerError
-from oodbench.metrics import METRICS, area_under_roc, aupr, auroc, detection_metrics, fpr_at_tpr
+from oodbench.metrics import (
+    METRICS,
+    area_under_roc,
+    aupr,
+    auroc,
+    bootstrap,
+    detection_metrics,
+    fpr_at_tpr,
+)
+from oodbench.metrics.bootstrap import multiplicities
+from oodbench.metrics.detection import detection
 from oodbench.metrics.intervals import delong_variance
+from oodbench.metrics.rooms import room
 
 
 def all_pairs(scores_in, scores_ood):
@@ -132,16 +145,101 @@ def test_bootstrap_is_seeded_and_holds_the_value(random):
         assert one[name].low <= one[name].value <= one[name].high
 
 
-def test_bootstrap_equals_resampling_and_sorting_again(random):
-    scores_in, scores_ood = tied_scores(random)
-    stream = np.random.RandomState(5)
-    samples = []
-    for _ in range(20):
-        drawn_in = scores_in[stream.randint(0, len(scores_in), len(scores_in))]
-        drawn_ood = scores_ood[stream.randint(0, len(scores_ood), len(scores_ood))]
-        samples.append(aupr(drawn_in, drawn_ood))
-    found = detection_metrics(scores_in, scores_ood, 20, 5)["aupr_ood"]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(samples, [0.025, 0.975])))
+def drawn(n, replicates, seed, which):
+    """The bootstrap's draws as its law says: indices of images, ``(replicates, N)``."""
+    stream = np.random.RandomState([seed, which])
+    kind = np.uint8 if n <= 256 else np.uint16
+    return np.stack([stream.randint(0, n, n, kind) for _ in range(replicates)])
+
+
+def plain(scores_in, scores_ood):
+    """AUPR and FPR by sorting and counting at every threshold."""
+
+    def curve(positive, other):
+        values = np.unique(np.r_[positive, other])[::-1]
+        caught, flagged = ((one[None] >= values[:, None]).sum(1) for one in (positive, other))
+        gained = np.diff(caught, prepend=0)
+        found = {"aupr": (gained * caught / (caught + flagged)).sum() / len(positive)}
+        for tpr in (95, 80):
+            first = np.flatnonzero(caught >= tpr / 100 * len(positive) - 1e-9)[0]
+            found[f"fpr{tpr}"] = flagged[first] / len(other)
+        return found
+
+    sides = {"ood": curve(scores_ood, scores_in), "in": curve(-scores_in, -scores_ood)}
+    return {f"{name}_{side}": x for side, own in sides.items() for name, x in own.items()}
+
+
+@pytest.mark.parametrize("sizes", [(40, 70), (300, 90), (5, 2)], ids=str)
+@pytest.mark.parametrize("tied", [True, False])
+def test_bootstrap_equals_resampling_and_sorting_again(random, sizes, tied):
+    scores = tied_scores(random, *sizes)
+    if not tied:
+        scores = tuple(one + random.normal(size=len(one)) for one in scores)
+    found = detection(*scores, 40, 5)
+    draws = [drawn(len(one), 40, 5, which) for which, one in enumerate(scores)]
+    for number, (of_in, of_ood) in enumerate(zip(*draws, strict=True)):
+        for name, value in plain(scores[0][of_in], scores[1][of_ood]).items():
+            assert found.resampled[name][number] == pytest.approx(value, abs=1e-12), name
+    for name, value in plain(*scores).items():
+        ends = np.quantile(found.resampled[name], [0.025, 0.975])
+        assert found.estimates[name] == pytest.approx((value, *ends), abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [1, 12], ids=["tied", "distinct"])
+def test_each_replicate_is_scikit_learn_s_on_the_resampled_scores(random, decimals):
+    scores_in = random.normal(size=400).round(decimals)
+    scores_ood = random.normal(0.7, 1, 300).round(decimals)
+    found = detection(scores_in, scores_ood, 25, 9).resampled
+    ((of_in, of_ood),) = multiplicities(400, 300, 25, 9)
+    labels, scores = np.repeat([0, 1], [400, 300]), np.r_[scores_in, scores_ood]
+    for number, weights in enumerate(np.hstack([of_in, of_ood])):
+        for side, truth, sign in (("ood", labels, 1), ("in", 1 - labels, -1)):
+            aupr_here = average_precision_score(truth, sign * scores, sample_weight=weights)
+            assert found[f"aupr_{side}"][number] == pytest.approx(aupr_here, abs=1e-12)
+            repeated = np.repeat(truth, weights), np.repeat(sign * scores, weights)
+            flagged, caught, _ = roc_curve(*repeated, drop_intermediate=False)
+            for tpr in (0.8, 0.95):
+                expected = flagged[np.argmax(caught >= tpr - 1e-9)]
+                value = found[f"fpr{tpr * 100:.0f}_{side}"][number]
+                assert value == pytest.approx(expected, abs=1e-12)
+
+
+def test_multiplicities_have_the_law_of_drawing_with_replacement():
+    ((of_in, of_ood),) = multiplicities(50, 300, 100, 3)  # two kinds of whole numbers
+    for which, times in enumerate((of_in, of_ood)):
+        n = times.shape[1]
+        assert (times.sum(1) == n).all()
+        counted = [np.bincount(one, minlength=n) for one in drawn(n, 100, 3, which)]
+        assert (times == counted).all()
+        values, cells = np.arange(5), times.size
+        expected = binom.pmf(values, n, 1 / n)
+        error = np.sqrt(expected / cells)
+        assert (abs([(times == k).mean() for k in values] - expected) < 4 * error).all()
+        assert abs(np.corrcoef(times.T)[0, 1:]).max() < 0.5
+
+
+def test_what_is_not_kept_is_drawn_alike(random, monkeypatch):
+    scores = tied_scores(random)
+    kept = detection(*scores, 30, 2)
+    monkeypatch.setattr(bootstrap, "KEPT", 0)
+    monkeypatch.setattr(bootstrap, "CELLS", 300)  # four replicates at a time
+    again = detection(*scores, 30, 2)
+    assert again.estimates == kept.estimates
+    assert all((again.resampled[name] == one).all() for name, one in kept.resampled.items())
+
+
+def test_rooms_are_used_again_and_results_are_not(random):
+    scores = random.normal(size=90), random.normal(1, 1, 60)
+    one = detection(*scores, 20, 0)
+    before = {name: values.copy() for name, values in one.resampled.items()}
+    detection(*(10 * other for other in scores[::-1]), 20, 0)
+    assert all((one.resampled[name] == values).all() for name, values in before.items())
+    first = room("of this test", (3, 4), np.int32)
+    assert np.shares_memory(first, room("of this test", (2, 5), np.int32))
+    assert room("of this test", (2, 5), np.float64).dtype == np.float64
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(room, "of this test", (2, 5), np.float64).result()
+    assert not np.shares_memory(other, room("of this test", (2, 5), np.float64))
 
 
 def test_one_image_a_class_has_no_interval():

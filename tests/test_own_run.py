@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 import oodbench as ob
 from oodbench.cli import main
 from oodbench.compose import composed, set_entries, write_suite
+from oodbench.data.identifiers import parse_identifier
 from oodbench.errors import SuiteError
 from oodbench.plan import make_plan
 from oodbench.registry import KINDS
@@ -169,6 +171,7 @@ MISTAKES = [
     (["--in-dist", "clothes", "--ood", "wide", "--model", "wide"], "wide is no model: a model's folder holds a card.yaml", 1),
     (["--in-dist", "clothes", "--ood", "wide", "--model", "mymodel.py:Sum"], "has no model 'Sum'; did you mean 'Sums'", 1),
     (["--in-dist", "clothes", "--ood", "wide", "--model", "none.py"], "none.py does not exist", 1),
+    (["--in-dist", "clothes", "--ood", "wide", "--model", "none.pt"], "there is no none.pt, seen from", 1),
     (["--in-dist", "clothes", "--ood", "wide", "--model", "two.py"], "two.py holds 2 models; name one of them: two.py:A", 1),
     (["--in-dist", "clothes", "--ood", "wide", "--model", "empty.py"], "empty.py holds no model", 1),
     (["--in-dist", "clothes", "--ood", "wid", "--model", "mymodel.py"], "no image set is called 'wid'", 1),
@@ -193,6 +196,13 @@ def test_what_gives_no_row_says_so_and_fails(here):
     assert "nothing could be judged" in said
 
 
+def test_rows_of_an_earlier_run_do_not_hide_that_nothing_was_judged(here):
+    oodbench(*OWN, "--model", "mymodel.py", "--ood", "digits.npy", "--out", "same")
+    said = oodbench(*OWN, "--model", "mymodel.py", "--ood", "./wid", "--out", "same", code=1)
+    assert "nothing could be judged" in said
+    assert len(rows("same")) > 0
+
+
 def test_two_sets_that_end_alike_are_told_apart(here):
     for parent in ("easy", "hard"):
         shutil.copytree("wide", f"{parent}/images")
@@ -203,6 +213,19 @@ def test_two_sets_that_end_alike_are_told_apart(here):
     assert set_entries(["wide[:5]"]) == [f"{here / 'wide'}[:5]"]
     (here / "a=b").mkdir()
     assert set_entries(["a=b"]) == [str(here / "a=b")]
+
+
+def test_paths_hold_from_every_folder_however_they_are_written(here, monkeypatch):
+    np.savez("two.npz", x_train=np.zeros((9, 4, 4), np.uint8), y=np.zeros(9))
+    (here / "wide").rename("v1@x [y]")
+    written = ["two.npz#x_train", "two.npz#x_train[:3]", "'v1@x [y]'", "'v1@x [y]'/train[:3]"]
+    here_meant = [parse_identifier(text) for text in written]
+    entries = set_entries(written)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    meant = [parse_identifier(str(entry)) for entry in entries]
+    assert [replace(one, name="") for one in meant] == [replace(one, name="") for one in here_meant]
+    assert [one.name for one in meant] == [str(here / one.name) for one in here_meant]
 
 
 def test_a_suite_that_was_edited_is_left_alone(here):

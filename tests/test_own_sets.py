@@ -311,7 +311,7 @@ def planned(tmp_path, home):
     """A plan for a model that says what it was trained on."""
     made = []
 
-    def plan(trained_on, in_dist, ood=("mnist",)):
+    def plan(trained_on, in_dist, ood=("mnist",), named=False):
         name = f"own-set-model-{len(made)}-{os.getpid()}-{id(made)}"
         source = tmp_path / f"m{len(made)}.py"
         source.write_text(
@@ -320,7 +320,7 @@ def planned(tmp_path, home):
         )
         made.append(name)
         load_plugin(source)
-        pair = Pair(in_dist=in_dist, ood=list(ood))
+        pair = Pair(in_dist=in_dist, ood=list(ood), models=[name] * named)
         suite = Suite(
             name="t", title="t", models=[name], pairs=[pair], scorers=["likelihood", "typicality"]
         )
@@ -384,6 +384,39 @@ def test_a_folder_that_changed_since_a_card_was_trained_on_it_is_a_skip(
     plan = planned(path, path)
     assert not plan.trials
     assert "was trained on other images than scans/train holds now" in plan.skips[0].reason
+
+
+def test_a_card_may_stand_for_a_folder_that_it_was_not_trained_on(
+    tmp_path, planned, noise, monkeypatch
+):
+    from oodbench import plan as planning
+
+    np.save(tmp_path / "scans.npy", noise(40))
+    path = f"{tmp_path}/scans.npy"
+    monkeypatch.setattr(planning, "_trained_images", lambda reference: "another")
+    assert len(planned("cifar10", path, named=True).trials) == 2
+
+
+def test_an_array_is_read_whatever_the_case_of_its_suffix(tmp_path, home, noise):
+    np.save(tmp_path / "scans.npy", noise(7))
+    (tmp_path / "scans.npy").rename(tmp_path / "scans.NPY")
+    assert len(ob.load_images(f"{tmp_path}/scans.NPY")) == 7
+
+
+def test_images_without_pixels_are_refused(tmp_path, home):
+    np.save(tmp_path / "x.npy", np.zeros((4, 0, 8, 3), np.uint8))
+    with pytest.raises(DataError, match=r"x\.npy has shape \(4, 0, 8, 3\): .* no pixels"):
+        ob.load_images(f"{tmp_path}/x.npy")
+
+
+def test_images_are_like_a_model_and_no_name_of_one(home):
+    with pytest.raises(DataError, match=r"'glow-mnist' has no shape"):
+        ob.load_images("mnist[:5]", like="glow-mnist")
+
+
+def test_an_image_set_shown_in_a_notebook_is_not_its_pixels(tmp_path, home, noise):
+    np.save(tmp_path / "scans.npy", noise(7))
+    assert "array" not in repr(ob.load_images(f"{tmp_path}/scans.npy"))
 
 
 def test_a_view_of_grounds_alone_is_followed_by_the_rule(tmp_path, home, random):

@@ -45,6 +45,42 @@ def deep_tiff(values, path, **tags):
     Image.fromarray(values).save(path, tiffinfo=info)
 
 
+def deep_png(values, path, kind, key=b""):
+    """A PNG of sixteen bits: kind 0 is grey, 2 colours, 4 grey and alpha; ``key`` is its transparent colour."""
+    height, width = values.shape[:2]
+    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
+    parts += [(b"tRNS", key)] * bool(key)
+    parts += [(b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    chunks = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in parts
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def raw_tiff(values, path, sample_format):
+    """A grey TIFF of any type of numpy."""
+    height, width = values.shape
+    bits, size = values.itemsize * 8, values.nbytes
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: 1,
+        273: 134,
+        277: 1,
+        278: height,
+        279: size,
+    }
+    entries = sorted({**tags, 339: sample_format}.items())
+    written = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    start = b"II*\0" + struct.pack("<IH", 8, len(entries)) + written + bytes(4)
+    assert len(start) == 134
+    path.write_bytes(start + values.tobytes())
+
+
 # --- how pixels are kept --------------------------------------------------------------------------
 
 
@@ -68,15 +104,47 @@ def test_white_may_be_zero_in_a_deep_tiff(folder, grey):
 
 def test_sixteen_bit_colours_are_read(folder, random):
     colours = random.integers(0, 256, (9, 12, 3)).astype(np.uint8)
-    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours.astype(np.uint16) * 257)
-    header = struct.pack(">IIBBBBB", 12, 9, 16, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b""))
-    chunks = (
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in parts
-    )
-    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    deep_png(colours.astype(np.uint16) * 257, folder / "a.png", kind=2)
     assert np.array_equal(read(folder)[0], colours.transpose(2, 0, 1))
+
+
+def test_sixteen_bit_grey_with_alpha_is_grey(folder, grey):
+    opaque = np.full_like(grey, 255)
+    deep_png(np.stack([grey, opaque], -1).astype(np.uint16) * 257, folder / "a.png", kind=4)
+    assert np.array_equal(read(folder), grey[None, None])
+
+
+@pytest.mark.parametrize(("kind", "key"), [(0, 0x1234), (2, 0x0101)])
+def test_a_transparent_colour_of_other_than_8_bits_is_refused(folder, grey, kind, key):
+    deep = grey.astype(np.uint16) * 257
+    pixels = deep if kind == 0 else np.stack([deep] * 3, -1)
+    deep_png(pixels, folder / "a.png", kind, struct.pack(">H", key) * (1 if kind == 0 else 3))
+    with pytest.raises(DataError, match=r"a\.png names one colour as transparent, in other than 8"):
+        read(folder, "on255")
+
+
+@pytest.mark.parametrize("largest", [255, 1023, 65535])
+def test_netpbm_names_its_largest_value(folder, grey, largest):
+    values = np.round(grey / 255 * largest).astype(">u2" if largest > 255 else "u1")
+    (folder / "a.pgm").write_bytes(b"P5\n12 9\n%d\n" % largest + values.tobytes())
+    assert np.abs(read(folder)[0, 0].astype(int) - grey).max() <= 1
+
+
+@pytest.mark.parametrize(("bits", "span"), [(8, "-127 to 127"), (16, "-9000 to 9000")])
+def test_values_with_a_sign_are_refused_with_their_range(folder, bits, span):
+    ends = np.array(span.split(" to "), int)
+    values = np.repeat(ends, 54).reshape(9, 12)
+    raw_tiff(values.astype(f"<i{bits // 8}"), folder / "a.tif", sample_format=2)
+    with pytest.raises(
+        DataError, match=rf"a\.tif has pixels .*{bits} bits with a sign, values from {span}\)"
+    ):
+        read(folder)
+
+
+def test_a_tiff_of_a_kind_that_pillow_lacks_is_not_called_broken(folder):
+    raw_tiff(np.linspace(0, 1, 108).reshape(9, 12), folder / "a.tif", sample_format=3)
+    with pytest.raises(DataError, match=r"a\.tif .* begins as one, .* save it as a PNG"):
+        read(folder)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])

@@ -12,13 +12,33 @@ from pathlib import Path
 
 import pytest
 
+from oodbench.data.identifiers import without_counts
 from oodbench.errors import StoreError
 from oodbench.metrics import METRICS
 from oodbench.report import check_report, foreign_files, write_report
+from oodbench.report.leaderboard import write_overview
 from oodbench.report.page import prose
-from oodbench.report.tables import Notes, file_names, metric_cell, scorer_takes, slug
+from oodbench.report.tables import (
+    Notes,
+    file_names,
+    metric_cell,
+    scorer_takes,
+    short_name,
+    slug,
+    without_view,
+)
 from oodbench.report.tables import text as literal
 from oodbench.store import write_rows
+
+
+@pytest.mark.parametrize("name", ["cifar10", "v1.0@home [x]", "flowers/train", "a[2]", "ü b@c,d"])
+@pytest.mark.parametrize("tail", ["/test", "/all[20 drawn]", "[60/20/20]/ref[first 30]"])
+@pytest.mark.parametrize("view", ["", "@square,pad32"])
+def test_odd_names_are_shown_whole(name, tail, view):
+    assert short_name(name + tail + view) == name
+    assert without_view(name + tail + view) == name + tail
+    assert without_counts(f"{name}/test[first 30]{view}") == f"{name}/test{view}"
+    assert without_counts(f"{name}[12 shared]") == name
 
 
 def row(scorer="likelihood", auroc=0.1, **changes):
@@ -226,6 +246,29 @@ def test_cells_and_notes():
     assert slug("cifar10/test[:2000]@grey") == "cifar10-test-2000-grey"
 
 
+def test_an_interval_beside_its_own_value_says_so():
+    notes = Notes()
+    sides = row() | {"aupr_ood": 0.5, "aupr_ood_low": 0.51, "aupr_ood_high": 0.6}
+    assert metric_cell(sides, "aupr_ood", notes) == "0.500 [0.510, 0.600][^1]"
+    assert "leaves out its own value" in notes.text()
+    assert metric_cell(sides | {"aupr_ood": 0.55}, "aupr_ood", Notes()) == "0.550 [0.510, 0.600]"
+
+
+def test_published_bits_and_the_model_s_size_stand_beside_its_own(tmp_path):
+    known = row(model="pixelcnn-cifar10", in_dist_bits_per_dim=3.73)
+    page = pages(tmp_path, [known, row(model="vae-cifar10"), row(model="mine")])["README.md"]
+    lines = [line for line in page.splitlines() if line.startswith("log p(x) is")]
+    assert len(lines) == 3
+    (own,) = (line for line in lines if "3.730 bits/dim" in line)
+    assert (
+        "Published bits/dim: 2.92 for the authors' own, far larger PixelCNN++ (Salimans et al. 2017)"
+        in own
+    )
+    assert own.endswith("Small model: 0.90 M parameters, 3,000 steps.")
+    assert sum("none known for this family" in line for line in lines) == 1
+    assert sum("Published" in line for line in lines) == 2  # nothing is said of a user's model
+
+
 def test_a_folder_without_rows_is_named(tmp_path):
     with pytest.raises(StoreError, match="has no rows; run the suite first"):
         write_report(tmp_path)
@@ -264,10 +307,9 @@ def test_every_page_says_how_many_of_its_rows_are_of_an_older_schema(tmp_path):
 
 def test_figures_of_older_rows_that_lie_there_are_kept_and_linked(tmp_path):
     (tmp_path / "figures").mkdir()
-    drawing = tmp_path / "figures" / "glow-roc.png"
-    for path in (drawing, drawing.with_suffix(".svg")):
-        path.write_bytes(b"drawn once")
-    assert "Figures: [roc](figures/glow-roc.png)." in pages(tmp_path, [older()])["a.md"]
+    drawing = tmp_path / "figures" / "glow-roc.svg"
+    drawing.write_bytes(b"drawn once")
+    assert "Figures: [roc](figures/glow-roc.svg)." in pages(tmp_path, [older()])["a.md"]
     assert drawing.read_bytes() == b"drawn once"
     assert check_report(tmp_path) == []
     assert "Figures:" not in pages(tmp_path, [row()])["a.md"]
@@ -344,6 +386,28 @@ def test_rows_of_another_seed_or_limit_stand_beside_told_apart(tmp_path):
     ]
     assert values == ["0.100", "0.200", "0.300"]
     assert all(f"| {head[3:]} " in made["matrix.md"] for head in heads)
+
+
+def test_the_spread_between_seeds_stands_beside_the_interval(tmp_path):
+    rows = [
+        row(auroc=0.10),
+        row(auroc=0.13, seed=1),
+        row(auroc=0.11, seed=2),
+        row("typicality", 0.8),
+    ]
+    page = pages(tmp_path, rows)["README.md"]
+    table = page.split("## Between seeds")[1].split("## ")[0]
+    (cells,) = (
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if "likelihood" in line
+    )
+    assert [cell.split()[0] for cell in cells[3:6]] == ["0.100", "0.130", "0.110"]
+    width = f"{rows[0]['auroc_high'] - rows[0]['auroc_low']:.3f}"
+    assert cells[6:] == ["0.030", width]
+    assert "typicality" not in table  # of one seed
+    alone = pages(tmp_path / "alone", [row(auroc=0.1)])["README.md"]
+    assert "Between seeds" not in alone
 
 
 def test_one_seed_is_not_named(tmp_path):
@@ -461,7 +525,7 @@ def test_pages_need_no_torch_and_nothing_but_the_folder(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment
     )
     assert done.stdout.strip() == "[]", done.stderr
-    assert not (tmp_path / "home").exists()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["pages"]
 
 
 def test_published_leaderboards_are_what_their_rows_give():
@@ -473,3 +537,12 @@ def test_published_leaderboards_are_what_their_rows_give():
     for folder in published:
         for text in (folder / "rows.jsonl").read_text().splitlines():
             assert json.loads(text)["suite"] == folder.name
+
+
+def test_a_run_without_a_row_yet_has_no_front_page(tmp_path):
+    write_overview(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    pages(tmp_path, [row("x", 0.9)])
+    (tmp_path / "README.md").unlink()
+    write_overview(tmp_path)
+    assert "| x " in (tmp_path / "README.md").read_text("utf-8")

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 import oodbench as ob
 from oodbench.errors import ModelError
 from oodbench.models.flows import ActNorm
+from oodbench.models.gated_pixelcnn import GatedPixelCNN
 from oodbench.models.glow import Glow
-from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.logistic import scaled
+from oodbench.models.pixelcnn import PixelCNN, ShiftedConv, concat_elu
+from oodbench.models.pixelcnn_scoring import (
+    LEFT,
+    UP,
+    ActivatedConv,
+    ScoredPixelCNN,
+    activated,
+)
 from oodbench.models.realnvp import RealNVP
 from oodbench.zoo.cards import load_card, zoo
 from oodbench.zoo.scoring import LARGEST_BATCH, scoring_form
@@ -84,3 +95,60 @@ def test_batches_shrink_where_layers_are_large():
     sizes = [scoring_form(PixelCNN((1, 32, 32), width, 1, 2)).batch_size for width in (8, 256)]
     assert sizes[0] == LARGEST_BATCH
     assert sizes[1] < sizes[0]
+
+
+def test_convolving_what_is_activated_is_convolving_concat_elu():
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    layers = [ShiftedConv(8, 5, (2, 3), False).double(), ShiftedConv(8, 5, (2, 2), True).double()]
+    for layer, left, beside in zip(layers, (UP, LEFT), (1, 0), strict=True):
+        conv = ActivatedConv(layer.conv.weight, layer.conv.bias, beside)
+        found = conv(activated(x, left))
+        assert torch.allclose(found, layer(concat_elu(x)), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales", "resnets"),
+    [((1, 8, 8), 3, 2), ((3, 4, 12), 2, 1), ((2, 5, 3), 1, 1), ((1, 4, 4), 2, 0)],
+)
+def test_the_scored_network_is_the_plain_one(shape, scales, resnets):
+    torch.manual_seed(0)
+    model = PixelCNN(shape, 6, resnets, 2, scales).double().eval()
+    form, images = scoring_form(model), images_of(model)
+    x = scaled(images, 256, torch.float64)
+    with torch.no_grad():
+        found, expected = form.network(x), model.network(x)
+    assert isinstance(form, ScoredPixelCNN)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-10)
+    assert torch.equal(x, scaled(images, 256, torch.float64))
+
+
+def test_one_exponential_is_elu_to_a_rounding():
+    x = torch.cat([torch.linspace(-100, 100, 4001), torch.tensor([-0.0, 1e-30, -1e-8])])
+    both = activated(x[None, None, None], LEFT)[0, 0, :, 1, LEFT:]
+    expected = torch.stack([F.elu(x), F.elu(-x)])
+    assert (both - expected).abs().max().item() < 1.2e-7
+    assert activated(x[None, None, None], LEFT)[0, 0, :, 0].count_nonzero() == 0
+
+
+def test_a_gradient_with_respect_to_the_image_goes_through_the_plain_network():
+    torch.manual_seed(0)
+    model = PixelCNN((1, 4, 4), 6, 1, 2, 2).double().eval()
+    form, images = scoring_form(model), images_of(model)
+    gradients = []
+    for one in (form, model):
+        x, log_prob = one.input_and_log_prob(images)
+        gradients.append(torch.autograd.grad(log_prob.sum(), x)[0])
+    assert torch.allclose(*gradients, rtol=1e-10)
+    assert torch.allclose(form.log_prob(images), model.log_prob(images), rtol=1e-12)
+
+
+@torch.no_grad()
+def test_a_relu_overwrites_only_what_a_product_before_it_made():
+    flow = scoring_form(ob.load_model("glow-fashionmnist"))
+    assert all(module.inplace for module in flow.modules() if isinstance(module, nn.ReLU))
+    torch.manual_seed(0)
+    gated = GatedPixelCNN((1, 4, 4), features=4, layers=1).eval()
+    first = scoring_form(gated).leave[0]
+    assert isinstance(first, nn.ReLU)
+    assert not first.inplace  # its input belongs to the caller

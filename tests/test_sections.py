@@ -9,16 +9,15 @@ import re
 import matplotlib as mpl
 import numpy as np
 import pytest
-import yaml
 
 from oodbench.errors import StoreError
 from oodbench.paths import PACKAGE
 from oodbench.report import check_report, figures, read_results, write_report
 from oodbench.report.figures import draw, likelihoods, training
 from oodbench.report.gallery import gallery
+from oodbench.report.made import labelled, sizes_sentence
 from oodbench.report.older import RENAMED_MODELS, renamed
 from oodbench.report.page import html_page, markdown_page
-from oodbench.report.reproduction import Claim, claims, verdict
 from oodbench.report.results import Results
 from oodbench.report.section import Analysis, Section
 from oodbench.report.sections import (
@@ -32,13 +31,18 @@ from oodbench.report.sections import (
     statements,
 )
 from oodbench.report.sections.graying import overtaking
+from oodbench.report.sections.likelihoods import section as likelihoods_section
+from oodbench.report.sections.training import section as training_section
 from oodbench.report.sections.training import trainings
 from oodbench.store import read_rows, write_rows
 from oodbench.trials.curves import grid, histograms, pixel_moments, roc, scatter
-from oodbench.zoo.cards import load_card
 
 IN, OOD = "fashionmnist/test[:40]", "mnist/test[:40]"
 COMMON = {"schema": 3, "model": "glow-fashionmnist", "in_dist": IN, "seed": 0, "status": "ok"}
+
+
+GLOW = labelled("glow-fashionmnist", "glow-fashionmnist")
+"""The subject of a sentence that judges on that model."""
 
 
 def keyed(row):
@@ -200,8 +204,7 @@ def test_a_folder_has_every_figure_in_both_forms_with_a_caption(published):
     }
     assert {one.kind for one in found} == kinds
     for one in found:
-        assert (published / f"{one.stem}.svg").read_text().count("<svg") == 1
-        assert (published / f"{one.stem}.png").read_bytes()[:4] == b"\x89PNG"
+        assert (published / one.file).read_text().count("<svg") == 1
     told = [one.caption for one in found if one.kind in ("likelihoods", "roc")]
     assert all("seed 0" in caption and "[:40]" in caption for caption in told)
     assert check_report(published) == []
@@ -214,7 +217,9 @@ def test_deleted_figures_are_drawn_again_byte_for_byte_and_no_other(published):
     gone = [path for path in figures.iterdir() if "roc" in path.name or "samples" in path.name]
     for path in gone:
         path.unlink()
-    assert "glow-fashionmnist-roc is not drawn from its rows" in "".join(check_report(published))
+    assert "glow-fashionmnist-roc.svg is not drawn from its rows" in "".join(
+        check_report(published)
+    )
     write_report(published)
     assert {path.name: path.read_bytes() for path in figures.iterdir()} == before
     same = [path for path in figures.iterdir() if path not in gone]
@@ -229,7 +234,7 @@ def test_a_figure_follows_its_rows(tmp_path, random):
     path = folder / "curves.jsonl"
     curves = read_rows(path)
     write_rows(path, [row | {"auroc": 0.8} if row["kind"] == "roc" else row for row in curves])
-    assert "glow-fashionmnist-roc is not drawn" in "".join(check_report(folder))
+    assert "glow-fashionmnist-roc.svg is not drawn" in "".join(check_report(folder))
     write_report(folder)
     assert (folder / "figures/glow-fashionmnist-roc.svg").read_bytes() != before
     path.unlink()
@@ -246,7 +251,7 @@ def test_a_notebook_s_backend_and_style_neither_change_nor_count(published, tmp_
         draw(tmp_path, found)
         assert mpl.rcParams["font.size"] == 30
     assert (mpl.get_backend(), mpl.rcParams["font.size"]) == (backend, size)
-    name = f"{found[0].stem}.svg"
+    name = found[0].file
     assert (tmp_path / name).read_bytes() == (published / name).read_bytes()
 
 
@@ -258,7 +263,7 @@ def test_values_that_are_not_finite_are_counted_and_the_pages_written(tmp_path, 
     write_report(folder)
     counted = f"Left out, being NaN or infinite: {holes} of 40 values on {OOD}."
     assert counted in (folder / "report.md").read_text()
-    assert (folder / "figures/glow-fashionmnist-likelihoods.png").exists()
+    assert (folder / "figures/glow-fashionmnist-likelihoods.svg").exists()
 
 
 def test_nothing_finite_is_a_figure_that_says_so(tmp_path, random):
@@ -398,7 +403,9 @@ def test_statements_of_the_paper_have_our_numbers_and_a_verdict(published):
     assert said(analysis) == {"most of the gap is volume": ("33%", False)}
     found = statements.section(analysis)
     assert found.tables[0][1][0][2:4] == ["glow-fashionmnist", "fashionmnist → mnist"]
-    assert found.text[1] == "Of 1 lines that are more than remembered, 0 agree and 1 differ."
+    tally, models = found.text[1].split(". ")
+    assert tally == "Of 1 lines that are more than remembered, 0 agree and 1 differ"
+    assert models == sizes_sentence(["glow-fashionmnist"])
     volume = {"log_det": [-400.0, 1.0, -400.0]}
     more = headline(read_results(published), ood={**volume, "log_prob": [-1100.0, 1.0, -1100.0]})
     assert said(more)["most of the gap is volume"] == ("50%", False)
@@ -439,10 +446,10 @@ def test_conclusions_are_made_of_rows_and_name_their_exceptions(published):
     found = conclusions.section(Analysis(read_results(published)))
     assert found.tables == []
     assert found.text[1] == (
-        "Is it so? Raw likelihood is below chance on the paper's inversions on 1 of 1."
+        "Is it so (small models)? Raw likelihood is below chance on the paper's inversions on 1 of 1."
     )
     assert found.text[2] == (
-        "Is it the volume? Volume makes more than half of the gap on 0 of 1 pairs "
+        "Is it the volume (small models)? Volume makes more than half of the gap on 0 of 1 pairs "
         "(exceptions: glow-fashionmnist → mnist)."
     )
     assert found.text[-1] == conclusions.GANS
@@ -647,7 +654,7 @@ def test_words_on_contraction_follow_from_the_numbers():
         "likelihood of 0 of 1 models, lowers that of 0, and does neither throughout for 1."
     )
     assert found.text[-1] == (
-        f"glow-fashionmnist, moderate contraction of {IN}: towards mid-grey it lowers log p (75 %: -9.0 ± 2.0, 50 %: "
+        f"{GLOW}, moderate contraction of {IN}: towards mid-grey it lowers log p (75 %: -9.0 ± 2.0, 50 %: "
         "-20.0 ± 2.0 nats); towards its own mean it raises log p at 50 %, leaves log p within its error at 75 % "
         "(75 %: +1.0 ± 2.0, 50 %: +20.0 ± 2.0 nats)."
     )
@@ -662,54 +669,6 @@ def test_rows_without_paired_changes_are_judged_by_their_curve():
     )
     assert found.tables[1][1][0][-1] == "–"
     assert "towards its own mean it" not in found.text[0]
-
-
-# published numbers
-
-
-def claim(**changes):
-    given = {
-        "paper": "p",
-        "where": "w",
-        "model": "m",
-        "ours": "glow-fashionmnist",
-        "in_dist": "fashionmnist",
-        "ood": "mnist",
-        "scorer": "likelihood",
-        "metric": "auroc",
-        "read": "primary",
-    }
-    return Claim(**{**given, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "ours", "expected"),
-    [
-        ({"value": 0.10}, (0.08, 0.07, 0.09), "agrees"),
-        ({"value": 0.15}, (0.08, 0.07, 0.09), "differs (same side)"),
-        ({"value": 0.15, "spread": 0.02}, (0.08, 0.07, 0.09), "agrees"),
-        ({"value": 0.95}, (0.08, 0.07, 0.09), "differs"),
-        ({"below": 0.5}, (0.48, 0.46, 0.499), "agrees"),
-        ({"below": 0.5}, (0.48, 0.46, 0.501), "differs"),
-        ({"above": 0.5}, (0.9, 0.8, 0.95), "agrees"),
-        ({"value": 3.0, "metric": "in_dist_bits_per_dim"}, (3.09, None, None), "agrees"),
-        ({"value": 3.0, "metric": "in_dist_bits_per_dim"}, (3.11, None, None), "differs"),
-        ({"value": 0.9}, (None, None, None), "not comparable: this pair has no row here"),
-        ({"value": 0.9, "not_comparable": "why"}, (0.9, 0.9, 0.9), "not comparable: why"),
-    ],
-)
-def test_the_verdict_follows_the_rule(changes, ours, expected):
-    assert verdict(claim(**changes), *ours) == expected
-
-
-def test_claims_are_well_formed():
-    assert len(claims()) == len(
-        yaml.safe_load((PACKAGE / "report" / "claims.yaml").read_text("utf-8"))
-    )
-    for one in claims():
-        assert [one.value, one.below, one.above].count(None) == 2
-        assert one.read in ("primary", "secondary", "figure", "remembered")
-        assert load_card(one.ours)
 
 
 def test_images_that_must_not_be_passed_on_are_in_no_figure():
@@ -768,7 +727,7 @@ def test_the_shell_argument_applies_to_sets_inside_the_shell(in_dist, ood, appli
     sentence = of_samples(*rows, drawn(at(1.0, 1.0, 1.05))).text[-1]
     verb = "applies" if applies else "does not apply"
     assert sentence == (
-        f"glow-fashionmnist: the shell argument {verb} to mnist ({ood:.2f}); in brackets ‖z‖/√D, in-dist {in_dist:.2f}, of draws "
+        f"{GLOW}: the shell argument {verb} to mnist ({ood:.2f}); in brackets ‖z‖/√D, in-dist {in_dist:.2f}, of draws "
         "1.05; of 40 draws are likelier: 7 than the median mnist image, 11 than the median in-dist one."
     )
 
@@ -806,7 +765,7 @@ def test_a_model_without_latents_is_asked_for_its_draws_alone():
     rows = lying("test", IN, None), lying("ood", OOD, None), lying("samples", "samples", None)
     section = of_samples(*rows, drawn(at(1.0, None, None)))
     assert section.text[-1].startswith(
-        "glow-fashionmnist: it gives no latents whose norm could be compared; of 40 draws"
+        f"{GLOW}: it gives no latents whose norm could be compared; of 40 draws"
     )
     assert not any("these flows" in words for words in section.text)
 
@@ -827,3 +786,61 @@ def test_training_images_are_unfilled_and_named_by_their_role(tmp_path, random):
     write_report(folder)
     told = r"unfilled of 100 of its training images (fashionmnist/train\[100 drawn])"
     assert told in (folder / "report.md").read_text()
+
+
+# words that are made of numbers
+
+
+def directed(in_dist, ood, auroc, model):
+    sets = {"in_dist": f"{in_dist}/test", "in_dist_name": in_dist, "model": model}
+    rows = [trial("likelihood", auroc, ood=f"{ood}/test", **sets)]
+    about = [
+        likelihood("test", f"{in_dist}/test", 0, 0) | sets,
+        likelihood("ood", f"{ood}/test", 0, 0) | sets,
+    ]
+    return rows, about
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "told"),
+    [
+        ((0.1, 0.9, 0.2), "on 1 of 1 pairs (b of a and b)."),
+        ((0.9, 0.1, 0.8), "on 1 of 1 pairs (a of a and b)."),
+        ((0.1, 0.1, 0.1), "on 0 of 1 pairs; not so on a and b."),
+        ((0.1, 0.9, 0.8), "on 0 of 1 pairs; not so on a and b."),
+    ],
+)
+def test_which_set_is_the_likelier_one_in_both_directions_is_counted(aurocs, told):
+    pairs = [("a", "b", "one"), ("b", "a", "two"), ("a", "b", "three")]
+    made = [directed(*own[:2], auroc, own[2]) for own, auroc in zip(pairs, aurocs, strict=True)]
+    rows, about = ([one for own in made for one in own[place]] for place in (0, 1))
+    found = both_directions.section(Analysis(Results(PACKAGE, rows, about)))
+    assert found.text[-1].endswith(told)
+
+
+def test_where_the_auroc_was_best_beside_the_fit_is_counted():
+    logs = [
+        [(3.0, 0.1), (2.0, 0.2)],
+        [(3.0, 0.2), (2.0, 0.1)],
+        [(3.0, 0.1), (2.0, 0.3), (2.5, 0.2)],
+    ]
+    rows = [
+        explained("training", "test", IN, model=f"m{n}", log=[
+            {"step": step, "ref_bits_per_dim": bits, "auroc_mnist": auroc} for step, (bits, auroc) in enumerate(log)
+        ])
+        for n, log in enumerate(logs)
+    ]  # fmt: skip
+    found = training_section(Analysis(Results(PACKAGE, [trial("likelihood", 0.1)], rows)))
+    assert found.text[-1].startswith(
+        "On 2 of 3 lines the AUROC is best at the validation of the best fit"
+    )
+
+
+def test_bits_of_training_images_say_how_many_they_are(published):
+    found = likelihoods_section(Analysis(read_results(published)))
+    heads, lines = found.tables[0]
+    cells = [line[heads.index("train bits/dim")] for line in lines]
+    train = [row for row in read_results(published).explained if row.get("role") == "train"]
+    expected = [f"(n = {row['n']:,})" for row in train if row["kind"] == "likelihood"]
+    assert expected
+    assert all(cell.endswith(expected[0]) for cell in cells)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oodbench.analysis.moments import distance_of_means, off_diagonal_share
-from oodbench.analysis.second_order import curvature, scaled_pixels
+from oodbench.analysis.second_order import Curvature, curvature, in_double, scaled_pixels
 from oodbench.models.multiscale import MultiscaleFlow
 
 
@@ -35,7 +34,12 @@ class Assumptions:
 
 
 def check_assumptions(
-    model: MultiscaleFlow, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, seed: int = 0
+    model: MultiscaleFlow,
+    in_dist: np.ndarray,
+    ood: np.ndarray,
+    probes: int = 256,
+    seed: int = 0,
+    curvature: Curvature = curvature,
 ) -> Assumptions:
     """The numbers of one flow and two sets of uint8 images ``(N, C, H, W)``.
 
@@ -43,11 +47,14 @@ def check_assumptions(
     ----------
     probes : the curvature is taken at half as many in-dist images, the prior at as many
     seed : of the vector's signs
+    curvature : computes :func:`~oodbench.analysis.second_order.curvature`, or knows it already
     """
-    model = copy.deepcopy(model).double()
+    model = in_double(model)
     y = scaled_pixels(model, in_dist)
     few = y[:probes]
-    values = curvatures(model, few[: max(2, len(few) // 2)], y.var(0, unbiased=False), seed)
+    points = few[: max(2, len(few) // 2)]
+    vectors = signed_deviations(y.var(0, unbiased=False), seed).expand_as(points)
+    values = curvature(model, points, vectors, vectors)
     return Assumptions(
         distance_of_means(in_dist, ood),
         (off_diagonal_share(in_dist), off_diagonal_share(ood)),
@@ -56,12 +63,11 @@ def check_assumptions(
     )
 
 
-def curvatures(model: MultiscaleFlow, points: Tensor, variances: Tensor, seed: int) -> np.ndarray:
-    """``vᵀ∇²log p(x)v`` at each point, for one vector v of root variances with random signs, float64 ``(B,)``."""
+def signed_deviations(variances: Tensor, seed: int) -> Tensor:
+    """One vector of root variances with random signs."""
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, variances.shape, generator=generator).to(variances) * 2 - 1
-    vector = (variances.sqrt() * signs).expand_as(points)
-    return curvature(model, points, vector, vector)
+    return variances.sqrt() * signs
 
 
 @torch.no_grad()

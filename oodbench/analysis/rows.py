@@ -83,6 +83,7 @@ def second_order(material: Material) -> Result:
     """The expansion's terms beside the measured gap, each with its standard error; what it assumes; and the data's
     variance sums."""
     from oodbench.analysis.assumptions import check_assumptions
+    from oodbench.analysis.kept import KeptCurvature
     from oodbench.analysis.second_order import expand
     from oodbench.passes.shards import load_verified
 
@@ -93,13 +94,14 @@ def second_order(material: Material) -> Result:
     images = [one.images() for one in (test, other)]
     rows = [options[f"{role}_rows"] for role in ("test", "images")]
     few = [np.asarray(whole[chosen]) for whole, chosen in zip(images, rows, strict=True)]
-    found = expand(model, few[0], few[1], options["probes"])
+    kept, probes = KeptCurvature(options["identity"]), options["probes"]
+    found = expand(model, few[0], few[1], probes, curvature=kept)
     terms = {"measured": of_ood - of_in, **found.terms}
     return {
         **{name: [value.value, value.error] if value else None for name, value in terms.items()},
         "closed_form": found.closed_form,
         "variance_sums": [[one.value for one in variance_sums(whole)] for whole in images],
-        **asdict(check_assumptions(model, few[0], few[1], options["probes"])),
+        **asdict(check_assumptions(model, few[0], few[1], probes, curvature=kept)),
     }, {}
 
 

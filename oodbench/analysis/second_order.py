@@ -10,7 +10,9 @@ Pixels are ``y = (x + ½)/bins − ½``; the variance of dequantisation noise is
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from oodbench.errors import ModelError
 from oodbench.models.flows import ActNorm, Coupling, InvertibleConv
 from oodbench.models.glow import Glow
 from oodbench.models.multiscale import MultiscaleFlow
+from oodbench.statistics.parameter_gradients import transforming
 
 PROBES_AT_ONCE = 32
 
@@ -54,6 +57,11 @@ class Expansion:
         return {**{name: getattr(self, name) for name in sampled}, "closed_form": closed}
 
 
+def in_double(model: MultiscaleFlow) -> MultiscaleFlow:
+    """A copy in float64 whose parameters are constants."""
+    return copy.deepcopy(model).double().requires_grad_(False)
+
+
 def scaled_pixels(model: MultiscaleFlow, images: np.ndarray) -> Tensor:
     """uint8 images at the middle of their bins, as the flow sees them."""
     return model.dequantise(torch.from_numpy(np.array(images)), torch.tensor(0.5))
@@ -66,18 +74,50 @@ def log_density(model: MultiscaleFlow, y: Tensor) -> Tensor:
 
 
 def curvature(model: MultiscaleFlow, points: Tensor, left: Tensor, right: Tensor) -> np.ndarray:
-    """``leftᵀ ∇²log p(point) right`` for each row, float64 ``(B,)``, by Hessian-vector products."""
-    found = []
-    for x, u, v in zip(*(t.split(PROBES_AT_ONCE) for t in (points, left, right)), strict=True):
-        x = x.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(log_density(model, x).sum(), x, create_graph=True)
-        (product,) = torch.autograd.grad((gradient * v).sum(), x)
-        found.append((product * u).flatten(1).sum(1, dtype=torch.float64))
+    """``leftᵀ ∇²log p(point) right`` for each row, float64 ``(B,)``.
+
+    By Hessian-vector products, forward over reverse: reverse over reverse would convolve with whole images as kernels.
+    At one point, ``(1, C, H, W)``, the gradient is computed once for all vectors, and each vector pushed through it.
+    """
+    gradient = torch.func.grad(lambda y: log_density(model, y).sum())
+    products = _at_one_point if len(points) == 1 else _at_each_point
+    with torch.no_grad(), transforming():
+        found = [
+            (products(gradient, x, v) * u).flatten(1).sum(1, dtype=torch.float64)
+            for x, u, v in _some_at_once(points, left, right)
+        ]
     return torch.cat(found).numpy()
 
 
+Gradient = Callable[[Tensor], Tensor]
+Curvature = Callable[[MultiscaleFlow, Tensor, Tensor, Tensor], np.ndarray]
+
+
+def _some_at_once(points: Tensor, left: Tensor, right: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    vectors = (one.split(PROBES_AT_ONCE) for one in (left, right))
+    some = repeat(points) if len(points) == 1 else iter(points.split(PROBES_AT_ONCE))
+    return zip(some, *vectors, strict=False)
+
+
+def _at_each_point(gradient: Gradient, points: Tensor, vectors: Tensor) -> Tensor:
+    """``∇²log p(point) vector`` for each row."""
+    found: Tensor = torch.func.jvp(gradient, (points.contiguous(),), (vectors.contiguous(),))[1]
+    return found
+
+
+def _at_one_point(gradient: Gradient, point: Tensor, vectors: Tensor) -> Tensor:
+    """The same for many vectors at one point, whose own values and gradient are not batched."""
+    found: Tensor = torch.vmap(lambda v: _at_each_point(gradient, point, v[None])[0])(vectors)
+    return found
+
+
 def whole_moments_term(
-    model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor
+    model: MultiscaleFlow,
+    points: Tensor,
+    centre: Tensor,
+    in_dist: Tensor,
+    ood: Tensor,
+    curvature: Curvature = curvature,
 ) -> Expected:
     """``½ Tr[H·(S_ood − S_in)]``: centred images are themselves the probes, since ``E[vᵀHv] = Tr[H·E[vvᵀ]]``.
 
@@ -87,34 +127,34 @@ def whole_moments_term(
     """
     if len(points) == 1:
         of_ood, of_in = (
-            Expected.of_mean(_quadratics(model, points, centre, y)) for y in (ood, in_dist)
+            Expected.of_mean(_quadratics(model, points, y - centre, curvature))
+            for y in (ood, in_dist)
         )
         return of_ood - of_in
-    return _over_halves(model, points, centre, in_dist, ood)
+    return _over_halves(model, points, in_dist - centre, ood - centre, curvature)
 
 
 def _over_halves(
-    model: MultiscaleFlow, points: Tensor, centre: Tensor, in_dist: Tensor, ood: Tensor
+    model: MultiscaleFlow, points: Tensor, in_dist: Tensor, ood: Tensor, curvature: Curvature
 ) -> Expected:
-    """The mean over many points. The points of each half of the in-dist images meet the other half as probes.
+    """The mean over many points. The points of each half of the in-dist images meet the other half, centred, as probes.
 
     An image that were a point and its own probe would bias the mean, since H(x) depends on x.
     """
     half = min(len(points), len(in_dist), len(ood)) // 2
     probes = in_dist[: 2 * half].roll(half, 0)
     of_ood, of_in = (
-        _quadratics(model, points[: 2 * half], centre, y) for y in (ood[: 2 * half], probes)
+        _quadratics(model, points[: 2 * half], v, curvature) for v in (ood[: 2 * half], probes)
     )
     # two images that change places give two numbers that are not independent: their mean counts once
     return Expected.of_mean((of_ood - of_in).reshape(2, half).mean(0))
 
 
 def _quadratics(
-    model: MultiscaleFlow, points: Tensor, centre: Tensor, images: Tensor
+    model: MultiscaleFlow, points: Tensor, vectors: Tensor, curvature: Curvature
 ) -> np.ndarray:
-    """``½ vᵀ∇²log p(x)v`` with each image, centred, as v, at its point x."""
-    vectors = images - centre
-    return curvature(model, points.expand_as(vectors), vectors, vectors) / 2
+    """``½ vᵀ∇²log p(x)v`` of each vector at its point, or at the one point."""
+    return curvature(model, points, vectors, vectors) / 2
 
 
 def diagonal_term(
@@ -123,19 +163,23 @@ def diagonal_term(
     variances: Tensor,
     probes: int,
     generator: torch.Generator,
+    curvature: Curvature = curvature,
 ) -> Expected:
     """``½ Tr[H·diag(variances)]`` by Hutchinson's estimator with Rademacher probes at ``centre``."""
     signs = (
         torch.randint(0, 2, (probes, *variances.shape), generator=generator).to(variances) * 2 - 1
     )
     right = variances.abs().sqrt() * signs
-    return Expected.of_mean(
-        curvature(model, centre.expand_as(right), variances.sign() * right, right) / 2
-    )
+    return Expected.of_mean(curvature(model, centre[None], variances.sign() * right, right) / 2)
 
 
 def expand(
-    model: Any, in_dist: np.ndarray, ood: np.ndarray, probes: int = 256, seed: int = 0
+    model: Any,
+    in_dist: np.ndarray,
+    ood: np.ndarray,
+    probes: int = 256,
+    seed: int = 0,
+    curvature: Curvature = curvature,
 ) -> Expansion:
     """The expansion for a flow and two sets of uint8 images.
 
@@ -145,6 +189,7 @@ def expand(
     in_dist, ood : uint8 ``(N, C, H, W)``; means and variances are those of all images
     probes : images of each set, and Rademacher vectors, that the traces are estimated with
     seed : of the Rademacher vectors
+    curvature : computes :func:`curvature`, or knows it already
 
     Raises
     ------
@@ -154,7 +199,7 @@ def expand(
         raise ModelError(
             f"the expansion needs a flow with a differentiable density; {type(model).__name__} has none"
         )
-    model = copy.deepcopy(model).double()
+    model = in_double(model)
     y_in, y_ood = scaled_pixels(model, in_dist), scaled_pixels(model, ood)
     centre = y_in.mean(0)
     x = centre[None].clone().requires_grad_()
@@ -167,9 +212,11 @@ def expand(
     enough = min(len(few_in), len(few_ood)) >= 4
     return Expansion(
         of_ood - of_in,
-        whole_moments_term(model, centre[None], centre, few_in, few_ood),
-        diagonal_term(model, centre, variances, probes, torch.Generator().manual_seed(seed)),
-        whole_moments_term(model, few_in, centre, few_in, few_ood) if enough else None,
+        whole_moments_term(model, centre[None], centre, few_in, few_ood, curvature),
+        diagonal_term(
+            model, centre, variances, probes, torch.Generator().manual_seed(seed), curvature
+        ),
+        whole_moments_term(model, few_in, centre, few_in, few_ood, curvature) if enough else None,
         closed_form(model, variances) if is_constant_volume(model) else None,
     )
 

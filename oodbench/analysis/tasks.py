@@ -21,8 +21,9 @@ from functools import cache
 
 from oodbench.analysis import curves, rows
 from oodbench.analysis.material import Material, SetValue
+from oodbench.data.corruptions import rung
 from oodbench.digests import code_digest
-from oodbench.errors import OodbenchError
+from oodbench.errors import OodbenchError, StoreError
 from oodbench.passes.columns import LostError
 from oodbench.passes.shards import ChangedError
 from oodbench.passes.values import Images, Model
@@ -56,7 +57,9 @@ IN_GRID = 16
 @cache
 def analysis_digest() -> str:
     """Hash of the code that computes these rows."""
-    modules = [f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order")]
+    modules = [
+        f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order", "assumptions")
+    ]
     own = code_digest(*modules, within="oodbench.analysis")
     return key_of(own, code_digest("oodbench.trials.curves", within="oodbench.trials"))
 
@@ -96,7 +99,7 @@ class AnalysisTask:
         """Compute the row; what fails gives a FAILED row with its reason."""
         try:
             row, files = RULES[self.kind](self.material)
-        except (LostError, ChangedError):
+        except (LostError, ChangedError, StoreError):
             raise
         except OodbenchError as error:
             return Found(self.failed(str(error)))
@@ -122,9 +125,10 @@ def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
 
 
 def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
-    """The histograms of log p on each pair, with training images where there are some."""
+    """The histograms of log p on each pair, with training images where there are some; a ladder of corruptions has a figure
+    of its own."""
     pairs: dict[tuple[Model, Images, Images], Trial] = {}
-    for trial in plan.trials:
+    for trial in (one for one in plan.trials if rung(one.ood.identifier) is None):
         pairs.setdefault((trial.model, trial.test, trial.ood), trial)
     trained = {
         (subject.model, subject.test): [_of(subject, "train", subject.train)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from oodbench.commands.options import FILE, FOLDER, print_table
-from oodbench.commands.run import LEGEND, print_failed, refuse_failed
+from oodbench.commands.run import print_failed, refuse_failed
 
 
 def named_file(text: str) -> tuple[str, Path]:
@@ -83,6 +83,7 @@ def judge(
     from oodbench.judging import judge as judge_files
     from oodbench.names import checked_name
     from oodbench.screen import leaderboard
+    from oodbench.summary import LEGEND
     from oodbench.trials.given import About
 
     sides = [named_file(text) for text in (in_dist, *ood)]

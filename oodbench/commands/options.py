@@ -64,7 +64,7 @@ def load_plugins(plugins: Iterable[Path]) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raise :class:`OodbenchError` for a device that is not here."""
+    """Raise :class:`OodbenchError` for a device that is not here, or that cannot sum in float64."""
     if device == "cpu":
         return
     import torch
@@ -74,6 +74,12 @@ def check_device(device: str) -> None:
     if not available.get(kind):
         here = ", ".join(["cpu", *(name for name, there in available.items() if there)])
         raise OodbenchError(f"the device {device!r} is not available here; available: {here}")
+    try:
+        torch.zeros(1, device=device).sum(dtype=torch.float64)
+    except TypeError as error:
+        raise OodbenchError(
+            f"the device {device!r} has no float64, in which log-probabilities are summed; use --device cpu"
+        ) from error
 
 
 def print_table(heads: list[str], lines: list[list[str]]) -> None:

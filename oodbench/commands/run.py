@@ -19,10 +19,10 @@ from oodbench.commands.options import (
     suite_options,
 )
 from oodbench.errors import OodbenchError
-from oodbench.store import is_ranked, standing
 
 if TYPE_CHECKING:
     from oodbench.plan import Plan
+    from oodbench.running import Show
     from oodbench.suite import Entry, Suite
 
 
@@ -91,6 +91,8 @@ def own_options(command: Any) -> Any:
     help="Processes [default: one a core; one on an accelerator].",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
+@click.option("--quiet", is_flag=True, help="Say nothing but failures.")
+@click.option("--json", "as_json", is_flag=True, help="Say all in JSON, an object a line.")
 def run(
     model: str | None,
     in_dist: str | None,
@@ -105,6 +107,8 @@ def run(
     out: Path | None,
     workers: int | None,
     device: str,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Run a suite, or one model on images of yours: measure what is missing, evaluate, write rows, leaderboard and figures.
 
@@ -118,6 +122,7 @@ def run(
     """
     from oodbench.passes.executors import default_workers
     from oodbench.runner import Options, adapted, run_suite
+    from oodbench.running import write_event
     from oodbench.suite import load_suite
 
     own = Own(model, family, in_dist, ood, scorers)
@@ -125,20 +130,28 @@ def run(
         own.check(suite)
     check_device(device)
     load_plugins(plugins)
-    options = Options(default_workers(device) if workers is None else workers, device, plugins)
+    processes = default_workers(device) if workers is None else workers
+    show: Show = "json" if as_json else "quiet" if quiet else "progress"
+    options = Options(processes, device, plugins, show)
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
-        rows = run_suite(chosen, options, folder, only, partial(_begin, folder))
-        _print_leaderboard(rows)
-        if all(row["status"] == "skipped" for row in rows):
-            raise OodbenchError("nothing could be judged, for the reasons above")
+        plans: list[Plan] = []
+        begin = partial(_begin, folder, plans, show)
+        rows = run_suite(chosen, options, folder, only, begin)
     else:
         chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
         folder = out or Path("runs") / chosen.name
         rows = run_suite(chosen, options, folder, only)
-        print_summary(rows)
-    pages = {"Leaderboard": "README.md", "rows": "rows.jsonl", "figures": "figures"}
-    click.echo("   ".join(f"{what}: {folder / page}" for what, page in pages.items()))
+    pages = {"leaderboard": "README.md", "rows": "rows.jsonl", "figures": "figures"}
+    places = {what: folder / page for what, page in pages.items()}
+    if show == "progress":
+        page = places["leaderboard"]
+        _print_leaderboard(rows, page) if own else print_summary(rows, chosen, page)
+        click.echo("   ".join(f"{what}: {place}" for what, place in places.items()))
+    elif show == "json":
+        write_event("end", **{what: str(place) for what, place in places.items()})
+    if own and not plans[0].trials:  # rows of an earlier run may stand in the folder
+        raise OodbenchError("nothing could be judged, for the reasons above")
     refuse_failed(rows)
 
 
@@ -164,7 +177,8 @@ def _own_suite(
     card = folder.with_name(f"{folder.name}-model")
     entry, files = _model(own, card, bare_reference(own.in_dist), device)
     if not own.ood:
-        click.echo(f"No --ood: {' and '.join(GENERATED)} images are told from --in-dist.")
+        told = f"No --ood: {' and '.join(GENERATED)} images are told from --in-dist."
+        click.echo(told, err=True)
     made = composed(
         entry,
         own.in_dist,
@@ -194,82 +208,57 @@ def _train(folder: Path, device: str) -> None:
 
     card = load_card(str(folder))
     if card.weights.exists():
-        click.echo(f"{card.name} was trained before: {folder}")
+        click.echo(f"{card.name} was trained before: {folder}", err=True)
         return
     from oodbench.zoo.train import train
 
-    click.echo(f"Training {card.name} ({card.recipe and card.recipe.steps} steps), into {folder}")
+    steps = card.recipe and card.recipe.steps
+    click.echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
     accelerator = "gpu" if device.startswith("cuda") else device
     record = train(card, folder, accelerator, command=" ".join(["oodbench", *sys.argv[1:]]))
-    click.echo(f"{card.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}")
+    fit = f"{record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}"
+    click.echo(f"{card.name}: {fit}", err=True)
 
 
-def _begin(folder: Path, plan: Plan) -> None:
-    """Say what will be done to the images, and write the suite's file."""
+def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
+    """Keep the plan, write the suite's file, and say what will be done to the images."""
     from oodbench.compose import write_suite
     from oodbench.screen import before
 
-    for line in before(plan):
-        click.echo(line)
+    plans.append(plan)
     path = folder.with_name(f"{folder.name}.yaml")
     write_suite(plan.suite, path)
+    if show != "progress":
+        return
+    for line in before(plan):
+        click.echo(line)
     click.echo(f"The same again: oodbench run --suite {path} --out {folder}")
 
 
-def _print_leaderboard(rows: list[dict[str, Any]]) -> None:
+def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
     from oodbench.screen import leaderboard
+    from oodbench.summary import legend
 
     heads, lines = leaderboard(rows)
     if lines:
         click.echo(legend(rows))
         print_table(heads, lines)
     print_failed(rows)
-    _print_skips(rows)
+    _print_skips(rows, page)
 
 
-LEGEND = (
-    "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
-)
-TUNED = "; † tuned on validation OOD images, ranked apart"
-SEEN = "; § a model that the scorer reads has seen the OOD set: ranked nowhere"
+def print_summary(rows: list[dict[str, Any]], suite: Suite, page: Path) -> None:
+    """AUROC of single real images, pair by pair, with every failure and the skips in brief; the rest is in ``page``."""
+    from oodbench.summary import OF_PAIRS, legend, pair_tables
 
-
-def legend(rows: list[dict[str, Any]]) -> str:
-    """What the marks mean that may stand behind the numbers of these rows."""
-    tried = [row for row in rows if row["status"] != "skipped"]
-    tuned = TUNED * any(standing(row) == "tuned" for row in tried)
-    return LEGEND + tuned + ("" if all(map(is_ranked, tried)) else SEEN)
-
-
-def print_summary(rows: list[dict[str, Any]]) -> None:
-    """AUROC of single real images, pair by pair, with every failure and skip; the rest is in the leaderboard."""
-    from oodbench.report.tables import auroc_text
-    from oodbench.screen import MARKS
-
-    order = ("in_dist", "model", "ood", "baseline", "scorer", "group_size")
-    tried = sorted(
-        (r for r in rows if r["status"] != "skipped"), key=lambda r: [r[name] for name in order]
-    )
-    brief = [
-        r for r in tried if r["status"] == "failed" or not (r["synthetic"] or r["group_size"] > 1)
-    ]
-    click.echo(legend(rows))
-    pair = None
-    for row in brief:
-        if pair != (pair := (row["model"], row["in_dist"], row["ood"])):
-            click.echo("\n{}: {} → {}".format(*pair))
-        name = (
-            row["scorer"]
-            + f", groups of {row['group_size']}" * (row["group_size"] > 1)
-            + MARKS[standing(row)]
-        )
-        found = f"FAILED: {row['reason']}" if row["status"] == "failed" else auroc_text(row)
-        click.echo(f"  {name:32} {found}")
-    if len(brief) < len(tried):
-        click.echo(
-            f"\nRows on groups and on noise and constant images ({len(tried) - len(brief)}) are in the leaderboard."
-        )
-    _print_skips(rows)
+    click.echo(legend(rows) + OF_PAIRS)
+    for pair in pair_tables(rows, suite):
+        click.echo(f"\n{pair.title}")
+        print_table(pair.heads, pair.lines)
+        click.echo(pair.lead)
+    print_failed(rows)
+    click.echo(f"Rows on groups and on noise, constant and corrupted images are in {page}.")
+    _print_skips(rows, page)
 
 
 def print_failed(rows: list[dict[str, Any]]) -> None:
@@ -279,11 +268,8 @@ def print_failed(rows: list[dict[str, Any]]) -> None:
             click.echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
 
 
-def _print_skips(rows: list[dict[str, Any]]) -> None:
-    from oodbench.report.tables import skip_lines
+def _print_skips(rows: list[dict[str, Any]], page: Path) -> None:
+    from oodbench.summary import skip_summary
 
-    skips = (
-        (row["in_dist"], row["ood"], row["reason"]) for row in rows if row["status"] == "skipped"
-    )
-    for line in skip_lines(skips):
-        click.echo(f"skipped: {line}")
+    for line in skip_summary(rows, str(page)):
+        click.echo(line)

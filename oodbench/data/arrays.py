@@ -75,7 +75,7 @@ def _read_header(opened: Any) -> Header:
 
 
 def _header(file: Path, member: str = "") -> Header:
-    if file.suffix != ".npy":
+    if file.suffix.lower() != ".npy":
         arrays = arrays_of(file)
         return arrays[chosen_array(arrays, file, member)]
     if member:
@@ -145,6 +145,8 @@ def channels_first(images: np.ndarray, file: Path | str) -> np.ndarray:
 
 def _layout(shape: tuple[int, ...], file: Path | str) -> str:
     """``NHW``, ``NCHW`` or ``NHWC``; :class:`DataError` where a shape is none of them, or may be two."""
+    if 0 in shape[1:]:
+        raise DataError(f"{shown(file)} has shape {shape}: its images have no pixels")
     if len(shape) == 3 and not _may_be_one_picture(shape):
         return "NHW"
     if len(shape) == 4:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import yaml
-
 from oodbench.errors import UnknownNameError
 from oodbench.paths import PACKAGE
+from oodbench.yaml_files import read_own
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,11 @@ class Place:
 
     Attributes
     ----------
-    kind : ``idx``, ``mat``, ``cifar`` or ``pictures``
+    kind : ``idx``, ``mat``, ``cifar``, ``libsvm`` or ``pictures``
     unpacked : files, or the folder of pictures
     archive : the file that holds them otherwise, and ``inside`` where in it
     listed, list_inside, code : the list of the split's pictures, its place in the archive, and the last word of its lines
+    folders : those of the pictures' folders that are the split's, where not all are
     md5 : of unpacked files that need one, by name
     """
 
@@ -33,6 +33,7 @@ class Place:
     listed: str = ""
     list_inside: str = ""
     code: str = ""
+    folders: list[str] = field(default_factory=list)
     md5: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,9 +58,17 @@ class DataCard:
     part: dict[str, Any] = field(default_factory=dict)
     within: str = ""
     how: str = ""
+    order: str = "as in the official files"
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
+    only_here: str = ""
     base_view: str = ""
     transposed: bool = False
     places: dict[str, Place] = field(default_factory=dict)
+
+    @property
+    def resizing(self) -> str:
+        """The view that its official pictures are read through; ``none`` where their pixels stay as they are."""
+        return self.base_view or "none"
 
     def how_to_get(self) -> str:
         """One sentence: the command or the steps that bring the full set here."""
@@ -69,7 +78,7 @@ class DataCard:
 @cache
 def catalog() -> dict[str, DataCard]:
     """All data cards by name."""
-    entries = yaml.safe_load((PACKAGE / "data" / "catalog.yaml").read_text("utf-8"))
+    entries = read_own(PACKAGE / "data" / "catalog.yaml")
     return {name: _card(name, entry) for name, entry in entries.items()}
 
 
@@ -77,6 +86,11 @@ def _card(name: str, entry: dict[str, Any]) -> DataCard:
     places = entry.pop("places", {})
     known = {split: Place(split=split, **place) for split, place in places.items()}
     return DataCard(name=name, places=known, **entry)
+
+
+def only_here(name: str) -> str:
+    """Why nobody else can make a set that published rows are of, as a clause; empty where anybody can."""
+    return catalog()[name].only_here if name in catalog() else ""
 
 
 def collection(name: str) -> str:

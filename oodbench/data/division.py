@@ -61,7 +61,7 @@ def content_hash(images: np.ndarray) -> str:
 
 def image_digests(images: np.ndarray) -> list[bytes]:
     """SHA-256 of the pixels of each image, by which the images that two sets share are found."""
-    plain = np.asarray(images)  # a mapped file's images would each be a mapping
+    plain = np.asarray(images)  # each row of a mapped file would be a memmap, which is slow to make
     return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in plain]
 
 

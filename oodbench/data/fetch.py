@@ -14,6 +14,7 @@ from oodbench.data.catalog import DataCard
 from oodbench.data.copies import whole
 from oodbench.data.images import ImageSet, load_images
 from oodbench.data.layouts import check_md5, md5_of
+from oodbench.data.remake import is_published
 from oodbench.errors import DataError
 from oodbench.paths import home
 
@@ -123,7 +124,9 @@ def verify(card: DataCard) -> list[str]:
         source = sources.find(card, split)
         if source is not None:
             images = whole(source.decode())
+            compared = {None: "", True: ", as published", False: ", not those that were published"}
             findings.append(
                 f"{card.name}/{split}: {len(images):,} images of {images.shape[1:]} from {source.where}"
+                f"{compared[is_published(card, split, images)]}"
             )
     return findings

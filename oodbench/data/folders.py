@@ -28,6 +28,8 @@ SIGNATURES = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF", b"P1", b"P2", b"P3", b"P4", b"P5",
     b"P6", b"\x00\x00\x00\x0cjP  ", b"\xffO\xffQ", b"\x00\x00\x00 ftypavif", b"\x00\x00\x00\x1cftypavif",
 )  # fmt: skip
+LONGEST = 16
+"""Bytes that hold any of these signatures."""
 PARQUET = ".parquet"
 FIRST_WORD = re.compile(r"[A-Za-z]+")
 SHOWN = 4
@@ -125,7 +127,7 @@ def _not_a_picture(path: Path) -> str:
         return ""
     if suffix:
         return suffix
-    return "" if _begins_as_picture(path) else "without a suffix"
+    return "" if begins_as_picture(first_bytes(path)) else "without a suffix"
 
 
 def _dangling(path: Path, error: OSError) -> str:
@@ -135,12 +137,18 @@ def _dangling(path: Path, error: OSError) -> str:
     return f"{shown(path)} cannot be opened ({error.strerror})"
 
 
-def _begins_as_picture(path: Path) -> bool:
+def begins_as_picture(content: bytes) -> bool:
+    """Whether the first bytes of a file are those of a picture."""
+    return content.startswith(SIGNATURES)
+
+
+def first_bytes(path: Path) -> bytes:
+    """As many bytes as tell what a file is; none where it cannot be opened."""
     try:
         with path.open("rb") as file:
-            return file.read(16).startswith(SIGNATURES)
+            return file.read(LONGEST)
     except OSError:
-        return False
+        return b""
 
 
 def split_folders(folder: Path) -> dict[str, Path]:

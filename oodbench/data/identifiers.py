@@ -18,6 +18,9 @@ TAIL = re.compile(
     r"(\[first (?P<prefix>[1-9]\d*)\])?(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn)\])?"
     r"(@(?P<view>[\w,-]+))?"
 )
+COUNTS = re.compile(r"\[[^]]*\]")
+SHARED = re.compile(r"\[\d+ shared\]$")
+"""Stands behind the name of images of which only those are meant that another run has too."""
 DIVIDED = re.compile(r"\[\d+/\d+/\d+\]$")
 QUOTED = re.compile(r"(?P<quote>['\"])(?P<name>.+?)(?P=quote)(?P<tail>($|[/\[@]).*)", re.DOTALL)
 ODD = re.compile(r"[@\[\]'\"\n]")
@@ -142,6 +145,22 @@ def _readings(identifier: str) -> list[tuple[str, re.Match[str]]]:
     ends = [i for i in range(1, len(identifier)) if identifier[i] in "/[@"]
     tails = [(end, TAIL.fullmatch(identifier, end)) for end in (*ends, len(identifier))]
     return [(identifier[:end], tail) for end, tail in tails if tail and end]
+
+
+def in_parts(identifier: str) -> tuple[str, str]:
+    """The name in an identifier as rows hold it, and what stands behind it; nothing is looked up on this machine.
+
+    >>> in_parts("a.b@home [x]/test[500 drawn]@pad32")
+    ('a.b@home [x]', '/test[500 drawn]@pad32')
+    """
+    name, tail = _readings(identifier)[0]
+    return name, tail[0]
+
+
+def without_counts(identifier: str) -> str:
+    """An identifier without how many of the set's images are meant, and how the set was divided."""
+    name, tail = in_parts(SHARED.sub("", identifier))
+    return name + COUNTS.sub("", tail)
 
 
 def _count(digits: str | None) -> int | None:

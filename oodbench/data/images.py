@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ from oodbench.data.identifiers import (
 from oodbench.data.own import WHOLE, own_sets
 from oodbench.data.own_splits import open_split, view_for
 from oodbench.data.reading import Pictures
-from oodbench.data.views import SHRINK, Shape, apply_view, shrunk
+from oodbench.data.views import SHRINK, Shape, apply_view, shrunk, until_corruption
 from oodbench.errors import DataError, MissingDataError, UnknownNameError
 
-GENERATED_SIZE = 2000
+GENERATED_SIZE = 500
 logger = logging.getLogger("oodbench")
 
 
@@ -61,7 +61,7 @@ class ImageSet:
     name: str
     split: str
     view: str
-    images: np.ndarray
+    images: np.ndarray = field(repr=False)
     official: int | None = None
     drawn_from: int | None = None
     in_random_order: bool = False
@@ -161,6 +161,8 @@ def load_images(
     >>> ob.load_images("mnist/test[:100]").images.shape
     (100, 1, 28, 28)
     """
+    if like is not None and not hasattr(like, "shape"):
+        raise DataError(f"like must be a model, as load_model gives it, and {like!r} has no shape")
     found = read_images(identifier, like.shape if like is not None else shape, name)
     for remark in found.remarks:
         _tell(remark)
@@ -173,13 +175,26 @@ def _tell(remark: str) -> None:
     logger.warning("%s", remark)
 
 
-def read_images(identifier: str, shape: Shape | None = None, name: str | None = None) -> ImageSet:
-    """As :func:`load_images`, without a word: for callers that show the remarks themselves."""
+def read_images(
+    identifier: str,
+    shape: Shape | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+) -> ImageSet:
+    """As :func:`load_images`, without a word: for callers that show the remarks themselves.
+
+    Parameters
+    ----------
+    limit : so many are drawn of what the identifier means
+    """
     wanted = parse_identifier(identifier)
-    found = _open(wanted, shape)
+    view, corruption = until_corruption(wanted.view)
+    found = _open(replace(wanted, view=view), None if corruption else shape)
     if not len(found):
         raise DataError(f"{identifier} holds no images")
-    return replace(found, name=name or found.name).prefix(wanted.prefix).drawn(wanted.draw)
+    named = replace(found, name=name or found.name)
+    drawn = named.prefix(wanted.prefix).drawn(wanted.draw).drawn(limit)
+    return _checked_shape(drawn.through(corruption), shape) if corruption else drawn
 
 
 def in_split(reference: str, split: str) -> str:
@@ -282,8 +297,8 @@ class _Split:
 def _open_card(card: DataCard, wanted: Identifier, shape: Shape | None) -> ImageSet:
     split = wanted.split
     found = _test_split(card) if split == "test" else _training_split(card, split)
-    if found is None and split == "train":
-        found = _drawn_train(card, wanted)
+    if found is None:
+        found = _drawn_split(card, wanted)
     if found is None:
         raise _missing(card, split)
     return _seen(found, wanted.view, shape)
@@ -312,13 +327,21 @@ def _training_split(card: DataCard, split: str) -> _Split | None:
     return _Split(card.name, split, own, official, in_random_order=sources.is_sample(own))
 
 
-def _drawn_train(card: DataCard, wanted: Identifier) -> _Split | None:
-    """The training images in the package, where a draw of no more is asked for: they never stand in for the split."""
-    source = sources.drawn_train(card)
-    if source is None or wanted.draw is None or wanted.prefix is not None or wanted.draw > source.n:
+def _drawn_split(card: DataCard, wanted: Identifier) -> _Split | None:
+    """The drawn images of a split that travel in the package.
+
+    Of `train` they never stand in for the split, and a draw of no more has to be asked for; of `test` they do, as a draw.
+    """
+    split = wanted.split
+    source = sources.drawn_sample(card, split)
+    if source is None or wanted.prefix is not None:
+        return None
+    if split == "test":
+        return _Split(card.name, split, source, card.counts[split], drawn_from=card.counts[split])
+    if wanted.draw is None or wanted.draw > source.n:
         return None
     size = len(split_indices(card.counts["train"])["train"])
-    return _Split(card.name, "train", source, size, drawn_from=size)
+    return _Split(card.name, split, source, size, drawn_from=size)
 
 
 def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
@@ -333,10 +356,10 @@ def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None
 
 
 def _missing(card: DataCard, split: str) -> MissingDataError:
-    drawn = sources.drawn_train(card) if split == "train" else None
+    drawn = sources.drawn_sample(card, split)
+    use = ": to be looked at, too few to be fitted to" if split == "train" else ""
     few = (
-        f" (of its images only {drawn.n} are here, {card.name}/train[{drawn.n} drawn] in the bundled sample: "
-        "to be looked at, too few to be fitted to)"
+        f" (of its images only {drawn.n} are here, {card.name}/{split}[{drawn.n} drawn] in the bundled sample{use})"
         if drawn
         else ""
     )

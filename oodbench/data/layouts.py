@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -37,7 +38,7 @@ def layout_source(card: DataCard, split: str, root: Path) -> Source | None:
     if place is None:
         return None
     makers: dict[str, Callable[[DataCard, Place, Path], Made]] = {
-        "idx": _idx, "cifar": _cifar, "mat": _mat, "pictures": _pictures,
+        "idx": _idx, "cifar": _cifar, "mat": _mat, "libsvm": _libsvm, "pictures": _pictures,
     }  # fmt: skip
     return makers[place.kind](card, place, root)
 
@@ -213,6 +214,26 @@ def _batch(content: bytes) -> np.ndarray:
     return rows.reshape(-1, 3, 32, 32)
 
 
+def _libsvm(card: DataCard, place: Place, root: Path) -> Made:
+    """USPS as LIBSVM's text has it, a line an image: its label, and ``number:level`` of each pixel with levels in [−1, 1]."""
+    file = root / place.unpacked[0]
+    if not file.is_file():
+        return None
+
+    def make() -> np.ndarray:
+        _verified(card, root, place.unpacked[0])
+        try:
+            with bz2.open(file, "rt") as opened:
+                levels = [[part.split(":")[1] for part in line.split()[1:]] for line in opened]
+            values = np.array(levels, np.float64).reshape(-1, 1, 16, 16)
+        except Exception as error:  # as above
+            raise _damaged(card, file, error) from error
+        return np.rint((values + 1) / 2 * 255).astype(np.uint8)
+
+    n = card.counts[place.split]
+    return Arrays(_where(card, root), (file,), n, "libsvm rounded", make=make)
+
+
 def _pictures(card: DataCard, place: Place, root: Path) -> Made:
     """Pictures in a folder or an archive, all in sorted order, or those that a list names."""
     folder, archive = root / place.unpacked[0], root / place.archive
@@ -233,7 +254,9 @@ def _unpacked(card: DataCard, place: Place, root: Path, folder: Path) -> Picture
         files = [folder / name for name in names if (folder / name).is_file()]
     else:
         files = sorted(
-            file for file in folder.rglob("*") if _is_picture(file.name) and file.is_file()
+            file
+            for file in folder.rglob("*")
+            if _belongs(place, file.relative_to(folder).as_posix()) and file.is_file()
         )
     if not files:
         return None
@@ -268,6 +291,12 @@ def _is_picture(name: str) -> bool:
     return path.suffix.lower() in PICTURES and not path.name.startswith(".")
 
 
+def _belongs(place: Place, name: str) -> bool:
+    """Whether a picture, by its name below the split's folder, is the split's where no list says so."""
+    chosen = not place.folders or PurePosixPath(name).parts[0] in place.folders
+    return chosen and _is_picture(name)
+
+
 def _listed(place: Place, text: str) -> list[str]:
     """The names in a list of a split: the first word of each line, of those that end in the split's code, where it has one."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
@@ -277,16 +306,23 @@ def _listed(place: Place, text: str) -> list[str]:
 def _names(archive: Path, place: Place, root: Path) -> list[str]:
     """Members of a zip that are the split's pictures, in order."""
     with zipfile.ZipFile(archive) as opened:
-        names = [
-            name
-            for name in opened.namelist()
-            if name.startswith(place.inside) and _is_picture(name)
-        ]
+        names = _below(place, opened.namelist())
     if place.listed:
         wanted = _listed(place, (root / place.listed).read_text("utf-8"))
         there = set(names)
         return [place.inside + name for name in wanted if place.inside + name in there]
-    return sorted(names, key=lambda name: PurePosixPath(name).parts)
+    return names
+
+
+def _below(place: Place, names: Iterable[str]) -> list[str]:
+    """Members of an archive that are the split's pictures where no list says so, in sorted order."""
+    start = place.inside
+    found = [
+        name
+        for name in names
+        if name.startswith(start) and _belongs(place, name.removeprefix(start))
+    ]
+    return sorted(found, key=lambda name: PurePosixPath(name).parts)
 
 
 def _in_archive(archive: Path, place: Place, root: Path) -> Iterator[Picture]:
@@ -296,6 +332,12 @@ def _in_archive(archive: Path, place: Place, root: Path) -> Iterator[Picture]:
                 yield Picture(f"{archive}/{name}", opened.read(name))
         return
     with tarfile.open(archive) as opened:
-        names = _listed(place, _member(opened, place.list_inside).decode())
-        for name in names:
-            yield Picture(f"{archive}/{name}", _member(opened, place.inside + name))
+        for name in _names_in_tar(opened, place):
+            yield Picture(f"{archive}/{name}", _member(opened, name))
+
+
+def _names_in_tar(archive: tarfile.TarFile, place: Place) -> list[str]:
+    if not place.listed:
+        return _below(place, archive.getnames())
+    names = _listed(place, _member(archive, place.list_inside).decode())
+    return [place.inside + name for name in names]

@@ -23,16 +23,22 @@ SAMPLED = (
     "cifar10/ref[first 1000]",
     f"cifar10/train[{DRAWN} drawn]",
     "svhn/test[first 2000]",
+    "emnist-letters/test[1000 drawn]",
+    "omniglot-small/test[1000 drawn]",
 )
 
 
 def write_sample(images: ImageSet, folder: Path) -> Path:
     """Store an image set losslessly: an ``.npz`` whose ``images`` are LZMA-compressed.
 
-    Training images get a name that no search for the training set finds.
+    A draw gets a name that no search for the split finds.
     """
-    drawn = "_drawn" * (images.split == "train")
-    path = folder / f"{images.name}_{images.split}{drawn}.npz"
+    drawn = "_drawn" * (images.drawn_from is not None)
+    return write_array(folder / f"{images.name}_{images.split}{drawn}.npz", images.images)
+
+
+def write_array(path: Path, images: np.ndarray) -> Path:
+    """Store images losslessly, the same bytes each time."""
 
     def write(file: object) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:  # type: ignore[call-overload]
@@ -41,7 +47,7 @@ def write_sample(images: ImageSet, folder: Path) -> Path:
             )  # no clock: the same bytes each time
             member.compress_type = zipfile.ZIP_LZMA
             with archive.open(member, "w") as out:
-                np.lib.format.write_array(out, np.ascontiguousarray(images.images))
+                np.lib.format.write_array(out, np.ascontiguousarray(images))
 
     write_whole(path, write)
     return path

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from oodbench.data.folders import shown
+from oodbench.data.folders import LONGEST, begins_as_picture, first_bytes, shown
 from oodbench.errors import DataError
 
 FORMATS = (
@@ -32,7 +32,7 @@ GREY, GREY_ALPHA, COLOUR_ALPHA = 1, 2, 4
 ORIENTATION, TURNED = 274, (5, 6, 7, 8)
 BITS, PHOTOMETRIC, SAMPLE_FORMAT, LOWEST, HIGHEST = 258, 262, 339, 340, 341
 """Tags of TIFF; the last two are SMinSampleValue and SMaxSampleValue, the values that are black and white."""
-WHITE_IS_ZERO = 0
+WHITE_IS_ZERO, SIGNED = 0, 2
 DARK = 64
 """Of 256 levels: a set of deep pictures none of which comes so high holds values of fewer bits than its files say."""
 
@@ -57,6 +57,49 @@ class Pixels:
     deep: bool = False
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """How a file keeps its pixels, which is forgotten once they are decoded.
+
+    Attributes
+    ----------
+    format : Pillow's name of it
+    raw : what Pillow says of the parts of the file, with the mode and the bits of each
+    tags : of a TIFF
+    """
+
+    format: str
+    raw: str
+    tags: dict[int, Any]
+
+    @property
+    def deep(self) -> bool:
+        """Whether it keeps sixteen bits of a pixel, or some number between."""
+        return bool(re.search(r";(12|16)", self.raw))
+
+    @property
+    def signed(self) -> bool:
+        return self.number(SAMPLE_FORMAT) == SIGNED
+
+    @property
+    def deep_grey_alpha(self) -> bool:
+        """Whether it keeps grey and alpha of sixteen bits, which Pillow gives as colours and alpha."""
+        return "LA;16" in self.raw
+
+    def number(self, tag: int) -> float | None:
+        """The value of a tag, the first of several; None where there is none."""
+        value = self.tags.get(tag)
+        if isinstance(value, tuple):
+            value = value[0] if value else None
+        return None if value is None else float(value)
+
+
+def _kept(image: Image.Image) -> _Kept:
+    parts = " ".join(map(str, getattr(image, "tile", [])))
+    raw = f"{image.mode} {parts}"
+    return _Kept(str(image.format), raw, dict(getattr(image, "tag_v2", {})))
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
@@ -79,14 +122,24 @@ def _opened(picture: Picture) -> Iterator[Image.Image]:
             f"{picture.shown} is too large to be opened ({error}); make it smaller or remove it"
         ) from error
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"{picture.shown} is not a readable image (its content is none of {', '.join(_formats())}); "
-            "remove it or get it again"
-        ) from error
+        raise DataError(_unidentified(picture)) from error
     except Exception as error:  # each format has its own ways to be broken
         raise DataError(
             f"{picture.shown} is not a readable image ({error}); remove it or get it again"
         ) from error
+
+
+def _unidentified(picture: Picture) -> str:
+    content = picture.content
+    if begins_as_picture(content[:LONGEST] if isinstance(content, bytes) else first_bytes(content)):
+        return (
+            f"{picture.shown} is not a readable image: it begins as one, but is cut short, or of bits, channels or compression "
+            "that Pillow does not read; get it again, or save it as a PNG, grey or RGB of 8 bits"
+        )
+    return (
+        f"{picture.shown} is not a readable image (its content is none of {', '.join(_formats())}); "
+        "remove it or get it again"
+    )
 
 
 def _check_opened(picture: Picture, image: Image.Image) -> None:
@@ -125,6 +178,8 @@ def _orientation(image: Image.Image) -> int:
 def _is_grey(image: Image.Image) -> bool:
     if image.mode in ("P", "PA"):
         return decoded_palette(image).shape[0] <= GREY_ALPHA
+    if _kept(image).deep_grey_alpha:
+        return True
     return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
 
 
@@ -136,31 +191,25 @@ def decode(picture: Picture) -> Pixels:
     DataError : it cannot be read, or nothing in the file says which value is black and which is white
     """
     with _opened(picture) as image:
-        deep = _is_deep(image)
-        tags = dict(getattr(image, "tag_v2", {}))
+        kept = _kept(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
-        pixels = _pixels(picture, upright, tags, deep)
+        pixels = _pixels(picture, upright, kept)
     opaque = len(pixels) in (GREY_ALPHA, COLOUR_ALPHA) and bool((pixels[-1] == 255).all())
-    return Pixels(np.ascontiguousarray(pixels[:-1] if opaque else pixels), deep)
+    return Pixels(np.ascontiguousarray(pixels[:-1] if opaque else pixels), kept.deep)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether the file keeps sixteen bits of a pixel, or some number between."""
-    if image.mode.startswith("I;16"):
-        return True
-    return any(re.search(r";(12|16)", str(tile)) for tile in getattr(image, "tile", []))
-
-
-def _pixels(picture: Picture, image: Image.Image, tags: dict[int, Any], deep: bool) -> np.ndarray:
+def _pixels(picture: Picture, image: Image.Image, kept: _Kept) -> np.ndarray:
     mode = image.mode
     if mode in ("P", "PA"):
         return decoded_palette(image)
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return _scaled(picture, image, tags, deep)[None]
+    _check_key(picture, image, kept)
+    if mode in ("I", "F") or mode.startswith("I;16") or kept.signed:
+        return _scaled(picture, image, kept)[None]
     if mode in ("LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         grey = mode in ("1", "L", "LA", "La")
-        return _channels(image.convert("LA" if grey and mode != "1" else "RGBA"), grey)
+        transparent = image.convert("LA" if grey and mode != "1" else "RGBA")
+        return _channels(transparent, grey or kept.deep_grey_alpha)
     if mode in ("1", "L"):
         return np.asarray(image.convert("L"))[None]
     if mode in ("RGB", "RGBX", "CMYK", "YCbCr", "HSV"):
@@ -168,6 +217,15 @@ def _pixels(picture: Picture, image: Image.Image, tags: dict[int, Any], deep: bo
     raise DataError(
         f"{picture.shown} has pixels of mode {mode}, which are not read; save it as grey or RGB of 8 bits"
     )
+
+
+def _check_key(picture: Picture, image: Image.Image, kept: _Kept) -> None:
+    """Refuse a transparent colour that Pillow compares with pixels of other bits than its own."""
+    if "transparency" in image.info and re.search(r";(2|4|16)", kept.raw):
+        raise DataError(
+            f"{picture.shown} names one colour as transparent, in other than 8 bits, which is not read; "
+            "save it with an alpha channel or without transparency"
+        )
 
 
 def _channels(image: Image.Image, grey: bool = False) -> np.ndarray:
@@ -185,29 +243,25 @@ def decoded_palette(image: Image.Image) -> np.ndarray:
     return np.stack(colours if (alpha == 255).all() else [*colours, alpha])
 
 
-def _scaled(picture: Picture, image: Image.Image, tags: dict[int, Any], deep: bool) -> np.ndarray:
-    """Values of more than eight bits as eight, where the file says which is black and which white."""
+def _scaled(picture: Picture, image: Image.Image, kept: _Kept) -> np.ndarray:
+    """Values of more than eight bits, or with a sign, as eight, where the file says which is black and which white."""
     values = np.asarray(image)
-    low, high = _first(tags.get(LOWEST)), _first(tags.get(HIGHEST))
+    if image.mode == "L":  # as Pillow gives eight bits with a sign
+        values = values.view(np.int8)
+    low, high = kept.number(LOWEST), kept.number(HIGHEST)
     if low is not None and high is not None and low < high:
         grey = _between(values, low, high)
-    elif image.mode.startswith("I;16") or (deep and image.mode == "I") or _is_netpbm(image):
-        bits = _first(tags.get(BITS)) or 16
-        grey = (values.astype(np.int64) >> (int(bits) - 8)).clip(0, 255).astype(np.uint8)
+    elif kept.signed or not _of_known_bits(image.mode, kept):
+        raise DataError(_unscaled(picture, image.mode, values, kept.deep))
     else:
-        raise DataError(_unscaled(picture, image.mode, values))
-    return 255 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey
+        bits = int(kept.number(BITS) or 16)
+        grey = (values.astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    return 255 - grey if kept.tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else grey
 
 
-def _is_netpbm(image: Image.Image) -> bool:
-    """Whether Pillow brought the values to sixteen bits by the file's own largest value."""
-    return image.format == "PPM" and image.mode == "I"
-
-
-def _first(value: Any) -> float | None:
-    if isinstance(value, tuple):
-        value = value[0] if value else None
-    return None if value is None else float(value)
+def _of_known_bits(mode: str, kept: _Kept) -> bool:
+    """Whether the values are sixteen bits, or as many as the file says; of Netpbm Pillow has brought them to sixteen."""
+    return mode.startswith("I;16") or (mode == "I" and (kept.deep or kept.format == "PPM"))
 
 
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -215,12 +269,13 @@ def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.floor(scaled.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _unscaled(picture: Picture, mode: str, values: np.ndarray) -> str:
-    kind = "32-bit integers" if mode == "I" else "32-bit floats"
+def _unscaled(picture: Picture, mode: str, values: np.ndarray, deep: bool) -> str:
+    kinds = {"F": "32-bit floats", "L": "8 bits with a sign"}
+    kind = "16 bits with a sign" if deep else kinds.get(mode, "32-bit integers")
     span = "no finite value"
     if np.isfinite(values).any():
         span = f"values from {np.nanmin(values):g} to {np.nanmax(values):g}"
     return (
-        f"{picture.shown} has pixels of mode {mode} ({kind}, {span}), and nothing in the file says which value is black "
-        "and which is white; scale them to 0…255 and save them as 8 bits"
+        f"{picture.shown} has pixels of mode {mode} ({kind}, {span}), and nothing in the file "
+        "says which value is black and which is white; scale them to 0…255 and save them as 8 bits"
     )

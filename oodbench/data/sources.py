@@ -94,13 +94,22 @@ def _candidates(card: DataCard, split: str) -> Iterable[Source | None]:
     folder = data_folder()
     if folder is not None:
         yield from (_npz(folder, patterns) for patterns in _npz_names(card, split))
+    yield from _official(card, split)
+    yield _sample(card, split)
+
+
+def official(card: DataCard, split: str) -> Source | None:
+    """A split in the files that its authors publish, and in no array that was made of them."""
+    return next((source for source in _official(card, split) if source is not None), None)
+
+
+def _official(card: DataCard, split: str) -> Iterable[Source | None]:
     for root in raw_roots():
         yield layout_source(card, split, root)
         if split in card.planar_npz:
             yield _planar(root, card.planar_npz[split])
         if split in card.folder and (root / card.folder[split]).is_dir():
             yield image_folder(root / card.folder[split], card.base_view, card.broken)
-    yield _sample(card, split)
 
 
 def _sample(card: DataCard, split: str) -> Source | None:
@@ -109,9 +118,10 @@ def _sample(card: DataCard, split: str) -> Source | None:
     return found and replace(found, where=f"bundled sample, the first {order}")
 
 
-def drawn_train(card: DataCard) -> Source | None:
-    """The training images that travel in the package; no copy of the split, so that :func:`find` never takes them for one."""
-    found = _npz(SAMPLE, f"{card.name}_train_drawn.npz")
+def drawn_sample(card: DataCard, split: str) -> Source | None:
+    """The beginning of a draw of a split that travels in the package; no copy of the split, so that :func:`find` never takes it
+    for one."""
+    found = _npz(SAMPLE, f"{card.name}_{split}_drawn.npz")
     return found and replace(found, where="bundled sample, drawn")
 
 

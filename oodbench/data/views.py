@@ -11,6 +11,9 @@ A view is a comma-separated chain of operations, applied left to right:
 ``rgb``                one channel copied to three; three stay
 ``grey``               ITU-R 601 luma of three channels; one stays
 ``invert``             255 − x
+``hflip``, ``vflip``   mirrored from left to right, or upside down
+``rot90``              turned a quarter anticlockwise; ``rot180`` and ``rot270`` likewise
+``blur3``              a corruption, with a strength of 1 to 5: see :mod:`oodbench.data.corruptions` for the kinds
 ``on255``              transparency composited on a ground of grey level 255 (0: black); stands first
 ``contract50``         pixels moved towards mid-grey, to 50 per cent of their distance from 127.5 (100: nothing, 0: all grey)
 =====================  ============================================================================================
@@ -25,11 +28,13 @@ into .999), hence the spelled-out names.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-from oodbench.errors import DataError
+from oodbench.data.corruptions import KINDS, check_corruption, corrupted, is_corruption
+from oodbench.errors import DataError, did_you_mean
 
 Shape = tuple[int, int, int]
 FILTERS = {
@@ -38,8 +43,16 @@ FILTERS = {
 }  # fmt: skip
 OPERATION = re.compile(
     r"(?P<op>pad|crop|resize)(?P<height>\d+)(x(?P<width>\d+))?(-(?P<filter>[a-z]+))?(?P<aa>-aa)?|rgb|grey|square|invert"
+    r"|hflip|vflip|rot(90|180|270)"
     r"|contract(?P<percent>\d\d?|100)|on(?P<ground>\d\d?|1\d\d|2[0-4]\d|25[0-5])"
 )
+TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "hflip": lambda images: images[..., ::-1],
+    "vflip": lambda images: images[..., ::-1, :],
+    "rot90": lambda images: np.rot90(images, 1, (2, 3)),
+    "rot180": lambda images: np.rot90(images, 2, (2, 3)),
+    "rot270": lambda images: np.rot90(images, 3, (2, 3)),
+}
 SHAPING = re.compile(r"(pad|crop|resize|on)\d.*|square|rgb|grey")
 """Operations that leave the pictures what they are, in another size or another number of channels."""
 SHRINK = re.compile(r"shrink(?P<percent>\d\d?|100)")
@@ -81,17 +94,41 @@ def check_view(view: str) -> None:
                 f"{operation!r} contracts a set that was drawn towards its own mean and is no view that a set is read "
                 f"through; load the set without it and call `.through({operation!r})`"
             )
+        check_corruption(operation)
+        if is_corruption(operation):
+            continue
         match = OPERATION.fullmatch(operation)
         if not match:
-            raise DataError(
-                f"no view operation is called {operation!r}; see `oodbench.data.views` for the list"
-            )
+            raise _no_such(operation)
         if match["op"] == "resize" and match["filter"] not in FILTERS:
             raise DataError(
                 f"the view {operation!r} must name its filter: one of {', '.join(FILTERS)}"
             )
         if match["ground"] and place:
             raise DataError(f"the ground {operation!r} must stand first in the view {view!r}")
+
+
+NAMES = ("pad", "crop", "square", "resize", "rgb", "grey", "invert", "on", "contract", *TURNS)
+
+
+def _no_such(operation: str) -> DataError:
+    name = operation.rstrip("0123456789")
+    return DataError(
+        f"no view operation is called {operation!r}{did_you_mean(name, [*NAMES, *KINDS])} "
+        "See `oodbench.data.views` for what each does"
+    )
+
+
+def until_corruption(view: str | None) -> tuple[str | None, str]:
+    """A view in two: what stands before its first corruption, and the rest, empty where it has none.
+
+    What is drawn is corrupted, not the whole set: a ladder of fifty views would fill a disk.
+    """
+    operations = (view or "").split(",")
+    for place, operation in enumerate(operations):
+        if is_corruption(operation):
+            return ",".join(operations[:place]), ",".join(operations[place:])
+    return view, ""
 
 
 def alteration(view: str | None) -> str:
@@ -123,6 +160,10 @@ def _apply(images: np.ndarray, operation: str) -> np.ndarray:
         return images if images.shape[1] == 1 else luma(images)
     if operation == "invert":
         return 255 - images
+    if operation in TURNS:
+        return TURNS[operation](images)
+    if is_corruption(operation):
+        return corrupted(images, operation)
     if is_ground(operation):
         return on_ground(images, int(operation.removeprefix("on")))
     if operation.startswith("contract"):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from oodbench.metrics.detection import percentiles
 from oodbench.metrics.intervals import CONFIDENCE, Estimate, placements
 
 Scores = tuple[np.ndarray, np.ndarray]
@@ -41,6 +42,28 @@ def difference(aurocs: np.ndarray, covariance: np.ndarray, one: int, other: int)
     half = float(ndtri(0.5 + CONFIDENCE / 2)) * error
     p = float(2 * ndtr(-abs(value) / error)) if error > 0 else float(value == 0)
     return Difference(Estimate(value, value - half, value + half), p)
+
+
+def paired_lows(replicates: Sequence[np.ndarray]) -> np.ndarray:
+    """Lower ends of the paired 95 % bootstrap intervals of a metric's differences, ``(S, S)``: of scorer i less scorer j.
+
+    The upper end of i less j is minus the lower end of j less i. Percentiles over ``(R,)`` replicates a scorer, which are of
+    the same resampled images for all S.
+    """
+    samples = np.stack(replicates)
+    one, other = np.triu_indices(len(samples), 1)
+    low, high = percentiles(samples[one] - samples[other])
+    found = np.zeros((len(samples), len(samples)))
+    found[one, other], found[other, one] = low, -high
+    return found
+
+
+def paired_difference(
+    values: Sequence[float], lows: Sequence[Sequence[float]], one: int, other: int
+) -> Estimate:
+    """A metric of one scorer less that of another with the interval of :func:`paired_lows`."""
+    value = float(values[one] - values[other])
+    return Estimate(value, float(lows[one][other]), -float(lows[other][one]))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from oodbench.metrics.intervals import CONFIDENCE, Estimate, auroc, bootstrap_counts
-from oodbench.metrics.ranking import Counts, checked, counts
+from oodbench.metrics.bootstrap import multiplicities
+from oodbench.metrics.intervals import CONFIDENCE, Estimate, auroc
+from oodbench.metrics.ranking import Counts, Ranking
 
-CURVE_METRICS: dict[str, Callable[[Counts], float]] = {
+CURVE_METRICS: dict[str, Callable[[Counts], np.ndarray]] = {
     "aupr": Counts.average_precision,
     "fpr95": lambda counts: counts.fpr_at_tpr(0.95),
     "fpr80": lambda counts: counts.fpr_at_tpr(0.80),
 }
-METRICS = ("auroc", *(f"{name}_{positive}" for positive in ("ood", "in") for name in CURVE_METRICS))
+OF_CURVES = tuple(f"{name}_{positive}" for positive in ("ood", "in") for name in CURVE_METRICS)
+METRICS = ("auroc", *OF_CURVES)
 """The suffix names the positive class: ``fpr95_ood`` is the rate of in-dist images flagged when 95 % of OOD is caught."""
+
+
+class Detection(NamedTuple):
+    """What a pair of score vectors gives.
+
+    Attributes
+    ----------
+    estimates : each of :data:`METRICS` with its interval
+    resampled : each of :data:`OF_CURVES` on the bootstrap's replicates, ``(replicates,)``: the same ones for all scorers
+    """
+
+    estimates: dict[str, Estimate]
+    resampled: dict[str, np.ndarray]
 
 
 def detection_metrics(
@@ -33,30 +49,42 @@ def detection_metrics(
     ------
     ScorerError : an empty class, or NaN scores
     """
-    scores_in, scores_ood = checked(scores_in, scores_ood)
-    whole = counts(scores_in, scores_ood)
+    return detection(scores_in, scores_ood, replicates, seed).estimates
+
+
+def detection(
+    scores_in: np.ndarray, scores_ood: np.ndarray, replicates: int, seed: int
+) -> Detection:
+    """The same, with what the bootstrap gave; parameters and errors as of :func:`detection_metrics`."""
+    ranking = Ranking(scores_in, scores_ood)
+    values = {name: float(one[0]) for name, one in _curve_metrics(ranking).items()}
     found = {"auroc": auroc(scores_in, scores_ood)}
-    if min(len(scores_in), len(scores_ood)) < 2:
-        replicates = 0
-    resampled = [
-        _curve_metrics(replicate)
-        for replicate in bootstrap_counts(scores_in, scores_ood, replicates, seed)
-    ]
-    for name, value in _curve_metrics(whole).items():
-        samples = [replicate[name] for replicate in resampled]
-        low, high = (
-            np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-            if samples
-            else (np.nan, np.nan)
-        )
+    if min(ranking.n_in, ranking.n_ood) < 2 or not replicates:
+        none = {name: Estimate(value, np.nan, np.nan) for name, value in values.items()}
+        return Detection(found | none, {})
+    samples = _resampled(ranking, replicates, seed)
+    for name, value in values.items():
+        low, high = percentiles(samples[name])
         found[name] = Estimate(value, float(low), float(high))
-    return found
+    return Detection(found, samples)
 
 
-def _curve_metrics(curve: Counts) -> dict[str, float]:
-    both = {"ood": curve, "in": curve.swapped()}
+def percentiles(samples: np.ndarray) -> np.ndarray:
+    """Both ends of the percentile interval over the last axis, ``(2, …)``. Efron, 1979."""
+    ends = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=-1)
+    return np.asarray(ends)
+
+
+def _resampled(ranking: Ranking, replicates: int, seed: int) -> dict[str, np.ndarray]:
+    drawn = multiplicities(ranking.n_in, ranking.n_ood, replicates, seed)
+    parts = [_curve_metrics(ranking, *times) for times in drawn]
+    return {name: np.concatenate([part[name] for part in parts]) for name in OF_CURVES}
+
+
+def _curve_metrics(ranking: Ranking, *times: np.ndarray) -> dict[str, np.ndarray]:
+    """Each of :data:`OF_CURVES` on each replicate, ``(replicates,)``."""
     return {
-        f"{name}_{positive}": metric(c)
-        for positive, c in both.items()
+        f"{name}_{positive}": metric(counts)
+        for positive, counts in ranking.counts(*times)
         for name, metric in CURVE_METRICS.items()
     }

@@ -5,11 +5,15 @@ The last two are computed from counts at the distinct scores, which is how the b
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from oodbench.errors import ScorerError
+from oodbench.metrics.rooms import room, taken
 
 
 def checked(scores_in: np.ndarray, scores_ood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,52 +40,142 @@ def checked(scores_in: np.ndarray, scores_ood: np.ndarray) -> tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images at or above each distinct score, from the largest score down.
+    """Images at or above thresholds, from the strictest down, ``(replicates, thresholds)``.
 
-    ``caught``: of the positive class; ``flagged``: of the other one.
+    Thresholds are the distinct scores of the positive class, and others may stand between them: where no positive is
+    gained, neither metric below changes. Arrays of a :class:`Ranking` are written over by its next counts.
+
+    Attributes
+    ----------
+    gained : positives at the threshold
+    caught : positives at or above it
+    flagged : images of the other class at or above it
+    negatives : images of the other class in all
     """
 
-    flagged: np.ndarray
+    gained: np.ndarray
     caught: np.ndarray
+    flagged: np.ndarray
+    negatives: int
 
-    def swapped(self) -> Counts:
-        """The same ranking with the other class as positive: counted from the smallest score up."""
-        return Counts(flagged=_from_below(self.caught), caught=_from_below(self.flagged))
+    def average_precision(self) -> np.ndarray:
+        """``Σ (R_k − R_{k−1})·P_k`` over distinct thresholds, ``(replicates,)``."""
+        shape = self.caught.shape
+        named = np.add(self.caught, self.flagged, out=room("named", shape, np.int32))
+        np.maximum(named, 1, out=named)  # where nothing is named yet, nothing is gained
+        precision = np.divide(self.caught, named, out=room("precision", shape, np.float64))
+        precision *= self.gained
+        found: np.ndarray = precision.sum(1) / self.caught[:, -1]
+        return found
 
-    def average_precision(self) -> float:
-        """``Σ (R_k − R_{k−1})·P_k`` over distinct thresholds."""
-        gained = np.diff(self.caught, prepend=0)
-        hit = (
-            gained > 0
-        )  # thresholds without a new positive add nothing, and the first may divide by zero
-        precision = self.caught[hit] / (self.caught[hit] + self.flagged[hit])
-        return float(gained[hit] @ precision / self.caught[-1])
-
-    def fpr_at_tpr(self, tpr: float) -> float:
-        """Rate of ``flagged`` at the highest threshold that catches at least ``tpr`` of the positives."""
-        first = np.searchsorted(self.caught, np.ceil(tpr * self.caught[-1] - 1e-9))
-        return float(self.flagged[first] / self.flagged[-1])
-
-
-def _from_below(cumulative: np.ndarray) -> np.ndarray:
-    return (cumulative[-1] - np.concatenate([[0], cumulative[:-1]]))[::-1]
+    def fpr_at_tpr(self, tpr: float) -> np.ndarray:
+        """Rate of ``flagged`` at the highest threshold that catches at least ``tpr`` of the positives, ``(replicates,)``."""
+        # of the sums' own type: for any other, each search would copy them
+        least = np.int32(math.ceil(tpr * int(self.caught[0, -1]) - 1e-9))
+        first = [caught.searchsorted(least) for caught in self.caught]
+        found: np.ndarray = self.flagged[np.arange(len(first)), first] / self.negatives
+        return found
 
 
-def threshold_index(
-    scores_in: np.ndarray, scores_ood: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """For each image the index of its score among the distinct scores in descending order, and how many there are."""
-    values, index = np.unique(np.concatenate([scores_in, scores_ood]), return_inverse=True)
-    index = len(values) - 1 - index
-    return index[: len(scores_in)], index[len(scores_in) :], len(values)
+class Ranking:
+    """Both classes of scores, sorted once: how often each image is counted only reweights the thresholds.
+
+    Raises
+    ------
+    ScorerError : an empty class, or NaN scores
+    """
+
+    def __init__(self, scores_in: np.ndarray, scores_ood: np.ndarray):
+        scores_in, scores_ood = checked(scores_in, scores_ood)
+        self.n_in, self.n_ood = len(scores_in), len(scores_ood)
+        self._in = _Thresholds(scores_in, scores_ood)
+        self._ood = _Thresholds(scores_ood, scores_in)
+
+    def counts(
+        self, times_in: np.ndarray | None = None, times_ood: np.ndarray | None = None
+    ) -> Iterator[tuple[str, Counts]]:
+        """``"ood"`` and ``"in"``, the positive class, with its counts: from the largest score down, and from the smallest up.
+
+        Parameters
+        ----------
+        times_in, times_ood : how often each image is counted, uint8 ``(replicates, N)``; once by default
+        """
+        of_in, of_ood = (
+            one.weighed(times, name)
+            for one, times, name in ((self._in, times_in, "in"), (self._ood, times_ood, "ood"))
+        )
+        yield "ood", self._ood.from_above(of_ood, of_in.sums)
+        yield "in", self._in.from_below(of_in, of_ood.sums)
 
 
-def counts(scores_in: np.ndarray, scores_ood: np.ndarray) -> Counts:
-    """Cumulative counts of both classes over the distinct scores."""
-    at_in, at_ood, n = threshold_index(*checked(scores_in, scores_ood))
-    return Counts(
-        np.bincount(at_in, minlength=n).cumsum(), np.bincount(at_ood, minlength=n).cumsum()
-    )
+class _Weighed(NamedTuple):
+    """How often each image counts, from the largest score down, and the sums of that from zero on, int32."""
+
+    times: np.ndarray
+    sums: np.ndarray
+
+
+class _Thresholds:
+    """The distinct scores of one class from the largest down, and where they stand in both."""
+
+    def __init__(self, own: np.ndarray, other: np.ndarray):
+        self.n, self.negatives = len(own), len(other)
+        self.order = np.argsort(own)[::-1].copy()
+        ordered, rising = own[self.order], np.sort(other)
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        self.tied = len(starts) < self.n
+        self.ends = np.concatenate([starts[1:], [self.n]])
+        above, self.at_or_above = (
+            len(other) - np.searchsorted(rising, ordered[starts], side)
+            for side in ("right", "left")
+        )
+        # copies, since numpy would copy reversed views at each use
+        self.starts_from_below, self.above_from_below = starts[::-1].copy(), above[::-1].copy()
+
+    def weighed(self, times: np.ndarray | None, name: str) -> _Weighed:
+        if times is None:
+            times = np.ones((1, self.n), np.uint8)
+        ordered = taken(times, self.order, f"times {name}")
+        sums = room(f"sums {name}", (len(times), self.n + 1), np.int32)
+        sums[:, 0] = 0
+        np.cumsum(ordered, axis=1, dtype=np.int32, out=sums[:, 1:])
+        return _Weighed(ordered, sums)
+
+    def from_above(self, own: _Weighed, others: np.ndarray) -> Counts:
+        """Counts with this class as the positive one."""
+        flagged = taken(others, self.at_or_above, "flagged")
+        if not self.tied:
+            return Counts(own.times, own.sums[:, 1:], flagged, self.negatives)
+        caught = taken(own.sums, self.ends, "caught")
+        return Counts(_steps(caught), caught, flagged, self.negatives)
+
+    def from_below(self, own: _Weighed, others: np.ndarray) -> Counts:
+        """The same, counted from the smallest score up: what is not above a threshold."""
+        flagged = taken(others, self.above_from_below, "flagged")
+        np.subtract(self.negatives, flagged, out=flagged)
+        if not self.tied:
+            caught = room("caught", flagged.shape, np.int32)
+            np.subtract(self.n, own.sums[:, -2::-1], out=caught)
+            return Counts(own.times[:, ::-1], caught, flagged, self.negatives)
+        caught = taken(own.sums, self.starts_from_below, "caught")
+        np.subtract(self.n, caught, out=caught)
+        return Counts(_steps(caught), caught, flagged, self.negatives)
+
+
+def _steps(sums: np.ndarray) -> np.ndarray:
+    """What each threshold adds to cumulative sums."""
+    steps = room("gained", sums.shape, np.int32)
+    steps[:, 0] = sums[:, 0]
+    np.subtract(sums[:, 1:], sums[:, :-1], out=steps[:, 1:])
+    return steps
+
+
+def counts(scores_in: np.ndarray, scores_ood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In-dist and OOD images at or above each distinct score of either class, from the largest down."""
+    scores = checked(scores_in, scores_ood)
+    values = np.unique(np.concatenate(scores))[::-1]
+    of_in, of_ood = (len(one) - np.searchsorted(np.sort(one), values, "left") for one in scores)
+    return of_in, of_ood
 
 
 def area_under_roc(scores_in: np.ndarray, scores_ood: np.ndarray) -> float:
@@ -94,12 +188,14 @@ def area_under_roc(scores_in: np.ndarray, scores_ood: np.ndarray) -> float:
     0.875
     """
     scores_in, scores_ood = checked(scores_in, scores_ood)
-    order = np.sort(scores_in)
-    below = (
-        np.searchsorted(order, scores_ood, "left").sum()
-        + np.searchsorted(order, scores_ood, "right").sum()
-    )
+    below = twice_below(np.sort(scores_in), np.sort(scores_ood)).sum()
     return float(below / (2 * len(scores_in) * len(scores_ood)))
+
+
+def twice_below(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Twice the number of ``rising`` scores below each of some values; equal ones count once."""
+    sides = (np.searchsorted(rising, values, side) for side in ("left", "right"))
+    return np.add(*sides)
 
 
 def aupr(scores_in: np.ndarray, scores_ood: np.ndarray, positive: str = "ood") -> float:
@@ -107,8 +203,8 @@ def aupr(scores_in: np.ndarray, scores_ood: np.ndarray, positive: str = "ood") -
 
     Depends on the base rate of the positive class, which a constant score attains exactly.
     """
-    curve = counts(scores_in, scores_ood)
-    return (curve if positive == "ood" else curve.swapped()).average_precision()
+    found = {side: one.average_precision() for side, one in Ranking(scores_in, scores_ood).counts()}
+    return float(found[positive][0])
 
 
 def fpr_at_tpr(
@@ -119,5 +215,5 @@ def fpr_at_tpr(
     ``positive="ood"``: in-dist images flagged when ``tpr`` of OOD is caught. ``positive="in"``: OOD images accepted when
     ``tpr`` of in-dist is accepted.
     """
-    curve = counts(scores_in, scores_ood)
-    return (curve if positive == "ood" else curve.swapped()).fpr_at_tpr(tpr)
+    found = {side: one.fpr_at_tpr(tpr) for side, one in Ranking(scores_in, scores_ood).counts()}
+    return float(found[positive][0])

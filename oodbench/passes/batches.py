@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from oodbench.contract import DensityModel
 from oodbench.data.images import ImageSet
-from oodbench.errors import DataError, ScorerError
+from oodbench.errors import DataError, ModelError, ScorerError
 from oodbench.registry import statistics
 from oodbench.types import Columns, Pass, PreparedOn
 
+if TYPE_CHECKING:
+    from oodbench.models.noise import Ahead
+
 BATCH = 64
 """Images a batch, for a model without a ``batch_size`` of its own."""
+ON_ACCELERATOR = 16
+"""Times as many images a batch on an accelerator, whose memory and many cores want them."""
 PREPARING = 200
 """Images that a pass of a model is prepared on: the last ones, which a suite's limit leaves to it alone."""
 PREPARED_ON: Mapping[PreparedOn, tuple[str, str]] = {
@@ -28,21 +35,63 @@ PREPARED_ON: Mapping[PreparedOn, tuple[str, str]] = {
 def run_pass(
     entry: Pass, model: DensityModel | None, images: np.ndarray, prepared: Sequence[Any] = ()
 ) -> Mapping[str, np.ndarray]:
-    """Run a pass over uint8 images, a model's in batches; ``prepared`` holds what :func:`prepare` returned."""
+    """Run a pass over uint8 images, a model's in batches; ``prepared`` holds what :func:`prepare` returned.
+
+    Raises
+    ------
+    ModelError : not even one image fits the memory of an accelerator
+    """
     if entry.model_free:
         return entry.compute(images, *prepared)
     assert model is not None
     import torch
 
-    device, size = _device(model), batch_size_of(model)
-    batches: list[Mapping[str, Any]] = []
-    for start in range(0, len(images), size):
-        batch = torch.from_numpy(np.array(images[start : start + size])).to(device)
-        batches.append(computed(entry, model, batch, prepared))
+    from oodbench.models.noise import drawn_ahead
+
+    device, done = _device(model), 0
+    found: list[Mapping[str, Any]] = []
+    while done < len(images):
+        try:
+            for batch in loaded(images[done:], batch_size_of(model), device, device.type != "cpu"):
+                with drawn_ahead(batch):
+                    found.append(computed(entry, model, batch.images, prepared))
+                done += len(batch.images)
+        except torch.OutOfMemoryError:
+            _halve(model, device)
     return {
-        name: np.concatenate([np.asarray(torch.as_tensor(b[name]).detach().cpu()) for b in batches])
-        for name in batches[0]
+        name: np.concatenate([np.asarray(torch.as_tensor(b[name]).detach().cpu()) for b in found])
+        for name in found[0]
     }
+
+
+def loaded(images: np.ndarray, size: int, device: Any, ahead: bool) -> Iterator[Ahead]:
+    """Batches on the model's device.
+
+    Parameters
+    ----------
+    ahead : while a batch is scored, a thread loads the next one and draws the noise that the model asked of the batches
+        before. It is the noise that the model would draw itself, so that scores stay.
+    """
+    import torch
+
+    from oodbench.models.noise import Ahead, Noise
+
+    asked: set[Noise] = set()
+
+    def load(start: int) -> Ahead:
+        here = torch.from_numpy(np.array(images[start : start + size]))
+        drawn = {noise: noise.of(here).to(device) for noise in tuple(asked)}
+        return Ahead(here.to(device), drawn)
+
+    if not ahead:
+        yield from map(load, range(0, len(images), size))
+        return
+    with ThreadPoolExecutor(1) as loader:
+        coming = loader.submit(load, 0)
+        for following in range(size, len(images) + size, size):
+            batch, coming = coming.result(), loader.submit(load, following)
+            yield batch
+            asked |= batch.asked
 
 
 def computed(
@@ -67,8 +116,23 @@ def computed(
 
 
 def batch_size_of(model: DensityModel) -> int:
-    """Images that a model is given at a time."""
-    return int(getattr(model, "batch_size", BATCH))
+    """Images that a model is given at a time; on an accelerator more, and as many as its memory was found to hold."""
+    size = int(getattr(model, "batch_size", BATCH))
+    return size if _device(model).type == "cpu" else _fitting.get(model, ON_ACCELERATOR * size)
+
+
+_fitting: WeakKeyDictionary[DensityModel, int] = WeakKeyDictionary()
+"""Models whose batches did not fit an accelerator's memory → images that are tried now."""
+
+
+def _halve(model: DensityModel, device: Any) -> None:
+    """Give the model half as many images at a time from now on; :class:`ModelError` where it is one already."""
+    size = batch_size_of(model)
+    if size == 1:
+        raise ModelError(
+            f"{type(model).__name__} needs more memory for one image than {device} has; use --device cpu"
+        )
+    _fitting[model] = size // 2
 
 
 def prepare(entry: Pass, model: DensityModel | None, in_dist: np.ndarray | None) -> tuple[Any, ...]:
@@ -99,7 +163,8 @@ def _device(model: DensityModel | None) -> Any:
     """Where a model's parameters are, and its images have to be."""
     import torch
 
-    return next(iter(model.parameters())).device if isinstance(model, torch.nn.Module) else "cpu"
+    parameters: Any = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    return next((one.device for one in parameters), torch.device("cpu"))
 
 
 def as_column(entry: Pass, name: str, values: Any, images: np.ndarray) -> np.ndarray:

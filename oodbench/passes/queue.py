@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any, Protocol
 
 from oodbench.passes.executors import Executor, Failure
@@ -30,8 +31,9 @@ class Job(Protocol):
 class Queue:
     """Feeds an executor.
 
-    What became ready by another task's end goes first, so that a pair is judged as soon as its columns are there; few
-    tasks are ahead of the executor, so that it can. A task whose prerequisite failed fails with its reason.
+    Of what can be done, that which stands first in the list of jobs goes first, so that a pair is judged as soon as its
+    columns are there; few tasks are ahead of the executor, so that it can. A task whose prerequisite failed fails with
+    its reason.
 
     Parameters
     ----------
@@ -40,7 +42,10 @@ class Queue:
 
     def __init__(self, executor: Executor, remake: Callable[[Iterable[str]], Iterable[Job]]):
         self.executor, self.remake = executor, remake
-        self._ready: deque[Any] = deque()
+        self._ready: list[tuple[int, int, Any]] = []
+        """A heap of places in the list, order of arrival and jobs."""
+        self._arrivals = count()
+        self._places: dict[str, int] = {}
         self._missing: dict[Job, set[str]] = {}
         self._dependents: dict[str, list[Job]] = {}
         self._known: set[str] = set()
@@ -48,19 +53,25 @@ class Queue:
         self._told: set[str] = set()
         self._deadly: dict[str, Failure] = {}
         """Label of jobs that ended their processes → how: others of that label are not tried."""
-        self._in_flight = 0
+        self._in_flight: dict[Job, None] = {}
+
+    @property
+    def running(self) -> list[Job]:
+        """What the executor has: the jobs in the order in which it got them."""
+        return list(self._in_flight)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
         """Yield each job with its result, or its :class:`Failure`, as they come."""
         todo = list(jobs)
         self._known |= {job.key for job in todo}
+        self._places = {job.key: place for place, job in enumerate(todo)}
         for job in todo:
             self._add(job, job.after & self._known)
         yield from self._fed()
         while self._in_flight:
             done: Iterator[tuple[Any, Any]] = self.executor.results()
             for job, result in done:
-                self._in_flight -= 1
+                del self._in_flight[job]
                 if isinstance(result, Failure) and result.kind == "WorkerDied":
                     self._deadly[job.label] = result
                 if not self._again(job, result):
@@ -73,16 +84,20 @@ class Queue:
         for key in self._missing[job]:
             self._dependents.setdefault(key, []).append(job)
         if not self._missing[job]:
-            self._ready.append(job)
+            self._push(job)
+
+    def _push(self, job: Job) -> None:
+        """A job can be done; what is made again, which stands in no list, goes before all others."""
+        heappush(self._ready, (self._places.get(job.key, -1), next(self._arrivals), job))
 
     def _fed(self) -> Iterator[tuple[Job, Any]]:
         """Give the executor what is ready, as much as it should have; yield what fails without being tried."""
-        while self._ready and self._in_flight < self.executor.capacity:
-            job = self._ready.popleft()
+        while self._ready and len(self._in_flight) < self.executor.capacity:
+            _, _, job = heappop(self._ready)
             failure = self._deadly.get(job.label)
             if failure is None:
                 self.executor.submit(job)
-                self._in_flight += 1
+                self._in_flight[job] = None
             else:
                 yield job, failure
                 yield from self._released(job, failure)
@@ -101,7 +116,7 @@ class Queue:
             elif other in self._missing:
                 self._missing[other].discard(job.key)
                 if not self._missing[other]:
-                    self._ready.appendleft(other)
+                    self._push(other)
 
     def _again(self, job: Job, result: Any) -> bool:
         """Whether a failure is worth another try: columns that vanished are made again, what is another model there is
@@ -121,8 +136,7 @@ class Queue:
             return False
         self._tell(f"{result.message}; it is measured in this process")
         moved = replace(job, here=True)  # type: ignore[type-var]
-        self._missing[moved] = set()
-        self._ready.append(moved)
+        self._add(moved, ())
         return True
 
     def _tell(self, sentence: str) -> None:

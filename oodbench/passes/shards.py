@@ -23,6 +23,7 @@ from oodbench.data.division import content_hash
 from oodbench.data.images import ImageSet, read_images
 from oodbench.errors import DamagedError, ModelError, OodbenchError
 from oodbench.passes.batches import BATCH, as_column, batch_size_of, prepare, run_pass
+from oodbench.passes.columns import kept_columns
 from oodbench.passes.values import SHARD, ImageRef
 from oodbench.paths import home
 from oodbench.registry import statistics
@@ -44,7 +45,7 @@ def open_images(ref: ImageRef) -> ImageSet:
     if ref.sampled:
         images = map_sealed(Path(ref.reference))
         return ImageSet(ref.name or "samples", "test", "", images, len(images))
-    found = read_images(ref.reference, ref.shape, ref.name).drawn(ref.limit)
+    found = read_images(ref.reference, ref.shape, ref.name, ref.limit)
     return found.through(ref.contraction) if ref.contraction else found
 
 
@@ -65,8 +66,8 @@ def load_verified(reference: str, identity: str, seed: int, device: str, folded:
 
 
 def forget() -> None:
-    """Drop what this process remembers of images and models, which may have changed on disk since."""
-    remembered: tuple[Any, ...] = (open_images, load_verified, _prepared, describe)
+    """Drop what this process remembers of images, models and columns, which may have changed on disk since."""
+    remembered: tuple[Any, ...] = (open_images, load_verified, _prepared, describe, kept_columns)
     for one in remembered:
         one.cache_clear()
 

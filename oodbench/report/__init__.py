@@ -4,6 +4,7 @@ from oodbench.report.leaderboard import (
     check_report,
     foreign_files,
     refuse_foreign,
+    write_overview,
     write_report,
 )
 from oodbench.report.results import read_comparisons, read_results
@@ -14,5 +15,6 @@ __all__ = [
     "read_comparisons",
     "read_results",
     "refuse_foreign",
+    "write_overview",
     "write_report",
 ]

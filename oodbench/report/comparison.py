@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +14,11 @@ from oodbench.metrics.comparison import (
     critical_difference,
     difference,
     holm,
+    paired_difference,
 )
+from oodbench.metrics.intervals import Estimate
 from oodbench.report.illustrations import Illustration
+from oodbench.report.made import sizes_sentence
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results
 from oodbench.report.tables import HEAD, distinct, pair_text, table, text
@@ -22,12 +26,15 @@ from oodbench.store import Row
 
 ALPHA = 0.05
 """The level of the paired tests."""
+PAIRED = {"aupr_ood": "AUPR", "fpr95_ood": "FPR@95"}
+"""Metrics whose paired differences stand beside that of the AUROC, OOD images being the positive class."""
+LIKELIHOOD = "likelihood"
 Table = tuple[list[str], list[list[str]]]
 
 
 def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
-    """Two scorers on each pair that has both: AUROCs, their difference with its interval, and p-values
-    (DeLong, Holm).
+    """Two scorers on each pair that has both: AUROCs, their difference with its interval and p-values
+    (DeLong, Holm), and the paired differences of AUPR and FPR@95 (bootstrap).
 
     Raises
     ------
@@ -46,10 +53,16 @@ def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
     found = [_difference(row, one, other) for row in shared]
     corrected = holm([test.p for test in found])
     lines = [
-        [*_names(row, known), *_aurocs(row, one, other), *_tested(test, p)]
+        [
+            *_names(row, known),
+            *_aurocs(row, one, other),
+            *_tested(test, p),
+            *paired_cells(row, one, other),
+        ]
         for row, test, p in zip(shared, found, corrected, strict=True)
     ]
-    return ["model", "pair", one, other, "difference", "p", "p, Holm"], lines
+    paired = [f"{metric}, difference" for metric in PAIRED.values()]
+    return ["model", "pair", one, other, "difference", "p", "p, Holm", *paired], lines
 
 
 def _names(row: Row, known: list[Row]) -> list[str]:
@@ -65,8 +78,22 @@ def _aurocs(row: Row, *names: str) -> list[str]:
 
 def _tested(test: Difference, corrected: float) -> list[str]:
     """The difference with its interval, its p-value and the corrected one."""
-    value, low, high = test.estimate
-    return [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]", _p(test.p), _p(corrected)]
+    return [gap_text(test.estimate), _p(test.p), _p(corrected)]
+
+
+def gap_text(gap: Estimate) -> str:
+    """A difference with its interval."""
+    return f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+
+
+def paired_cells(row: Row, one: str, other: str) -> list[str]:
+    """The paired differences of :data:`PAIRED`; dashes of rows that have none."""
+    paired, places = row.get("paired"), [row["scorers"].index(name) for name in (one, other)]
+    if not paired:
+        return ["–"] * len(PAIRED)
+    found = [paired[metric] for metric in PAIRED]
+    gaps = [paired_difference(own["value"], own["low"], *places) for own in found]
+    return [gap_text(gap) for gap in gaps]
 
 
 def _p(value: float) -> str:
@@ -87,7 +114,11 @@ def comparison_page(results: Results, figure: str | None) -> str:
     baselines."""
     rows = in_order(results.comparisons)
     title = "# Scorers compared on the same images\n"
-    parts = [HEAD, title, *older_sentence(rows), PAIRS, table(*_pairs_table(results, rows))]
+    sizes = sizes_sentence(row["model"] for row in rows)
+    parts = [HEAD, title, *older_sentence(rows), PAIRS, *([f"{sizes}\n"] if sizes else [])]
+    parts += [table(*_pairs_table(results, rows))]
+    if any(row.get("paired") for row in rows):
+        parts += [GAPS, table(*_gaps_table(results, rows))]
     if can_be_ranked(rows):
         parts += _ranks(rows)
         parts += [f"![Mean ranks and the critical difference]({figure})\n"] if figure else []
@@ -108,11 +139,9 @@ def in_order(comparisons: Iterable[Row]) -> list[Row]:
 def _ranks(rows: Sequence[Row]) -> list[str]:
     names, aurocs = common(rows)
     gap = critical_difference(len(names), len(aurocs))
-    lines = [
-        [text(name), f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(names, aurocs)
-    ]
+    lines = [[text(name), f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(rows)]
     words = RANKS.format(n=len(aurocs), k=len(names), gap=gap)
-    return [words, table(["scorer", "mean rank", "mean AUROC"], lines)]
+    return [words, table(["scorer", "mean rank", "mean AUROC over in-dist sets"], lines)]
 
 
 def _pair(results: Results, row: Row) -> list[str]:
@@ -125,10 +154,18 @@ def _oracle(row: Row) -> list[str]:
 
 PAIRS = """\
 **difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to
-beat. **beats it**: the paired DeLong test of the best scorer against that baseline on the same images,
+beat; where it is below chance, also what one would reach with its sign turned round, which only OOD images
+could tell. **beats it**: the paired DeLong test of the best scorer against that baseline on the same images,
 corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of
 the line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead
 is somewhat flattered.
+"""
+GAPS = """\
+## AUPR and FPR@95, paired
+
+The best scorer less the best baseline, and less likelihood, with OOD images as the positive class: AUPR above zero
+and FPR@95 below zero favour the best scorer. Intervals are percentiles over bootstrap replicates in which all scorers
+meet the same resampled images; that of the AUROC is DeLong's.
 """
 RANKS = """\
 ## Ranks
@@ -189,10 +226,36 @@ def _pairs_table(results: Results, rows: Sequence[Row]) -> Table:
     return ["model", "pair", "difficulty", "best scorer", "beats it", "as good"], lines
 
 
+def _gaps_table(results: Results, rows: Sequence[Row]) -> Table:
+    """The best scorer of each pair against the best baseline and against likelihood."""
+    against = [(row, _best(row, False), (_best(row, True), LIKELIHOOD)) for row in rows]
+    lines = [
+        [*_pair(results, row), text(best), text(other), *_gaps(row, best, other)]
+        for row, best, others in against
+        for other in others
+        if best and other in row["scorers"] and other != best
+    ]
+    return ["model", "pair", "best scorer", "less", "AUROC", *PAIRED.values()], lines
+
+
+def _gaps(row: Row, one: str, other: str) -> list[str]:
+    return [gap_text(_difference(row, one, other).estimate), *paired_cells(row, one, other)]
+
+
 def _named_best(row: Row) -> list[str]:
-    """The best baseline and the best scorer with a model, each with its AUROC."""
-    best = (_best(row, True), _best(row, False))
-    return [f"{_auroc(row, name):.3f} ({text(name)})" for name in best]
+    """The best baseline, with the best one of the other sign where it is below chance, and the best scorer with a model."""
+    bar, best = (
+        f"{_auroc(row, name):.3f} ({text(name)})" for name in (_best(row, True), _best(row, False))
+    )
+    return [bar + _reversed_bar(row), best]
+
+
+def _reversed_bar(row: Row) -> str:
+    """What the best baseline would reach with its sign turned; empty where one is above chance as it is."""
+    lowest = min(row["baselines"], key=lambda name: _auroc(row, name))
+    if (best_baseline(row) or 0.0) >= 0.5:
+        return ""
+    return f"; turned round {1 - _auroc(row, lowest):.3f} ({text(lowest)})"
 
 
 def _beats(test: Difference, p: float) -> str:
@@ -221,10 +284,17 @@ def can_be_ranked(comparisons: Sequence[Row]) -> bool:
     return len(comparisons) > 1 and len(common(comparisons)[0]) > 2
 
 
-def ranked(names: Sequence[str], aurocs: np.ndarray) -> list[tuple[str, float, float]]:
-    """Scorers with mean rank and mean AUROC, best first."""
+def ranked(comparisons: Sequence[Row]) -> list[tuple[str, float, float]]:
+    """Scorers with their mean rank over pairs and their mean AUROC over in-dist sets, best first.
+
+    An in-dist set counts once, with the mean over its models and pairs.
+    """
+    names, aurocs = common(comparisons)
     ranks = average_ranks(aurocs)
-    lines = zip(names, ranks.tolist(), aurocs.mean(0).tolist(), strict=True)
+    in_dists = np.array([row["in_dist"] for row in comparisons])
+    of_sets = [aurocs[in_dists == name].mean(0) for name in distinct(in_dists)]
+    means = np.mean(of_sets, axis=0)
+    lines = zip(names, ranks.tolist(), means.tolist(), strict=True)
     return sorted(lines, key=lambda one: one[1])
 
 
@@ -246,3 +316,39 @@ def _correlation(rows: Sequence[Row], scorer: str, baseline: str) -> str:
     if not known:
         return "–"
     return f"{np.mean(known):+.2f} [{min(known):+.2f}, {max(known):+.2f}]"
+
+
+class Lead(NamedTuple):
+    """How far the best scorer with a model is ahead of the next one on a pair."""
+
+    best: str
+    next: str
+    auroc: float
+    gap: Estimate
+    """The paired difference of their AUROCs."""
+    as_good: list[str]
+    """Scorers that the paired test does not tell from the best."""
+
+
+def lead(row: Row) -> Lead | None:
+    """Who is ahead on a pair, among scorers with a model; None of fewer than two."""
+    best = _best(row, False)
+    others = [name for name in _with_model(row) if name != best]
+    if not others:
+        return None
+    second = max(others, key=lambda name: _auroc(row, name))
+    gap = _difference(row, best, second).estimate
+    return Lead(best, second, _auroc(row, best), gap, _as_good(row))
+
+
+def gap_of(row: Row, one: str, other: str) -> float | None:
+    """The difference of two scorers' AUROCs; None of a row that lacks one of them."""
+    if not {one, other} <= set(row["scorers"]):
+        return None
+    return _auroc(row, one) - _auroc(row, other)
+
+
+def best_baseline(row: Row) -> float | None:
+    """The best AUROC of a model-free baseline; None of a row without one."""
+    name = _best(row, True)
+    return _auroc(row, name) if name else None

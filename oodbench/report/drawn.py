@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from oodbench.paths import write_if_changed
-from oodbench.report.gallery import files_of
-from oodbench.report.illustrations import FORMATS, Illustration
+from oodbench.report.illustrations import Illustration
 
 MANIFEST = Path("figures") / "drawn.json"
 
@@ -28,7 +27,7 @@ def draw_stale(folder: Path, illustrations: Iterable[Illustration]) -> None:
         draw(folder, todo)
     for path in orphans(folder, wanted):
         path.unlink()
-    drawable = {one.stem: _record(folder, one) for one in wanted if one.drawn_from}
+    drawable = {one.file: _record(folder, one) for one in wanted if one.drawn_from}
     if drawable or known:
         content = json.dumps(drawable, indent=0, sort_keys=True, ensure_ascii=False)
         write_if_changed(folder / MANIFEST, f"{content}\n".encode())
@@ -38,27 +37,26 @@ def stale(folder: Path, illustrations: Iterable[Illustration]) -> list[Illustrat
     """The figures that can be drawn and are not there as they would be."""
     known = _manifest(folder)
     drawable = [one for one in illustrations if one.drawn_from]
-    return [one for one in drawable if not _is_drawn(folder, one, known.get(one.stem))]
+    return [one for one in drawable if not _is_drawn(folder, one, known.get(one.file))]
 
 
 def _is_drawn(folder: Path, one: Illustration, known: dict[str, str] | None) -> bool:
-    """Whether all files of a figure are there and are those that were drawn."""
+    """Whether a figure's file is there and is the one that was drawn."""
     record = _record(folder, one)
-    return record == known and record.keys() >= set(FORMATS)
+    return record == known and "sha256" in record
 
 
 def _record(folder: Path, one: Illustration) -> dict[str, str]:
-    """What a figure is drawn from, and the hash of each of its files that is there."""
-    files = {path.suffix[1:]: path for path in files_of(folder, one) if path.is_file()}
-    hashes = {kind: hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in files.items()}
-    return {"from": one.digest, **hashes}
+    """What a figure is drawn from, and the hash of its file where that is there."""
+    path = folder / one.file
+    known = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} if path.is_file() else {}
+    return {"from": one.digest, **known}
 
 
 def orphans(folder: Path, illustrations: Iterable[Illustration]) -> list[Path]:
     """Files of figures that were drawn from rows and have none any more."""
-    wanted = {one.stem for one in illustrations}
-    gone = sorted(stem for stem in _manifest(folder) if stem not in wanted)
-    paths = [folder / f"{stem}.{kind}" for stem in gone for kind in FORMATS]
+    wanted = {one.file for one in illustrations}
+    paths = [folder / name for name in sorted(_manifest(folder)) if name not in wanted]
     return [path for path in paths if path.exists() and path.parent == folder / "figures"]
 
 

@@ -1,4 +1,4 @@
-"""Figures, drawn from stored rows alone: each as SVG and as PNG.
+"""Figures, drawn from stored rows alone, as SVG.
 
 The one file that imports matplotlib. It makes figures without pyplot and in a style of its own, so that a
 notebook's backend, open figures and settings stay as they are and change nothing here.
@@ -17,14 +17,16 @@ import seaborn as sns
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
+from oodbench.data.corruptions import STRENGTHS
 from oodbench.metrics.comparison import critical_difference
-from oodbench.paths import write_whole
+from oodbench.paths import write_if_changed
 from oodbench.report.comparison import common, ranked
 from oodbench.report.grids import read_grid
-from oodbench.report.illustrations import FORMATS, INK, Illustration
+from oodbench.report.illustrations import INK, INK_STYLE, Illustration
 from oodbench.report.sections.training import trained_name, watched
 from oodbench.report.tables import short_names, without_view
 from oodbench.store import Row
@@ -63,7 +65,7 @@ BY_ROLE = {"samples": "samples", "train": "training images"}
 
 
 def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
-    """Draw figures into a results folder, as SVG and as PNG.
+    """Draw figures into a results folder.
 
     Raises
     ------
@@ -72,19 +74,16 @@ def draw(folder: Path, illustrations: Iterable[Illustration]) -> None:
     with style.context(["default", dict(sns.axes_style("ticks")), SETTINGS]):
         for illustration in illustrations:
             figure = DRAWN[illustration.kind](illustration.drawn_from, folder)
-            for kind in FORMATS:
-                _save(folder / f"{illustration.stem}.{kind}", figure, kind)
+            write_if_changed(folder / illustration.file, _svg(figure).encode())
 
 
-def _save(path: Path, figure: Figure, kind: str) -> None:
-    unsigned: dict[str, Any] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-    options: Any = {
-        "format": kind,
-        "bbox_inches": "tight",
-        "metadata": unsigned[kind],
-        "transparent": kind == "svg",
-    }
-    write_whole(path, lambda file: figure.savefig(file, **options))
+def _svg(figure: Figure) -> str:
+    """The drawing without date and version, on no ground, its ink that of the screen."""
+    buffer = io.BytesIO()
+    unsigned: Any = {"Date": None, "Creator": None}
+    figure.savefig(buffer, format="svg", metadata=unsigned, transparent=True)
+    drawing, end, _ = buffer.getvalue().decode().replace(INK, "currentColor").rpartition("</svg>")
+    return f"{drawing}{INK_STYLE}{end}\n"
 
 
 def _panels(
@@ -357,7 +356,7 @@ def ranks(rows: Sequence[Row], _: Path) -> Figure:
     """A critical-difference diagram: mean ranks on a line, bars joining scorers that are not
     distinguished (Demšar 2006)."""
     names, aurocs = common(rows)
-    found = ranked(names, aurocs)
+    found = ranked(rows)
     gap = critical_difference(len(names), len(aurocs))
     figure, (axes,) = _panels(1, (6.5, 0.9 + 0.2 * len(found)))
     for line, (name, rank, _auroc) in enumerate(found):
@@ -373,6 +372,33 @@ def ranks(rows: Sequence[Row], _: Path) -> Figure:
     axes.set(xlim=(0.5, len(found) + 0.5), yticks=[], xlabel=xlabel)
     axes.spines["left"].set_visible(False)
     return figure
+
+
+def corruptions(rows: Sequence[Row], _: Path) -> Figure:
+    """AUROC of one scorer against the strength of a corruption: a panel for each model, a line for each kind."""
+    by_panel: dict[str, list[Row]] = {}
+    for row in rows:
+        by_panel.setdefault(row["panel"], []).append(row)
+    kinds = sorted({row["corruption"] for row in rows})
+    looks = dict(zip(kinds, _looks()))
+    figure, panels = _panels(len(by_panel), (3.6, 3.0), across=2)
+    for axes, (panel, own) in zip(panels, by_panel.items()):
+        axes.axhline(0.5, color="0.6", linewidth=1)
+        for kind in kinds:
+            _ladder(axes, [row for row in own if row["corruption"] == kind], looks[kind])
+        axes.set(title=_plain(panel), xlabel="strength", ylabel="AUROC")
+        axes.set(xticks=STRENGTHS, xlim=(0.8, 5.2), ylim=(-0.03, 1.03))
+    lines: list[Any] = [
+        Line2D([], [], color=colour, linestyle=dash) for colour, dash in looks.values()
+    ]
+    figure.legend(lines, kinds, loc="outside right center", frameon=False)
+    return figure
+
+
+def _ladder(axes: Axes, rows: Sequence[Row], look: tuple[Any, Any]) -> None:
+    ordered = sorted(rows, key=lambda row: row["strength"])
+    strengths, aurocs = ([row[name] for row in ordered] for name in ("strength", "auroc"))
+    axes.plot(strengths, aurocs, color=look[0], linestyle=look[1], marker="o", markersize=3)
 
 
 def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, float]]:
@@ -395,4 +421,5 @@ DRAWN: dict[str, Callable[[Sequence[Row], Path], Figure]] = {
     "training": training,
     "data": data,
     "ranks": ranks,
+    "corruptions": corruptions,
 }

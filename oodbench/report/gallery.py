@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from oodbench.report import sections
 from oodbench.report.comparison import ranks_figure
-from oodbench.report.illustrations import FORMATS, Illustration
+from oodbench.report.illustrations import Illustration
+from oodbench.report.ladders import ladder_figures
 from oodbench.report.older import is_older
 from oodbench.report.results import Results, Subject
 from oodbench.report.roc import roc_figure
@@ -31,6 +31,7 @@ def _all(results: Results) -> Iterator[Illustration | None]:
             yield figure(results, subject)
     yield sections.training.figure(results)
     yield ranks_figure(results)
+    yield from ladder_figures(results)
     yield from sections.second_order.figures(results)
 
 
@@ -44,9 +45,4 @@ def _illustrated(results: Results) -> list[Subject]:
 def _is_kept(results: Results, one: Illustration) -> bool:
     """Whether a figure that nothing stored can draw again was drawn by the version that measured the rows."""
     older = any(map(is_older, results.tried))
-    return older and all(path.exists() for path in files_of(results.folder, one))
-
-
-def files_of(folder: Path, one: Illustration) -> list[Path]:
-    """The files of a figure."""
-    return [folder / f"{one.stem}.{kind}" for kind in FORMATS]
+    return older and (results.folder / one.file).exists()

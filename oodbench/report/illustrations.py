@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from oodbench.report.tables import text
 from oodbench.store import Row, key_of
 
-FORMATS = ("svg", "png")
-DRAWING = 1
+DRAWING = 2
 """Version of the drawing; a new one whenever :mod:`oodbench.report.figures` draws the same rows in
 another way."""
 INK = "#4d4d4d"
-"""The colour of text and axes; a page that embeds an SVG replaces it by its own."""
+"""The colour of text and axes on a light ground."""
+INK_STYLE = (
+    f"<style>svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#c8c8c8}}}}</style>"
+)
+"""In each figure, whose ink is ``currentColor``: it follows the reader's screen."""
 BEYOND = "The axes leave out half a per cent at each set's ends, and what lies far outside its quartiles."
 
 
@@ -34,9 +37,10 @@ class Illustration:
         return f"{self.kind} of {self.of}" if self.of else self.kind
 
     @property
-    def stem(self) -> str:
-        """Path of its files without their suffix, relative to the results folder."""
-        return f"figures/{self.file_name}-{self.kind}" if self.of else f"figures/{self.kind}"
+    def file(self) -> str:
+        """Path of its drawing, an SVG, relative to the results folder."""
+        name = f"{self.file_name}-{self.kind}" if self.of else self.kind
+        return f"figures/{name}.svg"
 
     @property
     def digest(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from oodbench.data.corruptions import rung
 from oodbench.report.illustrations import Illustration
+from oodbench.report.ladders import ladder_table
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells
 from oodbench.report.tables import (
@@ -52,7 +54,9 @@ def in_dist_page(results: Results, in_dist: str, illustrations: Iterable[Illustr
         skips = [row for row in results.skips if row["in_dist_name"] == in_dist]
         own_skips = [row for row in skips if row["model"] == subject.model]
         parts += [f"## {text(label)}\n", *_fit(results, subject, figures, notes)]
-        parts += _metrics(results.of_subject(subject), own_skips, notes)
+        own = results.of_subject(subject)
+        parts += _metrics([row for row in own if rung(row["ood"]) is None], own_skips, notes)
+        parts.append(ladder_table(own))
     return "\n".join(parts) + notes.text()
 
 
@@ -74,7 +78,7 @@ def _fit(
         "OOD bits/dim",
     ]
     links = ", ".join(
-        f"[{one.kind}]({one.stem}.png)" for one in figures if one.kind in ("likelihoods", "roc")
+        f"[{one.kind}]({one.file})" for one in figures if one.kind in ("likelihoods", "roc")
     )
     return [*parts, table(heads, lines), *([f"Figures: {links}.\n"] if links else [])]
 
@@ -134,6 +138,8 @@ def _metrics(rows: list[Row], skips: list[Row], notes: Notes) -> list[str]:
             shown = why if metric == "auroc" else {}  # once is enough
             parts += [f"### {title}\n", _metric_table(having, shown, _oods(rows), metric, notes)]
     scorers = distinct(sorted(row["scorer"] for row in rows))
+    if not scorers:
+        return []
     lines = [
         [text(name), *scorer_takes([row for row in rows if row["scorer"] == name])]
         for name in scorers

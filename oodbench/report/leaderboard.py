@@ -14,6 +14,7 @@ from oodbench.report.grids import grid_faults
 from oodbench.report.illustrations import Illustration
 from oodbench.report.in_dist import in_dist_page
 from oodbench.report.matrix import matrix_page
+from oodbench.report.memory import remember, remembered
 from oodbench.report.older import COMPARISONS, COSTS, older_sentence
 from oodbench.report.overview import overview
 from oodbench.report.page import html_page, markdown_page
@@ -41,12 +42,15 @@ def write_report(folder: Path) -> list[Path]:
     """Write the pages of a results folder, draw figures that are missing or stale, and return the pages.
 
     Files that would not change are left alone; generated pages of sets that have no rows any more are
-    removed.
+    removed. Where all is as this version of oodbench left it, nothing is made again.
 
     Raises
     ------
     StoreError : rows that cannot be shown, or a file of the user's in the place of a page
     """
+    known = remembered(folder)
+    if known is not None:
+        return known
     results = read_results(folder)
     _refuse_in_place_of_pages(folder, _page_names(results))
     illustrations = gallery(results)
@@ -56,7 +60,20 @@ def write_report(folder: Path) -> list[Path]:
         write_if_changed(path, content.encode())
     for path in _orphan_pages(folder, pages):
         path.unlink()
+    remember(folder, list(pages))
     return list(pages)
+
+
+def write_overview(folder: Path) -> None:
+    """Write the front page alone, from the rows that there are: while a run goes on it grows with them."""
+    if not read_lines(folder / ROWS)[0]:  # the first row of a slow run is yet to come
+        return
+    results = read_results(folder)
+    page = (
+        overview(results, _set_pages(results), []) if results.tried else ""
+    )  # no figure is drawn yet
+    if page:
+        write_if_changed(folder / "README.md", page.encode())
 
 
 def check_report(folder: Path) -> list[str]:
@@ -72,7 +89,7 @@ def check_report(folder: Path) -> list[str]:
         elif path.read_text("utf-8", errors="replace") != content:
             faults.append(f"{path} differs from what its rows give; {remedy} rewrites it")
     for one in stale(folder, illustrations):
-        faults.append(f"{folder / one.stem} is not drawn from its rows; {remedy} draws it")
+        faults.append(f"{folder / one.file} is not drawn from its rows; {remedy} draws it")
     gone = [*_orphan_pages(folder, pages), *orphans(folder, illustrations)]
     return faults + [f"{path} has no rows any more; {remedy} removes it" for path in gone]
 
@@ -144,9 +161,9 @@ def _page_names(results: Results) -> list[str]:
 
 def _pages(results: Results, illustrations: list[Illustration]) -> dict[Path, str]:
     sets = _set_pages(results)
-    pages = {"README.md": overview(results, sets), "matrix.md": matrix_page(results)}
+    pages = {"README.md": overview(results, sets, illustrations), "matrix.md": matrix_page(results)}
     if results.comparisons:
-        figure = next((f"{one.stem}.png" for one in illustrations if one.kind == "ranks"), None)
+        figure = next((one.file for one in illustrations if one.kind == "ranks"), None)
         pages["comparison.md"] = comparison_page(results, figure)
     pages |= _report_pages(results, illustrations)
     pages |= {file: in_dist_page(results, name, illustrations) for name, file in sets.items()}

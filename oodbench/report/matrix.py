@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
-from oodbench.report.tables import HEAD, bare_name, chance_mark, distinct, seen_mark, table, text
+from oodbench.report.tables import (
+    HEAD,
+    bare_name,
+    chance_mark,
+    distinct,
+    seen_mark,
+    table,
+    text,
+    whole_set_name,
+)
 from oodbench.store import Row, is_ranked
+from oodbench.trials.counted import is_counted
 
 MATRIX = """\
 AUROC of each scorer: a line for each model and the set that it was trained on, a column for
@@ -23,7 +33,7 @@ def matrix_page(results: Results) -> str:
     """For each scorer the AUROC of every model (in-dist) on every OOD set, and what both directions of a
     pair come to."""
     singles = [row for row in results.tried if row["status"] == "ok" and row["group_size"] == 1]
-    sound = [row for row in singles if not row["synthetic"]]
+    sound = [row for row in singles if is_counted(row)]
     parts = [HEAD, "# In-dist × OOD\n", *older_sentence(sound), MATRIX]
     parts += [] if all(map(is_ranked, sound)) else [SEEN]
     for scorer in distinct(sorted(row["scorer"] for row in sound)):
@@ -52,10 +62,10 @@ def _columns(rows: list[Row]) -> dict[str, str]:
     """A column for each OOD set: parts of a set count as the set, unless one line has two of them."""
     met: dict[tuple[Subject, str], set[str]] = {}
     for row in rows:
-        met.setdefault((subject_of(row), bare_name(row["ood"])), set()).add(row["ood"])
+        met.setdefault((subject_of(row), whole_set_name(row["ood"])), set()).add(row["ood"])
     shared = {name for (_, name), sets in met.items() if len(sets) > 1}
     sets = {row["ood"] for row in rows}
-    return {one: one if bare_name(one) in shared else bare_name(one) for one in sets}
+    return {one: one if whole_set_name(one) in shared else whole_set_name(one) for one in sets}
 
 
 def _cell(row: Row | None, diagonal: bool) -> str:
@@ -68,7 +78,7 @@ def _directions(rows: list[Row]) -> str:
     """Pairs of sets with both directions, by the best model of each."""
     best: dict[tuple[str, str], float] = {}
     for row in filter(is_ranked, rows):
-        pair = bare_name(row["in_dist"]), bare_name(row["ood"])
+        pair = bare_name(row["in_dist"]), whole_set_name(row["ood"])
         best[pair] = max(row["auroc"], best.get(pair, 0.0))
     both = sorted((a, b) for a, b in best if a < b and (b, a) in best)
     return "".join(f"- {_both(a, b, best)}\n" for a, b in both)

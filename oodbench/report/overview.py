@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from oodbench.data.corruptions import rung
+from oodbench.data.identifiers import without_counts
+from oodbench.report.illustrations import Illustration
+from oodbench.report.ladders import ladder_section, ladder_table
+from oodbench.report.leads import leads_section
+from oodbench.report.made import reported_bits, size_words
+from oodbench.report.means import Mean, mean_of, means_table, worst_name
 from oodbench.report.older import older_sentence
 from oodbench.report.results import Results, Subject, cells, subject_of
+from oodbench.report.seeds import seeds_section
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
@@ -26,10 +34,12 @@ from oodbench.report.tables import (
     trial_of,
 )
 from oodbench.store import Row, Standing, is_ranked, standing
+from oodbench.trials.counted import is_counted
 
 RANKING = """\
 Ranks are by mean AUROC over a model's pairs of real images, single images judged one by
-one. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
+one; *worst* is the worst of those pairs, *near* and *far* are the means over the pairs that the
+suite calls so. M1, M2, …: model-free baselines, ranked apart. `passes`: walks of a model over the images that a
 scorer needs; those that scorers share are made once. `tunes on`: what it looks at beside the test images;
 baselines are of three kinds by it.
 """
@@ -41,7 +51,9 @@ RANKED: Mapping[Standing, str] = {"scorer": "", "tuned": "T", "baseline": "M"}
 Trial = tuple[str, str, str, int]
 
 
-def overview(results: Results, pages: Mapping[str, str]) -> str:
+def overview(
+    results: Results, pages: Mapping[str, str], illustrations: Iterable[Illustration]
+) -> str:
     """The front page: for each model its scorers ranked over pairs of real images; pages and skips listed.
 
     Scorers are ranked within one model, in-dist set and seed, since a bound and an exact likelihood, or
@@ -50,8 +62,12 @@ def overview(results: Results, pages: Mapping[str, str]) -> str:
     notes = Notes()
     title = f"# Leaderboard of the suite {quoted(results.suite)}\n"
     parts = [HEAD, title, *older_sentence(results.tried), LEGEND, RANKING]
+    parts += leads_section(results)
+    parts += [means_table(results)]
     parts += [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
+    parts += seeds_section(results)
+    parts += ladder_section(illustrations)
     lines = [[f"[{text(name)}]({file})", *_summary(results, name)] for name, file in pages.items()]
     parts.append("## Everything else, by in-dist set\n")
     parts.append(table(["page", "in-dist images", "models (bits/dim)", "OOD sets"], lines))
@@ -80,8 +96,16 @@ def _summary(results: Results, in_dist: str) -> list[str]:
     own = sorted(page, key=lambda row: (row["ood"], row["model"], row["in_dist"], row["seed"]))
     models = {results.label(row): row for row in own}
     named = [_model_and_fit(label, row) for label, row in models.items()]
-    sets = [distinct(text(row[field]) for row in own) for field in ("in_dist", "ood")]
-    return [", ".join(sets[0]), ", ".join(named), ", ".join(sets[1])]
+    in_dists = distinct(text(row["in_dist"]) for row in own)
+    return [", ".join(in_dists), ", ".join(named), ", ".join(_ood_sets(own))]
+
+
+def _ood_sets(rows: list[Row]) -> list[str]:
+    """The OOD sets of some rows; of ladders of corruptions only how many rungs they have."""
+    sets = distinct(row["ood"] for row in rows)
+    rungs = sum(rung(one) is not None for one in sets)
+    said = [f"{rungs} rungs of ladders of corruptions"] if rungs else []
+    return [text(one) for one in sets if rung(one) is None] + said
 
 
 def _model_and_fit(label: str, row: Row) -> str:
@@ -93,9 +117,10 @@ def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
     """One subject's scorers by mean AUROC over its pairs of real images; only those with a result on each
     are ranked."""
     rows = results.of_subject(subject)
-    alike = [row for row in rows if row["group_size"] == 1 and not row["synthetic"]]
+    alike = [row for row in rows if is_counted(row)]
     trials = sorted({trial_of(row) for row in alike})
-    mixed = len(trials) != len({row["ood"].split("[")[0] for row in alike})
+    mixed = len(trials) != len({without_counts(row["ood"]) for row in alike})
+    groups = _nearness(alike)
     lines: list[list[str]] = []
     for kind, letter in RANKED.items():
         places = [_place(name, alike, trials, notes) for name in _names(alike, kind)]
@@ -106,9 +131,16 @@ def _ranking(results: Results, subject: Subject, notes: Notes) -> str:
             mark = notes.mark(f"{place.name}: {_why_unranked(place, trials, mixed)}")
             lines.append([f"not ranked{mark}", *place.cells(kind)])
     pairs = [f"{text(in_dist)} → {text(ood)}" for _, in_dist, ood, _ in trials]
-    shown = table(["rank", "scorer", "mean", "lowest", *pairs, *TAKES], lines)
+    heads = ["rank", "scorer", "mean", "worst", *groups, *pairs, *TAKES]
+    shown = table(heads, lines) if lines else ""
     head = f"## {text(results.name_of(subject))}\n\n{_fit(rows[0])}\n\n"
-    return head + shown + _lacking(results.skips, subject.model)
+    return head + shown + ladder_table(rows) + _lacking(results.skips, subject.model)
+
+
+def _nearness(rows: list[Row]) -> list[str]:
+    """What a suite says of some of these pairs: ``near``, ``far``."""
+    said = {row.get("nearness") for row in rows}
+    return [one for one in ("near", "far") if one in said]
 
 
 def _fit(row: Row) -> str:
@@ -116,7 +148,17 @@ def _fit(row: Row) -> str:
     exact = row["likelihood"] == "exact"
     kind = "exact" if exact else f"a bound: {text(row['likelihood'])}"
     fit = bits_cell(row.get("in_dist_bits_per_dim"))
-    return f"log p(x) is {kind}; {fit} bits/dim on {text(row['in_dist'])}."
+    own = f"log p(x) is {kind}; {fit} bits/dim on {text(row['in_dist'])}."
+    return " ".join([own, *_beside(row["model"])])
+
+
+def _beside(model: str) -> Iterator[str]:
+    """Published bits/dim beside a model's own, and what the model is."""
+    published, size = reported_bits(model), size_words(model)
+    if published:
+        yield f"Published bits/dim: {text(published)}."
+    if size:
+        yield f"{text(size[0].upper() + size[1:])}."
 
 
 def _lacking(skips: list[Row], model: str) -> str:
@@ -134,16 +176,14 @@ class _Place(NamedTuple):
 
     name: str
     mean: float | None
-    lowest: float | None
     found: int
     seen: int
+    means: list[str]
     results: list[str]
     takes: list[str]
 
     def cells(self, kind: Standing) -> list[str]:
-        shown = [shown_scorer(self.name, kind)]
-        shown += ["" if value is None else f"{value:.3f}" for value in (self.mean, self.lowest)]
-        return [*shown, *self.results, *self.takes]
+        return [shown_scorer(self.name, kind), *self.means, *self.results, *self.takes]
 
 
 def _ranked(places: list[_Place]) -> list[_Place]:
@@ -163,13 +203,29 @@ def _place(name: str, rows: list[Row], trials: list[Trial], notes: Notes) -> _Pl
     mine = [row for row in rows if row["scorer"] == name]
     own = cells(mine, "model", "in_dist", "ood", "seed")
     sound = [row for row in mine if row["status"] == "ok"]
-    found = [row["auroc"] for row in sound if is_ranked(row)]
+    found = [row for row in sound if is_ranked(row)]
     found_rows = map(own.get, trials)
     results = [metric_cell(row, "auroc", notes, bar_of(row, rows)) for row in found_rows]
-    full = len(found) == len(trials)
-    mean, lowest = (sum(found) / len(found), min(found)) if full else (None, None)
-    seen = len(sound) - len(found)
-    return _Place(name, mean, lowest, len(found), seen, results, scorer_takes(mine))
+    mean = mean_of(mine, len(trials))
+    means = [
+        *_mean_and_worst(mean, rows),
+        *(_mean_of_group(mine, rows, one) for one in _nearness(rows)),
+    ]
+    value, seen = mean and mean.value, len(sound) - len(found)
+    return _Place(name, value, len(found), seen, means, results, scorer_takes(mine))
+
+
+def _mean_and_worst(mean: Mean | None, rows: list[Row]) -> list[str]:
+    if mean is None:
+        return ["", ""]
+    return [f"{mean.value:.3f}", f"{mean.worst['auroc']:.3f} ({worst_name(mean.worst, rows)})"]
+
+
+def _mean_of_group(mine: list[Row], rows: list[Row], nearness: str) -> str:
+    """The mean over the pairs that the suite calls near, or far."""
+    own, known = ([row for row in some if row.get("nearness") == nearness] for some in (mine, rows))
+    mean = mean_of(own, len(set(map(trial_of, known))))
+    return "" if mean is None else f"{mean.value:.3f}"
 
 
 def _measured_with(rows: list[Row]) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from oodbench.report.illustrations import INK, Illustration
+from oodbench.report.illustrations import INK_STYLE, Illustration
 from oodbench.report.section import Section
-from oodbench.report.tables import HEAD, slug, table, text
+from oodbench.report.tables import HEAD, only_here_notes, slug, table, text
 
 INLINE = re.compile(
     r"\\(?P<letter>[\\|`<*\[])"
@@ -22,7 +22,7 @@ INLINE = re.compile(
 
 
 def markdown_page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
-    """The report in markdown, its figures as PNG files beside it."""
+    """The report in markdown, its figures as SVG files beside it."""
     parts = [HEAD, f"# {title}\n", *(f"{line}\n" for line in intro)]
     for section in sections:
         parts += [f"## {section.title}\n", *(f"{line}\n" for line in section.text)]
@@ -32,7 +32,7 @@ def markdown_page(title: str, intro: Sequence[str], sections: Sequence[Section])
 
 
 def _figure(one: Illustration) -> str:
-    return f"![{text(one.label)}]({one.stem}.png)\n\n*{one.caption}*\n"
+    return f"![{text(one.label)}]({one.file})\n\n*{one.caption}*\n"
 
 
 def html_page(title: str, intro: Sequence[str], sections: Sequence[Section], folder: Path) -> str:
@@ -52,6 +52,7 @@ def html_page(title: str, intro: Sequence[str], sections: Sequence[Section], fol
         sections=sections,
         svg=lambda one: _svg(folder, one),
         numeric=_is_number,
+        notes=only_here_notes,
     )
 
 
@@ -78,11 +79,11 @@ def _is_number(cell: str) -> bool:
 
 def _svg(folder: Path, illustration: Illustration) -> Markup:
     """A figure's drawing, its ink the page's; empty where it was not drawn."""
-    path = folder / f"{illustration.stem}.svg"
+    path = folder / illustration.file
     if not path.exists():
         return Markup("")
     drawing = path.read_text("utf-8")
-    drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
+    drawing = drawing[drawing.index("<svg") :].replace(INK_STYLE, "")  # the page has its own
     label = escape(illustration.label)
     head, rest = drawing.split(">", 1)
     points = re.search(r' width="([\d.]+)pt"', head)

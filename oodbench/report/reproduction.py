@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from oodbench.paths import PACKAGE
+from oodbench.report.made import size_words
 from oodbench.report.older import older_sentence
-from oodbench.report.results import Results, cells
+from oodbench.report.results import Results
 from oodbench.report.section import Section
 from oodbench.report.tables import HEAD, pair_text, short_name, table
 from oodbench.store import Row, is_ranked
+from oodbench.yaml_files import read_own
+from oodbench.zoo.cards import load_card
 
 ALLOWED = {
     "auroc": 0.05,
@@ -21,12 +23,22 @@ ALLOWED = {
     "ood_bits_per_dim": 0.1,
 }
 RULE = """\
-**Agrees**: a published value within our 95 % interval widened by 0.05 of AUROC or rate (0.1
-bits/dim) and by twice the published standard deviation; a published inequality that all of our interval
-obeys. **Differs**: any other; *same side* where both lie on one side of chance. **Not comparable**: for
-the reason given. **n**: our in-dist and OOD images, or groups of them. Values read as `remembered` are
-hints and not checked against a source. Ours stays ours where it disagrees.
+**Agrees**: a published value within 0.05 of AUROC or rate (0.1 bits/dim) and twice the published standard
+deviation of ours; a published inequality that all of our 95 % interval obeys. **Differs**: any other; *same
+side* where both lie on one side of chance. **Not comparable**: for the reason given. **n**: our in-dist and
+OOD images, or groups of them. A claim is judged once, on the rows of most images. Values read as `remembered`
+are hints that were not checked against a source: they stand last and are not judged. Models here are small: what
+each is stands among the known differences. Ours stays ours where it disagrees.
 """
+REMEMBERED = "remembered"
+KINDS = (
+    "AUROCs and rates of methods",
+    "AUROCs of likelihood",
+    "bits/dim",
+    "inequalities",
+    REMEMBERED,
+)
+"""Kinds of claims, in the order in which they weigh."""
 HEADS = [
     "paper",
     "where",
@@ -67,6 +79,17 @@ class Claim(BaseModel):
     not_comparable: str = ""
 
     @property
+    def kind(self) -> str:
+        """Which of :data:`KINDS` it is."""
+        if self.read == REMEMBERED:
+            return REMEMBERED
+        if self.value is None:
+            return "inequalities"
+        if self.metric.endswith("bits_per_dim"):
+            return "bits/dim"
+        return KINDS[1] if self.scorer == "likelihood" else KINDS[0]
+
+    @property
     def published(self) -> str:
         """The number with its spread, or the inequality."""
         if self.value is None:
@@ -77,7 +100,7 @@ class Claim(BaseModel):
 @cache
 def claims() -> list[Claim]:
     """All published numbers that we know."""
-    entries = yaml.safe_load((PACKAGE / "report" / "claims.yaml").read_text("utf-8"))
+    entries = read_own(PACKAGE / "report" / "claims.yaml")
     return TypeAdapter(list[Claim]).validate_python(entries)
 
 
@@ -86,42 +109,40 @@ def reproduction(results: Results) -> Section | None:
     models = {row["model"] for row in results.rows}
     scorers = {row["scorer"] for row in results.rows}
     known = [claim for claim in claims() if claim.ours in models and claim.scorer in scorers]
-    lines = [line for claim in known for line in _lines(claim, results)]
-    if not lines:
+    if not known:
         return None
-    words = [RULE.strip().replace("\n", " ").replace("*", ""), _tally(lines)]
-    return Section("Published, and measured again", words, [(HEADS, lines)])
+    lines = [(claim.kind, _line(claim, results)) for claim in known]
+    lines.sort(key=lambda one: KINDS.index(one[0]))
+    words = [RULE.strip().replace("\n", " ").replace("*", "")]
+    tables = [_tally(lines), (HEADS, [line for _, line in lines])]
+    return Section("Published, and measured again", words, tables)
 
 
-def _tally(lines: list[list[str]]) -> str:
-    verdicts = [line[VERDICT] for line in lines]
-    words = ("agrees", "differs", "not comparable")
-    counted = [f"{sum(one.startswith(word) for one in verdicts)} {word}" for word in words]
-    return f"Verdicts: {', '.join(counted)}."
+WORDS = ("agrees", "differs (same side)", "differs", "not comparable")
+
+
+def _tally(lines: list[tuple[str, list[str]]]) -> tuple[list[str], list[list[str]]]:
+    """Verdicts by kind of claim; what is remembered counts nowhere."""
+    found = [(kind, line[VERDICT].partition(":")[0]) for kind, line in lines]
+    kinds = [kind for kind in KINDS if kind != REMEMBERED and kind in dict(found)]
+    counts = [[kind, *(str(found.count((kind, word))) for word in WORDS)] for kind in kinds]
+    return ["published", *WORDS], counts
 
 
 def reproduction_page(results: Results, section: Section) -> str:
     """The table as a markdown page."""
     title = "# Published numbers, measured again\n"
     head = [HEAD, title, *older_sentence(results.tried), RULE]
-    return "\n".join([*head, f"{section.text[-1]}\n", table(*section.tables[0])])
+    return "\n".join([*head, *(table(*one) for one in section.tables)])
 
 
-def _lines(claim: Claim, results: Results) -> list[list[str]]:
-    """A line for each row that a published number may be set beside; one without a number of ours where
-    there is none."""
-    found = _ours(claim, results)
-    if len(found) < 2:
-        return [_line(claim, found[0] if found else None, f"{claim.in_dist} → {claim.ood}")]
-    return [_line(claim, row, pair_text(row) + results.seed_text(row["seed"])) for row in found]
-
-
-def _ours(claim: Claim, results: Results) -> list[Row]:
-    """The sound rows of the claim's model, sets, scorer and group size: of several limits, views or seeds."""
+def _fullest(claim: Claim, results: Results) -> Row | None:
+    """The sound row of most images of the claim's model, sets, scorer and group size, of the smallest seed."""
     wanted = (claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size)
-    sound = [row for row in results.tried if row["status"] == "ok" and is_ranked(row)]
-    found = cells([row for row in sound if _identity(row) == wanted], "in_dist", "ood", "seed")
-    return [found[cell] for cell in sorted(found, key=str)]
+    own = [row for row in results.tried if _identity(row) == wanted]
+    sound = [row for row in own if row["status"] == "ok" and is_ranked(row)]
+    ordered = sorted(sound, key=lambda row: (row["seed"], row["in_dist"], row["ood"]))
+    return max(ordered, key=lambda row: min(row["n_in"], row["n_ood"]), default=None)
 
 
 def _identity(row: Row) -> tuple[str, str, str, str, int]:
@@ -129,32 +150,44 @@ def _identity(row: Row) -> tuple[str, str, str, str, int]:
     return (row["model"], *sets, row["scorer"], row["group_size"])
 
 
-def _line(claim: Claim, row: Row | None, pair: str) -> list[str]:
+def _line(claim: Claim, results: Results) -> list[str]:
+    row = _fullest(claim, results)
     value = row.get(claim.metric) if row else None
     ends = [row.get(f"{claim.metric}_{end}") if row else None for end in ("low", "high")]
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] is not None else ""
     ours = "–" if value is None else f"{value:.3f}{interval}"
+    pair = pair_text(row) if row else f"{claim.in_dist} → {claim.ood}"
     groups = f", groups of {claim.group_size}" * (claim.group_size > 1)
     theirs = [claim.paper, claim.where, f"{claim.model} / {claim.ours}", f"{pair}{groups}"]
     theirs += [claim.scorer, claim.metric, claim.published, claim.read]
     n = f"{row['n_in']:,} / {row['n_ood']:,}" if row else "–"
-    return [*theirs, ours, n, verdict(claim, value, *ends), claim.differs_by]
+    known = "; ".join(filter(None, (claim.differs_by, _made(claim.ours))))
+    return [*theirs, ours, n, verdict(claim, value, *ends), known]
+
+
+@cache
+def _made(name: str) -> str:
+    """How a model of the zoo was made, in words: its size and its training."""
+    record = load_card(name).record()
+    batch, fit = record["recipe"]["batch_size"], record["ref_bits_per_dim"]
+    return f"here a {size_words(name)} of {batch}, {fit:.2f} bits/dim on ref"
 
 
 def verdict(
     claim: Claim, value: float | None, low: float | None = None, high: float | None = None
 ) -> str:
-    """``agrees``, ``differs`` or ``not comparable`` by the rule that the page states."""
+    """``agrees``, ``differs``, ``not comparable`` or ``not judged`` by the rule that the page states."""
     if claim.not_comparable:
         return f"not comparable: {claim.not_comparable}"
+    if claim.read == REMEMBERED:
+        return "not judged: remembered"
     if value is None:
         return "not comparable: this pair has no row here"
     low, high = (value if end is None else end for end in (low, high))
     if claim.value is None:
         obeys = high < claim.below if claim.below is not None else low > (claim.above or 0)
         return "agrees" if obeys else "differs"
-    allowed = ALLOWED[claim.metric] + 2 * claim.spread
-    if low - allowed <= claim.value <= high + allowed:
+    if abs(claim.value - value) <= ALLOWED[claim.metric] + 2 * claim.spread:
         return "agrees"
     same = claim.metric == "auroc" and (claim.value - 0.5) * (value - 0.5) > 0
     return "differs (same side)" if same else "differs"

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 
 from tabulate import tabulate
 
-from oodbench.data.catalog import catalog
+from oodbench.data.catalog import catalog, only_here
+from oodbench.data.identifiers import in_parts
+from oodbench.data.views import alteration
 from oodbench.store import Row, Standing, is_bar, is_ranked
 
 HEAD = (
@@ -21,11 +23,16 @@ AUROC of the OOD score, larger = more OOD, with 95 % interval. ▼ *worse than c
 score ranks OOD images as more in-dist than in-dist ones; scores are never re-signed. ‡ not above the best
 baseline of that column that sees no more data than the scorer.
 """
+BESIDE_ITS_VALUE = (
+    "the interval, of bootstrap percentiles, leaves out its own value: images drawn more than once tie, which moves this "
+    "metric"
+)
 LONGEST = 60
 """Characters of a name that a file name takes."""
 BRACKET = r"\[(?!:?\w+\](?![(\[:]))"
 """An opening bracket, except that of a limit, as in ``mnist/test[:500]``, which nothing reads as a link."""
 MARKUP = re.compile(rf"[\\|`<*]|{BRACKET}")
+WORD = re.compile(r"[\w-]+")
 CODE = re.compile(r"(`[\w .,:/=-]+`)")
 
 
@@ -77,8 +84,21 @@ class Notes:
 
 
 def table(heads: list[str], lines: list[list[str]]) -> str:
-    """A pipe table; cells are inline markdown and stay as they are."""
-    return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True) + "\n"
+    """A pipe table; cells are inline markdown and stay as they are. Below it stands which of its sets nobody else can make."""
+    drawn = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True) + "\n"
+    return drawn + "".join(f"\n{note}\n" for note in only_here_notes(heads, lines))
+
+
+def only_here_notes(heads: list[str], lines: list[list[str]]) -> list[str]:
+    """A sentence on each reason for which nobody else can make sets that a table names."""
+    words = {word for cells in (heads, *lines) for cell in cells for word in WORD.findall(cell)}
+    found: dict[str, list[str]] = {}
+    for name in sorted(words):
+        if reason := only_here(name):
+            found.setdefault(reason, []).append(text(name))
+    return [
+        f"Nobody else can make {' and '.join(sets)}: {reason}." for reason, sets in found.items()
+    ]
 
 
 def metric_cell(row: Row | None, metric: str, notes: Notes, bar: float | None = None) -> str:
@@ -88,7 +108,7 @@ def metric_cell(row: Row | None, metric: str, notes: Notes, bar: float | None = 
     if row["status"] == "failed":
         return f"FAILED{notes.mark(row['reason'])}"
     value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    interval = f"[{low:.3f}, {high:.3f}]" if low is not None else "(too few for an interval)"
+    interval = _interval(value, low, high, notes)
     cell = f"{value:.3f} {interval}"
     seen = "" if is_ranked(row) else seen_mark(row) + notes.mark(seen_sentence(row))
     if metric != "auroc":
@@ -119,6 +139,14 @@ def tuned_note(row: Row, notes: Notes) -> str:
 
 def _listed(values: list[object]) -> str:
     return ", ".join(map(str, values))
+
+
+def _interval(value: float, low: float | None, high: float | None, notes: Notes) -> str:
+    """An interval in brackets, with a footnote where it leaves out its own value."""
+    if low is None or high is None:
+        return "(too few for an interval)"
+    inside = low <= value <= high
+    return f"[{low:.3f}, {high:.3f}]" + ("" if inside else notes.mark(BESIDE_ITS_VALUE))
 
 
 def chance_mark(auroc: float) -> str:
@@ -173,13 +201,30 @@ def bare_name(identifier: str) -> str:
 
 
 def short_name(identifier: str) -> str:
-    """An identifier before its split and limit; the whole of a path that begins with a slash."""
-    return re.split(r"[/\[]", identifier)[0] or identifier
+    """An identifier before its split and limit."""
+    return in_parts(identifier)[0]
+
+
+def set_name(identifier: str) -> str:
+    """The name of an image set with what its view changes in the pictures: ``mnist@hflip``."""
+    return "@".join(filter(None, (short_name(identifier), changes(identifier))))
+
+
+def whole_set_name(identifier: str) -> str:
+    """As :func:`set_name`, of the set that it is a part of."""
+    return "@".join(filter(None, (bare_name(identifier), changes(identifier))))
+
+
+def changes(identifier: str) -> str:
+    """What the view of an identifier changes in the pictures, beside their shape: ``hflip``; empty where it changes nothing."""
+    _, tail = in_parts(identifier)
+    return alteration(tail.partition("@")[2])
 
 
 def without_view(identifier: str) -> str:
     """An identifier before its view."""
-    return identifier.split("@")[0]
+    name, tail = in_parts(identifier)
+    return name + tail.partition("@")[0]
 
 
 def short_names(

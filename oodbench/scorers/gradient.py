@@ -55,7 +55,7 @@ class Tests(NamedTuple):
 class FisherCombination:
     """Fisher's ``−2 (ln p₁ + ln p₂)`` of the p-values of typicality and of the score statistic.
 
-    p is the share of held-out in-dist reference images beyond the image. The first half of the reference gives the mean
+    p is the share of in-dist reference images beyond the image. The first half of the reference gives the mean
     of log p, the second half the distributions.
     """
 

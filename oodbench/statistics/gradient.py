@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from oodbench.errors import ModelError
 from oodbench.registry import register_statistics
 
 if TYPE_CHECKING:
@@ -30,43 +27,22 @@ def input_gradient(model: Any, images: Tensor) -> dict[str, Tensor]:
     return {"input_gradient_norm": gradient.flatten(1).double().norm(dim=1)}
 
 
-def image_gradients(model: Any, images: Tensor) -> Iterator[list[Tensor]]:
-    """``∇_θ log p(x)`` of one image after another, a tensor for each parameter.
-
-    Raises
-    ------
-    ModelError : log p does not depend differentiably on the parameters
-    """
-    import torch
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for image in images.split(1):
-        log_prob = model.log_prob(image)
-        if not parameters or not log_prob.requires_grad:
-            raise ModelError(
-                f"{type(model).__name__} gives no gradient of log_prob with respect to its parameters; "
-                "is it computed under torch.no_grad, or outside torch?"
-            )
-        found = torch.autograd.grad(log_prob.sum(), parameters, allow_unused=True)
-        yield [
-            torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)
-        ]
-
-
 def diagonal_fisher(model: Any, reference: Tensor) -> list[Tensor]:
     """The mean squared gradient of each parameter over in-dist reference images: the Fisher information's diagonal."""
-    total: list[Tensor] = []
-    for gradients in image_gradients(model, reference):
-        squares = [gradient.double() ** 2 for gradient in gradients]
-        total = (
-            [one + other for one, other in zip(total, squares, strict=True)] if total else squares
-        )
+    from oodbench.statistics.parameter_gradients import gradients_together
+
+    total: list[Any] = [0.0] * sum(one.requires_grad for one in model.parameters())
+    for gradients in gradients_together(model, reference):
+        total = [
+            one + (gradient.double() ** 2).sum(0)
+            for one, gradient in zip(total, gradients, strict=True)
+        ]
     return [one / len(reference) for one in total]
 
 
 @register_statistics(
     {"layer_gradient_norms": "log nats²", "rao_score": "1"},
-    version="1",
+    version="2",
     capability="parameters",
     differentiates=True,
     prepare=diagonal_fisher,
@@ -79,25 +55,23 @@ def parameter_gradients(model: Any, images: Tensor, fisher: list[Tensor]) -> dic
     """
     import torch
 
-    informed = [bool((one > 0).any()) for one in fisher]
-    norms, scores = [], []
-    for gradients in image_gradients(model, images):
-        squares = [gradient.double() ** 2 for gradient in gradients]
-        norms.append(
-            torch.stack(
-                [
-                    (s.sum() + SMALLEST).log()
-                    for s, kept in zip(squares, informed, strict=True)
-                    if kept
-                ]
-            )
-        )
-        scores.append(
-            math.sqrt(
-                sum(float((s / (f + DAMPING)).sum()) for s, f in zip(squares, fisher, strict=True))
-            )
-        )
+    from oodbench.statistics.parameter_gradients import gradients_together
+
+    informed = [number for number, layer in enumerate(fisher) if (layer > 0).any()]
+    found = [
+        torch.stack([_squared_norms(*pair) for pair in zip(gradients, fisher, strict=True)], 2)
+        for gradients in gradients_together(model, images)
+    ]
+    plain, weighed = torch.cat(found, 1)
     return {
-        "layer_gradient_norms": torch.stack(norms),
-        "rao_score": torch.tensor(scores, dtype=torch.float64),
+        "layer_gradient_norms": (plain[:, informed] + SMALLEST).log(),
+        "rao_score": weighed.sum(1).sqrt(),
     }
+
+
+def _squared_norms(gradients: Tensor, fisher: Tensor) -> Tensor:
+    """``‖∇‖²`` and ``‖F^(−½) ∇‖²`` of each image's gradient of one parameter, float64 ``(2, B)``."""
+    import torch
+
+    squares = gradients.reshape(len(gradients), -1).double() ** 2
+    return torch.stack([squares.sum(1), squares @ (fisher.flatten() + DAMPING).reciprocal()])

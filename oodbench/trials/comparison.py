@@ -6,16 +6,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from oodbench.digests import code_digest
 from oodbench.errors import StoreError
 from oodbench.metrics import area_under_roc
-from oodbench.metrics.comparison import delong_covariance, oracle_dual_threshold, rank_correlation
+from oodbench.metrics.comparison import (
+    delong_covariance,
+    oracle_dual_threshold,
+    paired_lows,
+    rank_correlation,
+)
+from oodbench.metrics.detection import OF_CURVES
 from oodbench.store import SCHEMA, Row, Standing, is_ranked, key_of, standing
+from oodbench.trials.counted import is_counted
+from oodbench.trials.replicates import Replicates, metrics_digest, replicates_of
 from oodbench.trials.scores import read_scores
 
+DECIMALS = 6
+"""Of a paired interval's ends, of which there are as many as pairs of scorers."""
 DUAL = ("likelihood", "lid")
 """Scorers of the dual-threshold oracle."""
 
@@ -29,7 +40,8 @@ SHARED = ("suite", "model", "in_dist", "ood", "seed")
 def comparison_digest() -> str:
     """Hash of the code that compares."""
     metrics = code_digest("oodbench.metrics.comparison", within="oodbench.metrics")
-    return key_of(code_digest("oodbench.trials.comparison", within="oodbench.trials"), metrics)
+    own = code_digest("oodbench.trials.comparison", within="oodbench.trials")
+    return key_of(own, metrics, metrics_digest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,19 +68,30 @@ class ComparisonTask:
         return {"comparisons": [self.head | {"status": "failed", "reason": reason}]}
 
     def perform(self) -> dict[str, list[Row]]:
-        """AUROCs of all scorers, their DeLong covariance, and each scorer's rank correlation with the baselines."""
+        """AUROCs of all scorers with their DeLong covariance, paired intervals, and rank correlation with the baselines."""
         try:
-            found = {row["scorer"]: read_scores(self.folder, row) for row in self.rows}
+            found = {row["scorer"]: self._compared(row) for row in self.rows}
         except StoreError as error:  # scores that travel apart; the other comparisons can be made
             return self.failed(str(error))
-        kinds = {row["scorer"]: standing(row) for row in self.rows}
-        return {"comparisons": [self.head | compared(found, kinds)]}
+        return {"comparisons": [self.head | compared(found)]}
+
+    def _compared(self, row: Row) -> Compared:
+        scores = read_scores(self.folder, row)
+        return Compared(row, scores, replicates_of(row, scores))
 
 
-def compared(
-    found: Mapping[str, tuple[np.ndarray, np.ndarray]], kinds: Mapping[str, Standing]
-) -> Row:
-    """What a comparison's row holds, of scorer → its scores of in-dist and of OOD images, and → its standing."""
+class Compared(NamedTuple):
+    """A row, its scores of in-dist and of OOD images, and its bootstrap."""
+
+    row: Row
+    scores: tuple[np.ndarray, np.ndarray]
+    replicates: Replicates
+
+
+def compared(scorers: Mapping[str, Compared]) -> Row:
+    """What a comparison's row holds, of scorers by name."""
+    found = {name: one.scores for name, one in scorers.items()}
+    kinds = {name: standing(one.row) for name, one in scorers.items()}
     baselines, tuned = ([name for name in found if kinds[name] == kind] for kind in APART)
     covariance = delong_covariance(list(found.values()))
     dual = (
@@ -83,9 +106,22 @@ def compared(
         "tuned": tuned,
         "auroc": [area_under_roc(*scores) for scores in found.values()],
         "covariance": covariance.tolist(),
+        "paired": _paired(list(scorers.values())),
         "correlation": {name: _correlations(found, name) for name in baselines},
         "oracle_dual_threshold": dual,
     }
+
+
+def _paired(scorers: Sequence[Compared]) -> Row | None:
+    """Values and paired intervals of the metrics that are read off curves; None without a bootstrap."""
+    if not all(one.replicates for one in scorers):
+        return None
+    return {name: _paired_metric(name, scorers) for name in OF_CURVES}
+
+
+def _paired_metric(name: str, scorers: Sequence[Compared]) -> Row:
+    lows = paired_lows([one.replicates[name] for one in scorers]).round(DECIMALS)
+    return {"value": [one.row[name] for one in scorers], "low": lows.tolist()}
 
 
 def _correlations(
@@ -114,7 +150,7 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
 
 def _can_be_compared(row: Row) -> bool:
     sound = row["status"] == "ok" and bool(row.get("scores"))
-    return sound and is_ranked(row) and row["group_size"] == 1 and not row["synthetic"]
+    return sound and is_ranked(row) and is_counted(row)
 
 
 def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:

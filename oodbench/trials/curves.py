@@ -91,12 +91,9 @@ def _histogram(
 def roc(scores_in: np.ndarray, scores_ood: np.ndarray, points: int = 200) -> dict[str, list[float]]:
     """Rates of in-dist images flagged and of OOD images caught, at up to ``points`` thresholds and from
     the origin."""
-    curve = counts(scores_in, scores_ood)
-    chosen = np.unique(np.linspace(0, len(curve.flagged) - 1, points).astype(int))
-    return {
-        "flagged": _rates(curve.flagged, chosen),
-        "caught": _rates(curve.caught, chosen),
-    }
+    flagged, caught = counts(scores_in, scores_ood)
+    chosen = np.unique(np.linspace(0, len(flagged) - 1, points).astype(int))
+    return {"flagged": _rates(flagged, chosen), "caught": _rates(caught, chosen)}
 
 
 def _rates(cumulative: np.ndarray, chosen: np.ndarray) -> list[float]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from oodbench.data.division import content_hash
+from oodbench.data.identifiers import without_counts
 from oodbench.digests import code_digest
 from oodbench.metrics import area_under_roc
 from oodbench.passes.columns import made_with
@@ -192,7 +193,7 @@ def run_task(
 
 MEASURED = ("cost", "provenance")
 HEAD = (
-    "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic",
+    "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic", "nearness",
     "scorer", "baseline", "tunes_on", "group_size", "seed", "bootstrap", "dimensions", "passes", "training_seed",
     "ref_division", "tuned", "solver", "solver_steps", "trace_probes", "trained_on", "seen", "left_out", "left_out_checked",
     "withdrawn", "replaces", "inputs",
@@ -201,7 +202,7 @@ HEAD = (
 
 def bare(side: Side) -> str:
     """A side's name without how many of its images are meant."""
-    return side.name.split("[")[0]
+    return without_counts(side.name)
 
 
 def _task(
@@ -242,6 +243,7 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "in_dist_name": bare(test),
         "ood_name": bare(ood),
         "synthetic": False,
+        "nearness": None,
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,

@@ -76,10 +76,10 @@ class ResultsFolder:
         """Merge new rows into those on disk; returns new ones that did not take the place of a measured row.
 
         To be called while the folder is held. ``gone`` tells which skips of earlier runs this one has planned anew.
-        Tables with damaged lines are written without them.
+        Tables with damaged lines are written without them; tables that are not in ``new`` are else left alone.
         """
         refused: list[Row] = []
-        for table in NAMES:
+        for table in (one for one in NAMES if one in new or self._damaged[one]):
             rows, found = new.get(table, ()), self._read(table)
             before = {name_of(table, row): row for row in found if not gone(row)}
             for row in rows:

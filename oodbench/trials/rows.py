@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,20 @@ import numpy as np
 from oodbench.contract import bits_per_dim
 from oodbench.data.division import image_digests
 from oodbench.digests import code_digest
-from oodbench.errors import OodbenchError
-from oodbench.metrics import Estimate, area_under_roc, detection_metrics, proportion
-from oodbench.passes.columns import LostError, Measured, cost_of, made_with, read_columns
+from oodbench.errors import OodbenchError, StoreError
+from oodbench.metrics import Estimate, proportion
+from oodbench.metrics.detection import detection
+from oodbench.passes.columns import LostError, Measured, cost_of, kept_columns, made_with
 from oodbench.passes.failures import Failure
 from oodbench.passes.shards import ChangedError, open_images
 from oodbench.passes.values import ImageRef
 from oodbench.plan import Plan, Skip, Trial
 from oodbench.registry import passes_prepared_on, scorers
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.counted import is_counted
 from oodbench.trials.curves import roc
+from oodbench.trials.fits import FittedScorer
+from oodbench.trials.replicates import Replicates, keep_replicates, metrics_digest
 from oodbench.trials.scores import digest
 from oodbench.types import Columns, Scorer, side_by_side, split_need
 
@@ -37,8 +41,7 @@ Keys = tuple[str, ...]
 @cache
 def judge_digest() -> str:
     """Hash of the code that scores and judges: part of every key of a row."""
-    metrics = code_digest("oodbench.metrics.detection", within="oodbench.metrics")
-    return key_of(code_digest("oodbench.trials.rows", within="oodbench.trials"), metrics)
+    return key_of(code_digest("oodbench.trials.rows", within="oodbench.trials"), metrics_digest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +86,9 @@ class TrialTask:
         return self.label
 
     @property
-    def has_curve(self) -> bool:
-        """Whether the ROC figure draws it; groups and generated images are not drawn."""
-        return self.head["group_size"] == 1 and not self.head["synthetic"]
+    def is_single(self) -> bool:
+        """Whether it judges single real images and no corrupted ones: these are compared, and the ROC figure draws them."""
+        return is_counted(self.head)
 
     def failed(self, reason: str) -> dict[str, list[Row]]:
         """The row of a trial that could not be evaluated."""
@@ -106,10 +109,11 @@ class TrialTask:
             reason = _non_finite(columns, self.head) or _impossible(row)
             if reason:
                 return Judged(row | {"status": "failed", "reason": reason})
-            return self._judged(row, scorer, columns)
-        except LostError:
-            raise
-        except KeyboardInterrupt:
+            judged = self._judged(row, scorer, columns)
+            if self.is_single and judged.replicates:
+                keep_replicates(judged.row, judged.replicates)
+            return judged
+        except (LostError, StoreError, KeyboardInterrupt):
             raise
         except (
             BaseException
@@ -120,11 +124,11 @@ class TrialTask:
     def _judged(
         self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]
     ) -> Judged:
-        learnt = scorer.state_of(columns.get("ref", {}), columns.get("validation"))
-        score = partial(scorer.scored, learnt)
-        row = row | {"tuned": _with_choice(row["tuned"], learnt.chosen)}
+        reference, validation = columns.get("ref", {}), columns.get("validation")
+        score = FittedScorer(scorer, self.scorer_identity, reference, validation)
+        row = row | {"tuned": _with_choice(row["tuned"], score.state.chosen)}
         scores = {side: self._scores(score, columns[role]) for side, role in SIDES.items()}
-        found = detection_metrics(scores["in"], scores["ood"], row["bootstrap"], row["seed"])
+        found, replicates = detection(scores["in"], scores["ood"], row["bootstrap"], row["seed"])
         if "ref" in columns and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
             threshold = self._rejection_threshold(scorer, columns["ref"], score)
             for side, name in (("in", "flagged_in"), ("ood", "flagged_ood")):
@@ -140,21 +144,17 @@ class TrialTask:
         }
         for name, estimate in found.items():
             row |= _flat(name, estimate)
-        return Judged(row, stored, self._curve(row, scores))
+        return Judged(row, stored, self._curve(row, scores), replicates)
 
     def _curve(self, row: Row, scores: Mapping[str, np.ndarray]) -> Row | None:
         """What the ROC figure draws of it."""
-        if not self.has_curve:
+        if not self.is_single:
             return None
         pair = ("suite", "model", "in_dist", "ood", "seed")
         shared = ("schema", "key", "status", *pair, "scorer", "baseline")
         about = {name: row[name] for name in shared}
-        auroc = area_under_roc(scores["in"], scores["ood"])
-        return (
-            about
-            | {"kind": "roc", "status": "ok", "auroc": auroc}
-            | roc(scores["in"], scores["ood"])
-        )
+        drawn = {"kind": "roc", "status": "ok", "auroc": row["auroc"]}
+        return about | drawn | roc(scores["in"], scores["ood"])
 
     def _scores(self, score: Score, columns: dict[str, np.ndarray]) -> np.ndarray:
         grouped = group_means(columns, self.head["group_size"], self.head["seed"])
@@ -187,11 +187,12 @@ SIDES = {"in": "test", "ood": "ood"}
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A row, and where it is sound its per-image scores by side and what its ROC curve is drawn from."""
+    """A row, and where it is sound its per-image scores by side, what its ROC curve is drawn from, and its bootstrap."""
 
     row: Row
     scores: Mapping[str, np.ndarray] | None = None
     curve: Row | None = None
+    replicates: Replicates = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, list[Row]]:
@@ -208,7 +209,7 @@ class _Reader:
 
     def measured(self, keys: Keys) -> Measured:
         if keys not in self._read:
-            self._read[keys] = read_columns(keys)
+            self._read[keys] = kept_columns(keys)
         return self._read[keys]
 
     def columns(self) -> dict[str, dict[str, np.ndarray]]:
@@ -227,7 +228,7 @@ class _Reader:
             )
         own = [one[statistic] for one in found]
         column = side_by_side(own, of)
-        return self._judged_of(role, column)
+        return self._judged_of(role, column.copy())  # other trials read the same column
 
     def _judged_of(self, role: str, column: np.ndarray) -> np.ndarray:
         """A column without the images that are left out."""
@@ -278,8 +279,13 @@ def mean_bits_per_dim(log_prob: np.ndarray, dimensions: int) -> float | None:
 @lru_cache(maxsize=64)
 def shared_images(one: ImageRef, one_hash: str, other: ImageRef, other_hash: str) -> int:
     """How many of the first set's images occur, pixel by pixel, in the second."""
-    seen = set(image_digests(open_images(other).images))
-    return sum(found in seen for found in image_digests(open_images(one).images))
+    seen = set(_digests_of(other, other_hash))
+    return sum(found in seen for found in _digests_of(one, one_hash))
+
+
+@lru_cache(maxsize=4)
+def _digests_of(images: ImageRef, sha256: str) -> list[bytes]:
+    return image_digests(open_images(images).images)
 
 
 def group_means(columns: dict[str, np.ndarray], size: int, seed: int) -> dict[str, np.ndarray]:
@@ -402,6 +408,7 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "in_dist_name": trial.test.name,
         "ood_name": trial.ood.name,
         "synthetic": trial.ood.synthetic,
+        "nearness": plan.nearness.get((model, trial.test, trial.ood)),
         "scorer": scorer.name,
         "baseline": scorer.baseline,
         "tunes_on": scorer.tunes_on,

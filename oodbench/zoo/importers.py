@@ -445,6 +445,16 @@ def _check_fit(imported: Imported, known: Format, file: Path) -> None:
         if key not in imported.tensors or imported.tensors[key].shape != own[key].shape
     ]
     extra = [key for key in imported.tensors if key not in own]
+    whole = [
+        key
+        for key, tensor in imported.tensors.items()
+        if key in own and own[key].is_floating_point() and not tensor.is_floating_point()
+    ]
+    if whole:
+        raise ModelError(
+            f"{file} holds whole numbers of type {imported.tensors[whole[0]].dtype} where {whole[0]} has real ones: a quantised "
+            "model, or one that was cast; save its weights as floats"
+        )
     if unlike or extra:
         what = "the options given" if known.needs else f"a {known.title}"
         raise ModelError(

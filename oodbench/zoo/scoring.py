@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch.nn.utils import parametrize
 
 from oodbench.contract import DensityModel
 from oodbench.models.flows import ActNorm, InvertibleConv
+from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.pixelcnn_scoring import ScoredPixelCNN
 
 BATCH_BYTES = 2**25
 """What a batch's largest layer, with its input and output, may take."""
 LARGEST_BATCH = 64
+PRODUCTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 class ChannelMixing(nn.Module):
@@ -58,7 +62,8 @@ class ChannelMixing(nn.Module):
 def scoring_form(model: DensityModel) -> DensityModel:
     """A folded copy of one of our models for evaluation, with its ``batch_size``.
 
-    ActNorm goes into the 1×1 convolution after it, weight norm into the weights, and convolutions work channels-last.
+    ActNorm goes into the 1×1 convolution after it and weight norm into the weights; convolutions work channels-last, ReLU
+    in place. A PixelCNN++ becomes a :class:`~oodbench.models.pixelcnn_scoring.ScoredPixelCNN`.
     The copy cannot be trained and its state dict is another.
     """
     form = copy.deepcopy(model)
@@ -66,7 +71,10 @@ def scoring_form(model: DensityModel) -> DensityModel:
     form.eval().requires_grad_(False)
     _fold(form)
     form.to(memory_format=torch.channels_last)
-    form.batch_size = batch_size(form)  # type: ignore[assignment]
+    size = batch_size(form)
+    if isinstance(form, PixelCNN):
+        form = ScoredPixelCNN.of(form)
+    form.batch_size = size  # type: ignore[assignment]
     return form
 
 
@@ -80,7 +88,16 @@ def _fold(module: nn.Module) -> None:
         if isinstance(child, nn.ModuleList):
             child = _mixed(child)
             setattr(module, name, child)
+        if isinstance(child, nn.Sequential):
+            _overwrite(child)
         _fold(child)
+
+
+def _overwrite(layers: nn.Sequential) -> None:
+    """Let each ReLU work in the memory of the convolution or product before it, whose output nobody else reads."""
+    for before, layer in pairwise(layers):
+        if isinstance(layer, nn.ReLU) and isinstance(before, PRODUCTS):
+            layer.inplace = True
 
 
 def _plain(module: nn.Module) -> nn.Module:

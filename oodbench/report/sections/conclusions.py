@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from oodbench.report import leads
+from oodbench.report.made import sizes_sentence
 from oodbench.report.section import Analysis, Pair, Section
 from oodbench.report.sections import graying, samples, second_order
 from oodbench.report.sections.constant_volume import is_constant_volume
@@ -11,10 +13,7 @@ from oodbench.report.sections.decomposition import volume_share
 from oodbench.report.sections.statements import is_headline
 from oodbench.report.tables import short_name, text
 
-WORDS = (
-    "Each answer is made of the rows of this run; models are small and sets are those named above, so that an answer "
-    "holds for them."
-)
+WORDS = "Each answer is made of the rows of this run, and holds for its models and its sets, which are named above."
 GANS = (
     "GANs have no row: they draw images but give no likelihood of one, so that none of these questions can be asked "
     "of them."
@@ -24,8 +23,11 @@ GANS = (
 def section(analysis: Analysis) -> Section:
     """The answers as text, since a table would hide their ends sideways; nothing where no row answers."""
     found = [(question, answer(analysis)) for question, answer in QUESTIONS]
-    told = [f"{question} {said}" for question, said in found if said]
-    return Section("Conclusions", [WORDS, *told, GANS] if told else [])
+    models = sizes_sentence(row["model"] for row in analysis.results.tried)
+    of_which = " (small models)" if "small models" in models else ""
+    told = [f"{question.rstrip('?')}{of_which}? {said}" for question, said in found if said]
+    words = f"{WORDS} {models}".strip()
+    return Section("Conclusions", [words, *told, GANS] if told else [])
 
 
 def _inverted(analysis: Analysis) -> str:
@@ -101,5 +103,6 @@ QUESTIONS: tuple[tuple[str, Callable[[Analysis], str]], ...] = (
     ("Does less variance mean likelier?", graying.conclusion),
     ("Why do draws look otherwise?", samples.conclusion),
     ("Does an ensemble help?", _ensembles),
+    ("Which scorer wins?", leads.conclusion),
 )
 """Questions in the paper's order, and what answers each from the rows; an empty answer is left out."""

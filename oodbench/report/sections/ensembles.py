@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from oodbench.report.made import labelled, shipped, sizes_words
 from oodbench.report.results import subject_of
 from oodbench.report.section import Analysis, Section, marked
 from oodbench.report.tables import chance_mark, text
@@ -20,7 +21,7 @@ SCORERS = ("likelihood", "ensemble-likelihood", "waic")
 WORDS = (
     "AUROC of the likelihood of the model itself, the mean of the AUROCs of its ensemble's members by themselves, and "
     "AUROC of their mixture and of WAIC, which subtracts the members' variance from their mean. What an ensemble does is "
-    "its distance from its members, which may be other models than the model itself: smaller ones here."
+    "its distance from its members, which may be other models than the model itself."
 )
 
 
@@ -32,7 +33,17 @@ def section(analysis: Analysis) -> Section:
         if any(found):
             own = [marked(single), _members(analysis, ood), *map(marked, found)]
             lines.append([*names, *own])
-    return Section("Ensembles", [WORDS], [(HEADS, lines)])
+    return Section("Ensembles", [WORDS, *_sizes(analysis, lines)], [(HEADS, lines)])
+
+
+def _sizes(analysis: Analysis, lines: list[list[str]]) -> list[str]:
+    """What each shipped model here is, and what the members of its ensemble are."""
+    cards = [shipped(row["model"]) for row in analysis.results.tried] if lines else []
+    known = {card.name: card for card in cards if card and card.ensemble}
+    return [
+        f"{labelled(text(name), name)}; its ensemble: {sizes_words(card.ensemble)}."
+        for name, card in sorted(known.items())
+    ]
 
 
 def _members(analysis: Analysis, ood: Row) -> str:

@@ -9,6 +9,7 @@ from oodbench.analysis.contraction import MODERATE, moderate
 from oodbench.analysis.expected import Expected
 from oodbench.analysis.verdicts import trend
 from oodbench.report.illustrations import Illustration, left_out
+from oodbench.report.made import labelled
 from oodbench.report.results import Results, Subject, subject_of
 from oodbench.report.section import Analysis, Section
 from oodbench.report.sections.likelihoods import where_text
@@ -56,7 +57,7 @@ def section(analysis: Analysis) -> Section:
     lines = [[*name, *_line(row)] for name, row in zip(names, rows, strict=True)]
     moved = [[*name, *_moved(row)] for name, row in zip(names, rows, strict=True)]
     own = [row for row in rows if row["role"] == "test"]
-    words = [*_summary(own), WORDS, *(_sentence(analysis.results.label(row), row) for row in own)]
+    words = [*_summary(own), WORDS, *(_sentence(_subject(analysis, row), row) for row in own)]
     tables = [(HEADS, lines), (CHANGE_HEADS, moved)]
     return Section("Graying", words, tables, analysis.figures("graying"))
 
@@ -101,7 +102,11 @@ def _changes_text(changes: Mapping[int, Expected]) -> str:
     )
 
 
-def _sentence(label: str, row: Row) -> str:
+def _subject(analysis: Analysis, row: Row) -> str:
+    return labelled(text(analysis.results.label(row)), row["model"])
+
+
+def _sentence(subject: str, row: Row) -> str:
     """What contraction of the in-dist set does to one model, with the numbers."""
     found = {centre: moderate_changes(row, field) for field, centre in CENTRES.items()}
     told = [
@@ -110,8 +115,8 @@ def _sentence(label: str, row: Row) -> str:
         if changes
     ]
     if not told:
-        return f"{text(label)}: no moderate contraction of {text(row['images'])} was measured."
-    return f"{text(label)}, moderate contraction of {text(row['images'])}: {'; '.join(told)}."
+        return f"{subject}: no moderate contraction of {text(row['images'])} was measured."
+    return f"{subject}, moderate contraction of {text(row['images'])}: {'; '.join(told)}."
 
 
 def _summary(rows: list[Row]) -> list[str]:
@@ -147,6 +152,10 @@ def _line(row: Row) -> list[str]:
     best, there = min(curve, key=lambda point: point[1])
     factor = overtaking(row)
     at = "never" if factor is None else "as it is" if factor == 100 else f"{factor:.0f} %"
+    if (
+        row["role"] == "test" and factor == 100
+    ):  # the images drawn of it happen to be likelier than all of it
+        at = "it is in-dist"
     return [f"{curve[-1][1]:.3f}", at, f"{best} %", f"{there:.3f}"]
 
 

@@ -44,7 +44,7 @@ def section(analysis: Analysis) -> Section:
     for test, ood in analysis.pairs():
         model = text(analysis.results.label(ood))
         names = [model, text(ood["in_dist"]), text(ood["images"])]
-        means = [bits(analysis.train(ood)), bits(test), bits(ood)]
+        means = [_train_bits(analysis, ood), bits(test), bits(ood)]
         lines.append([*names, *means, marked(analysis.auroc(ood))])
     missing = [row for row in analysis.results.skips if not row["scorer"]]
     why = distinct(
@@ -59,6 +59,12 @@ def section(analysis: Analysis) -> Section:
     figures = analysis.figures("likelihoods", "samples")
     tables = [(HEADS, lines), (SECOND_HEADS, second)]
     return Section("Likelihoods: in-dist and OOD", words, tables, figures)
+
+
+def _train_bits(analysis: Analysis, ood: Row) -> str:
+    """Bits/dim of training images with their number, since they are few beside the test images."""
+    row = analysis.train(ood)
+    return f"{bits(row)} (n = {row['n']:,})" if row else bits(row)
 
 
 def _second_line(analysis: Analysis, row: Row) -> list[str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from oodbench.data.catalog import may_be_shown
 from oodbench.report.illustrations import BEYOND, Illustration
+from oodbench.report.made import labelled
 from oodbench.report.results import Results, Subject, subject_of
 from oodbench.report.section import Analysis, Section, bits
 from oodbench.report.sections.likelihoods import where_text
@@ -87,7 +88,7 @@ def section(analysis: Analysis) -> Section:
     lines = [line for one in models for line in _lines(one)]
     cooled_lines = [line for one in cooled for line in _cooled_lines(one)]
     words = [WORDS, *_shells(models), *_overflows(models), *([COOLED_WORDS] if cooled else [])]
-    words += [f"{text(one.label)}: {verdict(one)}" for one in models]
+    words += [f"{labelled(text(one.label), one.test['model'])}: {verdict(one)}" for one in models]
     tables = [(HEADS, lines), (COOLED, cooled_lines)]
     title = "Why samples do not look like the OOD images"
     return Section(title, words, tables, analysis.figures("latents"))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from oodbench.analysis.expected import Expected
+from oodbench.report.made import sizes_sentence
 from oodbench.report.section import Analysis, Pair, Section
 from oodbench.report.sections.constant_volume import is_constant_volume
 from oodbench.report.sections.decomposition import difference, volume_share
@@ -55,7 +56,8 @@ class Statement(NamedTuple):
 def section(analysis: Analysis) -> Section:
     found = statements(analysis)
     lines = [one.line for one in found]
-    words = [RULE, _tally(found)] if found else [RULE]
+    models = sizes_sentence(row["model"] for row in analysis.results.tried)
+    words = [RULE, f"{_tally(found)} {models}".strip()] if found else [RULE]
     return Section("What the paper says of its explanations", words, [(HEADS, lines)])
 
 

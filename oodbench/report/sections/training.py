@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oodbench.report.illustrations import Illustration
 from oodbench.report.results import Results
 from oodbench.report.section import Analysis, Section
@@ -35,16 +37,37 @@ def trainings(rows: list[Row]) -> list[Row]:
 
 
 def section(analysis: Analysis) -> Section:
-    lines = []
-    for row in trainings(analysis.results.explained):
-        lines += [[text(row["model"]), *_line(row, name)] for name in watched(row)]
-    figures = analysis.figures("training")
-    return Section("While training", [WORDS], [(HEADS, lines)], figures)
+    rows = trainings(analysis.results.explained)
+    found = [(row, name) for row in rows for name in watched(row)]
+    lines = [[text(row["model"]), *_line(row, name)] for row, name in found]
+    words = [WORDS, *([_tally(found)] if found else [])]
+    return Section("While training", words, [(HEADS, lines)], analysis.figures("training"))
+
+
+def _tally(found: Sequence[tuple[Row, str]]) -> str:
+    """How often the AUROC was best where the fit was."""
+    at_best_fit = sum(_best(row, name) is _best_fit(row, name) for row, name in found)
+    return (
+        f"On {at_best_fit} of {len(found)} lines the AUROC is best at the validation of the best fit; on the others "
+        "fit and detection part ways."
+    )
+
+
+def _known(row: Row, name: str) -> list[Row]:
+    return [line for line in row["log"] if name in line]
+
+
+def _best(row: Row, name: str) -> Row:
+    """The first validation of the largest AUROC."""
+    return max(_known(row, name), key=lambda line: float(line[name]))
+
+
+def _best_fit(row: Row, name: str) -> Row:
+    return min(_known(row, name), key=lambda line: float(line["ref_bits_per_dim"]))
 
 
 def _line(row: Row, name: str) -> list[str]:
-    known = [line for line in row["log"] if name in line]
-    best = max(known, key=lambda line: line[name])
+    known, best = _known(row, name), _best(row, name)
     ends = [
         f"{line[name]:.3f} at {line['ref_bits_per_dim']:.3f}"
         for line in (known[0], best, known[-1])
