@@ -131,6 +131,8 @@ LEAST = {
     "msma-knn": 5,
     "gradient-layers": 10,
     "fisher-combination": 40,
+    "sitn": 20,
+    "residual-whiteness": 20,
 }
 """Reference images without which a scorer cannot be fitted."""
 

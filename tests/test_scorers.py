@@ -53,6 +53,14 @@ def columns(random):
         "score_norms": random.normal(20, 2, (50, 10)),
         "reconstruction_errors": random.uniform(0, 1, (50, 4)),
         "path_moments": random.normal(100, 10, (50, 6)),
+        "ks": random.uniform(0.01, 0.05, 50),
+        "chi2": random.chisquare(19, 50),
+        "anderson_darling": random.uniform(0.2, 1, 50),
+        "kurtosis": random.normal(0, 0.1, 50),
+        "spectrum_cv": random.normal(1, 0.03, 50),
+        "box_pierce": random.normal(1, 0.1, 50),
+        "whiteness_2d": random.uniform(0.5, 3, 50),
+        "whiteness_rows": random.uniform(0.5, 3, 50),
     }
 
 
@@ -145,6 +153,11 @@ def tuned_ratio(c, r, i):
     return c["backgrounds_log_prob"][i, 1] - c["log_prob"][i]
 
 
+def larger_rank(names, c, r, i):
+    """By counting the reference images that are not above the image."""
+    return max(sum(one <= c[name][i] for one in r[name]) / len(r[name]) for name in names)
+
+
 FORMULAS = {
     "likelihood": lambda c, i, r: -c["log_prob"][i],
     "likelihood-two-sided": lambda c, i, r: abs(
@@ -195,6 +208,17 @@ FORMULAS = {
     "diffpath-6d": lambda c, i, r: mixture(
         c["path_moments"], r["path_moments"], i, ["full", "tied", "diag", "spherical"]
     ),
+    "ks": lambda c, i, r: c["ks"][i],
+    "chi2": lambda c, i, r: c["chi2"][i],
+    "anderson-darling": lambda c, i, r: c["anderson_darling"][i],
+    "box-pierce": lambda c, i, r: c["box_pierce"][i],
+    "latent-kurtosis": lambda c, i, r: abs(
+        c["kurtosis"][i] - sorted(r["kurtosis"])[24:26] @ np.full(2, 0.5)
+    ),
+    "sitn": lambda c, i, r: larger_rank(("anderson_darling", "spectrum_cv"), c, r, i),
+    "whiteness-2d": lambda c, i, r: c["whiteness_2d"][i],
+    "whiteness-rows": lambda c, i, r: c["whiteness_rows"][i],
+    "residual-whiteness": lambda c, i, r: larger_rank(("whiteness_2d", "whiteness_rows"), c, r, i),
     "code-length-png": lambda c, i, r: c["code_length_png"][i],
     "pixel-variance": lambda c, i, r: c["pixel_variance"][i],
     "pixel-mean": lambda c, i, r: c["pixel_mean"][i],
@@ -369,6 +393,9 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     for name in ("kl", "rao_score", "input_gradient_norm", "likelihood_regret"):
         far[name] += 300
     for name in ("layer_gradient_norms", "score_norms", "reconstruction_errors", "path_moments"):
+        far[name] += 30 * columns[name].std()
+    white = ("ks", "chi2", "anderson_darling", "kurtosis", "spectrum_cv", "box_pierce")
+    for name in (*white, "whiteness_2d", "whiteness_rows"):
         far[name] += 30 * columns[name].std()
     far["log_singular_values"] -= 10
     far["posterior_entropy"] -= 300

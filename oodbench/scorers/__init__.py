@@ -1,5 +1,25 @@
 """Scorers: arithmetic from columns to an OOD score, larger = more OOD. Importing this registers the built-in ones."""
 
-from oodbench.scorers import baselines, complexity, density, diffusion, dose, gradient, ratio, vae
+from oodbench.scorers import (
+    baselines,
+    complexity,
+    density,
+    diffusion,
+    dose,
+    gradient,
+    ratio,
+    vae,
+    whitened,
+)
 
-__all__ = ["baselines", "complexity", "density", "diffusion", "dose", "gradient", "ratio", "vae"]
+__all__ = [
+    "baselines",
+    "complexity",
+    "density",
+    "diffusion",
+    "dose",
+    "gradient",
+    "ratio",
+    "vae",
+    "whitened",
+]

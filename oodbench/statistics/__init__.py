@@ -9,6 +9,7 @@ from oodbench.statistics import (
     jacobian,
     moments,
     regret,
+    whitened,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "jacobian",
     "moments",
     "regret",
+    "whitened",
 ]
