@@ -47,7 +47,7 @@ def normal_shape(anderson_darling: np.ndarray) -> np.ndarray:
 
 @register_scorer("box-pierce", cite=OURS)
 def uncorrelated(box_pierce: np.ndarray) -> np.ndarray:
-    """Box–Pierce statistic of a flow's z by its number of lags, ``D · mean ρ̂_k²`` over k = 1 … 200."""
+    """Box–Pierce statistic of a flow's z by its number of lags, ``D · mean ρ_k²`` over k = 1 … 200."""
     return box_pierce
 
 
@@ -79,13 +79,13 @@ class SignalInTheNoise:
 
 @register_scorer("whiteness-2d", cite=KIN)
 def neighbours(whiteness_2d: np.ndarray) -> np.ndarray:
-    """Correlation of what an autoregressive model leaves over at neighbouring pixels, ``H·W · mean ρ̂²``."""
+    """Correlation of what an autoregressive model leaves over at neighbouring pixels, ``H·W · mean ρ²``."""
     return whiteness_2d
 
 
 @register_scorer("whiteness-rows", cite=KIN)
 def rows(whiteness_rows: np.ndarray) -> np.ndarray:
-    """Correlation of what an autoregressive model leaves over at pixels one to five rows apart, ``D · mean ρ̂²``."""
+    """Correlation of what an autoregressive model leaves over at pixels one to five rows apart, ``D · mean ρ²``."""
     return whiteness_rows
 
 
@@ -93,8 +93,8 @@ def rows(whiteness_rows: np.ndarray) -> np.ndarray:
 class ResidualWhiteness:
     """The larger of the percentile ranks over reference images of ``whiteness-2d`` and of ``whiteness-rows``.
 
-    Where the model is right, its residuals are white noise, which far images betray in one of two ways: neighbours that still
-    resemble each other, or rows that do.
+    Where the model is right, its residuals are white noise. In those of other images neighbours may still resemble each other,
+    or rows may; either counts.
     """
 
     def fit(self, whiteness_2d: np.ndarray, whiteness_rows: np.ndarray) -> TwoTests:
