@@ -16,8 +16,8 @@ class DensityModel(Protocol):
     """A density over 8-bit images.
 
     Further methods are capabilities that statistics may ask for: ``encode(images) -> (z, log_prob_z, log_det)`` with z
-    standardised by the prior, ``sample(n)``, ``decode(z)``. A model with a ``seed`` attribute draws noise, keyed by
-    (seed, image bytes); one with a ``batch_size`` is given that many images at a time, any other 64.
+    standardised by the prior, ``residuals(images) -> z``, ``sample(n)``, ``decode(z)``. A model with a ``seed`` attribute
+    draws noise, keyed by (seed, image bytes); one with a ``batch_size`` is given that many images at a time, any other 64.
     """
 
     shape: tuple[int, int, int]

@@ -73,6 +73,7 @@ PROBED = (
     "vae-fashionmnist",
     "hvae-fashionmnist",
     "diffusion-fashionmnist",
+    "pixelcnn-fashionmnist",
     "glow-cifar10",
 )
 """Models of the zoo on which scorers are probed: the first that gives what a scorer needs."""

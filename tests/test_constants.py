@@ -131,6 +131,8 @@ LEAST = {
     "msma-knn": 5,
     "gradient-layers": 10,
     "fisher-combination": 40,
+    "sitn": 20,
+    "residual-whiteness": 20,
 }
 """Reference images without which a scorer cannot be fitted."""
 
@@ -345,6 +347,8 @@ def test_a_pass_is_prepared_on_the_last_200_reference_images():
     class Prepared:
         name = "prepared"
         prepare = staticmethod(lambda model, images: images)
+        model_free = False
+        too_few = staticmethod(lambda images, numbers: None)
 
     reference = np.arange(250, dtype=np.uint8).reshape(250, 1, 1, 1)
     (seen,) = prepare(Prepared, None, reference)

@@ -64,8 +64,11 @@ def test_log_prob_of_the_first_test_images(name):
 
 AUROC = {
     "glow-fashionmnist": {
+        "anderson-darling": 0.637,
         "approximate-mass": 0.833,
         "code-length-jp2-two-sided": 0.721,
+        "box-pierce": 0.568,
+        "chi2": 0.761,
         "code-length-png": 0.005,
         "code-length-png-short": 0.995,
         "code-length-png-two-sided": 0.987,
@@ -81,7 +84,9 @@ AUROC = {
         "input-complexity-min": 1.0,
         "input-complexity-png": 1.0,
         "input-complexity-webp": 1.0,
+        "ks": 0.767,
         "last-scale-likelihood": 0.122,
+        "latent-kurtosis": 0.616,
         "lid": 0.98,
         "likelihood": 0.067,
         "likelihood-ratio": 0.907,
@@ -94,6 +99,7 @@ AUROC = {
         "pixel-variance": 0.357,
         "pixel-variance-low": 0.643,
         "pixel-variance-two-sided": 0.32,
+        "sitn": 0.604,
         "typicality": 0.877,
         "waic": 0.204,
         "waic-per-dim": 0.079,
@@ -113,6 +119,11 @@ AUROC = {
         "msma-knn": 0.731,
     },
     "glow-cifar10": {"general-ratio": 0.67},
+    "pixelcnn-fashionmnist": {
+        "residual-whiteness": 0.778,
+        "whiteness-2d": 0.833,
+        "whiteness-rows": 0.668,
+    },
 }
 """AUROC of each scorer by model, 30 images drawn: FashionMNIST against MNIST, CIFAR-10 against SVHN, seed 0."""
 COSTLY = {"gradient-norm", "gradient-layers", "fisher-combination", "likelihood-regret", "lid", "diffusion-reconstruction",

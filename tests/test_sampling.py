@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 import oodbench as ob
 from oodbench.models.logistic import LogisticMixture, mixture_width, scaled
 from oodbench.models.pixelcnn import PixelCNN
+from oodbench.models.pixelcnn_residuals import ResidualPixelCNN
 from oodbench.models.pixelcnn_sampling import (
     KeptNetwork,
     SampledPixelCNN,
@@ -88,10 +89,15 @@ def test_draws_are_images_like_others():
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_the_sampler_leaves_the_density_alone():
+def test_the_sampler_and_the_residuals_leave_the_density_alone():
     entry = FAMILIES["pixelcnn++"]
-    assert type(entry.build(shape=(1, 4, 4), filters=4)) is SampledPixelCNN
-    public = {name for name in vars(SampledPixelCNN) if not name.startswith("__")}
-    assert public == {"sample"}
-    assert SampledPixelCNN.__mro__[1] is PixelCNN
+    built = type(entry.build(shape=(1, 4, 4), filters=4))
+    assert built.__mro__[:3] == (ResidualPixelCNN, SampledPixelCNN, PixelCNN)
+    assert public_names(ResidualPixelCNN) == {"residuals", "seed"}
+    assert public_names(SampledPixelCNN) == {"sample"}
     assert entry.density == PixelCNN.__module__.rpartition(".")[2]
+    assert entry.sampler == SampledPixelCNN.__module__.rpartition(".")[2]
+
+
+def public_names(own):
+    return {name for name in vars(own) if not name.startswith("__")}

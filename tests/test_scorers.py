@@ -59,6 +59,14 @@ def columns(random):
         "linear_whiteness": random.uniform(0, 5, 50),
         "linear_whiteness_rows": random.uniform(0, 5, 50),
         "linear_mahalanobis": random.normal(784, 100, 50),
+        "ks": random.uniform(0.01, 0.05, 50),
+        "chi2": random.chisquare(19, 50),
+        "anderson_darling": random.uniform(0.2, 1, 50),
+        "kurtosis": random.normal(0, 0.1, 50),
+        "spectrum_cv": random.normal(1, 0.03, 50),
+        "box_pierce": random.normal(1, 0.1, 50),
+        "whiteness_2d": random.uniform(0.5, 3, 50),
+        "whiteness_rows": random.uniform(0.5, 3, 50),
     }
 
 
@@ -222,6 +230,17 @@ FORMULAS = {
     "diffpath-6d": lambda c, i, r: mixture(
         c["path_moments"], r["path_moments"], i, ["full", "tied", "diag", "spherical"]
     ),
+    "ks": lambda c, i, r: c["ks"][i],
+    "chi2": lambda c, i, r: c["chi2"][i],
+    "anderson-darling": lambda c, i, r: c["anderson_darling"][i],
+    "box-pierce": lambda c, i, r: c["box_pierce"][i],
+    "latent-kurtosis": lambda c, i, r: abs(
+        c["kurtosis"][i] - sorted(r["kurtosis"])[24:26] @ np.full(2, 0.5)
+    ),
+    "sitn": larger_rank("anderson_darling", "spectrum_cv"),
+    "whiteness-2d": lambda c, i, r: c["whiteness_2d"][i],
+    "whiteness-rows": lambda c, i, r: c["whiteness_rows"][i],
+    "residual-whiteness": larger_rank("whiteness_2d", "whiteness_rows"),
     "code-length-png": lambda c, i, r: c["code_length_png"][i],
     "pixel-variance": lambda c, i, r: c["pixel_variance"][i],
     "pixel-mean": lambda c, i, r: c["pixel_mean"][i],
@@ -415,6 +434,9 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     for name in ("kl", "rao_score", "input_gradient_norm", "likelihood_regret"):
         far[name] += 300
     for name in ("layer_gradient_norms", "score_norms", "reconstruction_errors", "path_moments"):
+        far[name] += 30 * columns[name].std()
+    white = ("ks", "chi2", "anderson_darling", "kurtosis", "spectrum_cv", "box_pierce")
+    for name in (*white, "whiteness_2d", "whiteness_rows"):
         far[name] += 30 * columns[name].std()
     far["log_singular_values"] -= 10
     far["posterior_entropy"] -= 300

@@ -11,6 +11,7 @@ from oodbench.scorers import (
     ratio,
     reference,
     vae,
+    whitened,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "ratio",
     "reference",
     "vae",
+    "whitened",
 ]

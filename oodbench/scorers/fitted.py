@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,3 +93,15 @@ class Mixture:
 def tail_probability(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Share of the reference that is larger than each value: ``1 − ECDF``."""
     return 1 - np.searchsorted(np.sort(reference), values, "right") / len(reference)
+
+
+class TwoTests(NamedTuple):
+    """The reference values of two tests, larger = more OOD in each."""
+
+    first: np.ndarray
+    second: np.ndarray
+
+    def larger_rank(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """The larger of both percentile ranks, the shares of reference values that are not above an image's own."""
+        ranks = 1 - tail_probability(self.first, first), 1 - tail_probability(self.second, second)
+        return np.maximum(*ranks)

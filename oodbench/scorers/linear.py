@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from oodbench.registry import register_scorer
-from oodbench.scorers.fitted import tail_probability
+from oodbench.scorers.fitted import TwoTests
 
 WANG = "after Wang et al., NeurIPS 2020 (thu-ml/ood-dgm), there one lag sequence and Box–Pierce"
 
@@ -41,28 +39,15 @@ class MahalanobisTwoSided:
         return np.abs(linear_mahalanobis - median)
 
 
-class Pair(NamedTuple):
-    """The reference values of two tests, larger = more OOD in each."""
-
-    first: np.ndarray
-    second: np.ndarray
-
-    def larger_rank(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The larger of the shares of reference values that are at most as large."""
-        ranks = [1 - tail_probability(*one) for one in zip(self, (first, second), strict=True)]
-        found: np.ndarray = np.maximum(*ranks)
-        return found
-
-
 @register_scorer("linear-residual-whiteness", cite="this benchmark")
 class ResidualWhiteness:
     """The larger percentile rank, among reference images, of the linear residuals' whiteness over neighbours and over rows."""
 
-    def fit(self, linear_whiteness: np.ndarray, linear_whiteness_rows: np.ndarray) -> Pair:
-        return Pair(linear_whiteness, linear_whiteness_rows)
+    def fit(self, linear_whiteness: np.ndarray, linear_whiteness_rows: np.ndarray) -> TwoTests:
+        return TwoTests(linear_whiteness, linear_whiteness_rows)
 
     def score(
-        self, reference: Pair, linear_whiteness: np.ndarray, linear_whiteness_rows: np.ndarray
+        self, reference: TwoTests, linear_whiteness: np.ndarray, linear_whiteness_rows: np.ndarray
     ) -> np.ndarray:
         return reference.larger_rank(linear_whiteness, linear_whiteness_rows)
 
@@ -71,10 +56,10 @@ class ResidualWhiteness:
 class WhitenessMahalanobis:
     """The larger percentile rank, among reference images, of the linear residuals' whiteness and of their squared norm."""
 
-    def fit(self, linear_whiteness: np.ndarray, linear_mahalanobis: np.ndarray) -> Pair:
-        return Pair(linear_whiteness, linear_mahalanobis)
+    def fit(self, linear_whiteness: np.ndarray, linear_mahalanobis: np.ndarray) -> TwoTests:
+        return TwoTests(linear_whiteness, linear_mahalanobis)
 
     def score(
-        self, reference: Pair, linear_whiteness: np.ndarray, linear_mahalanobis: np.ndarray
+        self, reference: TwoTests, linear_whiteness: np.ndarray, linear_mahalanobis: np.ndarray
     ) -> np.ndarray:
         return reference.larger_rank(linear_whiteness, linear_mahalanobis)

@@ -11,6 +11,7 @@ from oodbench.statistics import (
     moments,
     reference,
     regret,
+    whitened,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "moments",
     "reference",
     "regret",
+    "whitened",
 ]

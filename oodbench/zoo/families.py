@@ -33,8 +33,8 @@ class Family:
     version : part of every model's identity; a new one whenever the family's numbers change
     sampler_version : part of every drawn set's identity; None where the family draws none
     draws_at_once : a draw takes one pass of the network, not one for each pixel or step
-    density : the module in ``oodbench.models`` that ``version`` is of, where the builder's adds no more than a sampler;
-        else the builder's own
+    density, sampler : the modules in ``oodbench.models`` that ``version`` and ``sampler_version`` are of, where the
+        builder's adds something else; else the builder's own
     """
 
     builder: str
@@ -43,6 +43,7 @@ class Family:
     sampler_version: str | None = None
     draws_at_once: bool = False
     density: str = ""
+    sampler: str = ""
 
     @property
     def module(self) -> str:
@@ -57,12 +58,15 @@ class Family:
 
     def code(self) -> str:
         """Digest of the density's code: its module, and what that imports of our mathematics."""
-        module = f"{MATHEMATICS}.{self.density}" if self.density else self.module
-        return code_digest(module, within=MATHEMATICS)
+        return self._code_of(self.density)
 
     def sampler_code(self) -> str:
-        """Digest of the sampler's code: the builder's module, and what that imports of our mathematics."""
-        return code_digest(self.module, within=MATHEMATICS)
+        """Digest of the sampler's code: its module, and what that imports of our mathematics."""
+        return self._code_of(self.sampler)
+
+    def _code_of(self, part: str) -> str:
+        module = f"{MATHEMATICS}.{part}" if part else self.module
+        return code_digest(module, within=MATHEMATICS)
 
 
 def scoring_code() -> str:
@@ -83,11 +87,12 @@ FAMILIES: dict[str, Family] = {
         "realnvp:RealNVP", FLOW, version="2", sampler_version="2", draws_at_once=True
     ),
     "pixelcnn++": Family(
-        "pixelcnn_sampling:SampledPixelCNN",
-        DIFFERENTIABLE,
+        "pixelcnn_residuals:ResidualPixelCNN",
+        DIFFERENTIABLE | {"residuals"},
         version="1",
         sampler_version="2",
         density="pixelcnn",
+        sampler="pixelcnn_sampling",
     ),
     "gated-pixelcnn": Family(
         "gated_pixelcnn:GatedPixelCNN", DRAWS, version="2", sampler_version="2"
