@@ -20,7 +20,7 @@ from oodbench.passes.failures import Failure
 from oodbench.passes.shards import ChangedError, open_images
 from oodbench.passes.values import ImageRef
 from oodbench.plan import Plan, Skip, Trial
-from oodbench.registry import passes_prepared_on, scorers
+from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.trials.counted import is_counted
 from oodbench.trials.curves import roc
@@ -434,10 +434,12 @@ def _head(plan: Plan, trial: Trial) -> Row:
 
 
 def _division_of_ref(trial: Trial) -> str | None:
-    free = (one.model_free for one in passes_prepared_on("ref", trial.scorer.all_needs))
-    uses = ["prepares"] * any(free)
+    if trial.ref is None:
+        return None
+    own = [one for one in trial.passes if one.model is None]
+    uses = ["prepares"] * any(one.prepared_on is trial.ref for one in own)
     uses += ["fits"] * bool(trial.scorer.fit) + ["tunes"] * bool(trial.scorer.tune)
-    return f"all of ref {' and '.join(uses)}" if trial.ref and uses else None
+    return f"all of ref {' and '.join(uses)}" if uses else None
 
 
 def _tuned(trial: Trial) -> Row | None:
