@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import groupby
 
 from oodbench.data.corruptions import KINDS
@@ -13,7 +13,7 @@ from oodbench.passes.values import ImagePass, Images
 from oodbench.plan import Plan
 from oodbench.report.means import by_set, mean_in, mean_over_sets
 from oodbench.report.tables import auroc_text, skip_lines
-from oodbench.store import Row, Standing, standing
+from oodbench.store import STANDINGS, Row, Standing, standing
 from oodbench.trials.counted import is_counted
 from oodbench.work import Work
 
@@ -173,11 +173,15 @@ def _operation(name: str) -> str:
 
 
 MARKS: dict[Standing, str] = {"scorer": "", "tuned": " †", "baseline": " *"}
-"""Standings in the order in which the screen ranks them, and what stands behind a scorer's name."""
+"""Standing → what stands behind a scorer's name."""
 
 
-def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+def leaderboard(
+    rows: Iterable[Row], rank: Callable[[Iterable[Row], str], float | None] | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the ranking on single images: scorers by mean AUROC, model-free ones apart below.
+
+    ``rank`` gives another value to rank a scorer by; one that has none comes last.
 
     The mean is over in-dist sets, of the mean over each one's pairs and models; the worst pair stands beside it. Noise, constant
     and corrupted images count where there is nothing else.
@@ -187,13 +191,12 @@ def leaderboard(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     columns = list(dict.fromkeys((row["model"], row["in_dist"], row["ood"]) for row in own))
     found = {(row["scorer"], row["model"], row["in_dist"], row["ood"]): row for row in own}
     names = dict.fromkeys((standing(row), row["scorer"]) for row in own)
-    places = [(_mean(own, name), kind, name) for kind, name in names]
-    order = list(MARKS)
-    places.sort(key=lambda one: (order.index(one[1]), one[0] is None, -(one[0] or 0), one[2]))
+    places = [((rank or _mean)(own, name), kind, name) for kind, name in names]
+    places.sort(key=lambda one: (STANDINGS.index(one[1]), one[0] is None, -(one[0] or 0), one[2]))
     lines, means = [], _means(columns)
-    for mean, kind, name in places:
+    for _, kind, name in places:
         cells = [found.get((name, *column)) for column in columns]
-        shown = _mean_and_worst(mean, cells)[: len(means)]
+        shown = _mean_and_worst(_mean(own, name), cells)[: len(means)]
         lines.append([name + MARKS[kind], *shown, *map(_auroc_cell, cells)])
     one_model = len({model for model, _, _ in columns}) == 1
     heads = [f"→ {ood}" if one_model else f"{model}: → {ood}" for model, _, ood in columns]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -187,6 +187,8 @@ def is_ranked(row: Row) -> bool:
 
 Standing = Literal["scorer", "tuned", "baseline"]
 """Which scorers one is ranked among: those that read a model, those that tuned on OOD images too, and those without a model."""
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
+"""In the order in which tables rank them."""
 
 
 def standing(row: Row) -> Standing:

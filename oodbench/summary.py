@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from oodbench.report.tables import changes
 from oodbench.resolver import set_name
-from oodbench.screen import MARKS, leaderboard, skips_by_reason
+from oodbench.screen import leaderboard, skips_by_reason
 from oodbench.store import Row, is_ranked, standing
 from oodbench.suite import Entry, Suite, named
 from oodbench.trials.counted import is_counted
@@ -70,31 +70,23 @@ def _by_model(rows: list[Row], suite: Suite) -> list[Row]:
 
 
 def _pair_table(rows: list[Row]) -> PairTable:
-    heads, lines = leaderboard(rows)
+    heads, lines = leaderboard(rows, _mean_where_known)
     models = dict.fromkeys(row["model"] for row in rows)
     start = len(heads) - len(models)
     bar = best(row for row in rows if row["baseline"])
     marked = {"likelihood": "likelihood ◂"}
     if bar is not None:
         marked[f"{bar['scorer']} *"] = f"{bar['scorer']} * ‡"
-    shown = [[marked.get(name, name), *cells] for name, *cells in _by_auroc(lines, rows)]
+    shown = [[marked.get(name, name), *cells] for name, *cells in lines]
     title = f"{rows[0]['in_dist']} → {rows[0]['ood']}"
     return PairTable(title, [*heads[:start], *models], shown, _lead(rows, bar))
 
 
-def _by_auroc(lines: list[list[str]], rows: list[Row]) -> list[list[str]]:
-    """Lines of a table, those of a scorer that some models lack in their place by the mean over the others."""
-    marks = {row["scorer"] + MARKS[standing(row)]: standing(row) for row in rows}
-    aurocs: dict[str, list[float]] = {}
-    for row in rows:
-        if row["status"] == "ok" and is_ranked(row):
-            aurocs.setdefault(row["scorer"] + MARKS[standing(row)], []).append(row["auroc"])
-
-    def place(line: list[str]) -> tuple[int, float]:
-        found = aurocs.get(line[0], [0.0])
-        return list(MARKS).index(marks[line[0]]), -sum(found) / len(found)
-
-    return sorted(lines, key=place)
+def _mean_where_known(rows: Iterable[Row], scorer: str) -> float | None:
+    """A scorer's mean over the models that have it, by which one that some lack stands in its place."""
+    own = [row for row in rows if row["scorer"] == scorer]
+    found = [row["auroc"] for row in own if row["status"] == "ok" and is_ranked(row)]
+    return sum(found) / len(found) if found else None
 
 
 def _lead(rows: list[Row], bar: Row | None) -> str:

@@ -16,10 +16,9 @@ from oodbench.report.tables import (
     text,
     trial_of,
 )
-from oodbench.store import Row, Standing, is_ranked, standing
+from oodbench.store import STANDINGS, Row, Standing, is_ranked, standing
 from oodbench.trials.counted import is_counted
 
-STANDINGS: tuple[Standing, ...] = ("scorer", "tuned", "baseline")
 MEANS = """\
 The mean AUROC over an in-dist set's pairs of real images, and in brackets its worst pair; where several models stand
 for a set, over all of them. *mean* is the mean over in-dist sets, so that a set with many pairs counts as much as any other;
