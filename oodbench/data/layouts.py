@@ -144,22 +144,33 @@ def _idx_shape(head: bytes) -> tuple[int, int, int]:
     return n, height, width
 
 
-def _mat(card: DataCard, place: Place, root: Path) -> Made:
-    """SVHN's MATLAB files, ``X`` of shape (32, 32, 3, N)."""
+def _one_file(
+    card: DataCard, place: Place, root: Path, recipe: str, read: Callable[[Path], np.ndarray]
+) -> Made:
+    """A split that is one file, which ``read`` takes apart."""
     file = root / place.unpacked[0]
     if not file.is_file():
         return None
 
     def make() -> np.ndarray:
-        from scipy.io import loadmat
-
         _verified(card, root, place.unpacked[0])
         try:
-            return np.asarray(loadmat(file)["X"]).transpose(3, 2, 0, 1)
+            return read(file)
         except Exception as error:  # as above
             raise _damaged(card, file, error) from error
 
-    return Arrays(_where(card, root), (file,), card.counts[place.split], "mat X", make=make)
+    return Arrays(_where(card, root), (file,), card.counts[place.split], recipe, make=make)
+
+
+def _mat(card: DataCard, place: Place, root: Path) -> Made:
+    """SVHN's MATLAB files, ``X`` of shape (32, 32, 3, N)."""
+    return _one_file(card, place, root, "mat X", _read_mat)
+
+
+def _read_mat(file: Path) -> np.ndarray:
+    from scipy.io import loadmat
+
+    return np.asarray(loadmat(file)["X"]).transpose(3, 2, 0, 1)
 
 
 def _cifar(card: DataCard, place: Place, root: Path) -> Made:
@@ -216,22 +227,14 @@ def _batch(content: bytes) -> np.ndarray:
 
 def _libsvm(card: DataCard, place: Place, root: Path) -> Made:
     """USPS as LIBSVM's text has it, a line an image: its label, and ``number:level`` of each pixel with levels in [−1, 1]."""
-    file = root / place.unpacked[0]
-    if not file.is_file():
-        return None
+    return _one_file(card, place, root, "libsvm rounded", _read_libsvm)
 
-    def make() -> np.ndarray:
-        _verified(card, root, place.unpacked[0])
-        try:
-            with bz2.open(file, "rt") as opened:
-                levels = [[part.split(":")[1] for part in line.split()[1:]] for line in opened]
-            values = np.array(levels, np.float64).reshape(-1, 1, 16, 16)
-        except Exception as error:  # as above
-            raise _damaged(card, file, error) from error
-        return np.rint((values + 1) / 2 * 255).astype(np.uint8)
 
-    n = card.counts[place.split]
-    return Arrays(_where(card, root), (file,), n, "libsvm rounded", make=make)
+def _read_libsvm(file: Path) -> np.ndarray:
+    with bz2.open(file, "rt") as opened:
+        levels = [[part.split(":")[1] for part in line.split()[1:]] for line in opened]
+    values = np.array(levels, np.float64).reshape(-1, 1, 16, 16)
+    return np.rint((values + 1) / 2 * 255).astype(np.uint8)
 
 
 def _pictures(card: DataCard, place: Place, root: Path) -> Made:
