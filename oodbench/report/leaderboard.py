@@ -7,6 +7,7 @@ from pathlib import Path
 
 from oodbench.errors import StoreError
 from oodbench.paths import write_if_changed
+from oodbench.report.board import BOARD, board_page
 from oodbench.report.comparison import comparison_page
 from oodbench.report.drawn import draw_stale, orphans, stale
 from oodbench.report.gallery import gallery
@@ -144,7 +145,7 @@ def _is_generated(path: Path) -> bool:
 
 def _orphan_pages(folder: Path, pages: Collection[Path]) -> list[Path]:
     """Generated pages that the rows no longer give; pages written by hand are not ours to judge."""
-    found = [*sorted(folder.glob("*.md")), *folder.glob("report.html")]
+    found = [*sorted(folder.glob("*.md")), *folder.glob("report.html"), *folder.glob(BOARD)]
     return [path for path in found if path not in pages and _is_generated(path)]
 
 
@@ -156,12 +157,13 @@ def _set_pages(results: Results) -> dict[str, str]:
 
 def _page_names(results: Results) -> list[str]:
     fixed = [f"{name}.md" for name in FIXED]
-    return [*fixed, "report.html", *_set_pages(results).values()]
+    return [*fixed, "report.html", BOARD, *_set_pages(results).values()]
 
 
 def _pages(results: Results, illustrations: list[Illustration]) -> dict[Path, str]:
     sets = _set_pages(results)
     pages = {"README.md": overview(results, sets, illustrations), "matrix.md": matrix_page(results)}
+    pages[BOARD] = board_page(results)
     if results.comparisons:
         figure = next((one.file for one in illustrations if one.kind == "ranks"), None)
         pages["comparison.md"] = comparison_page(results, figure)

@@ -17,7 +17,7 @@ from oodbench.paths import PACKAGE, home, write_if_changed
 
 STORED = ("*.jsonl", "*.md", "*.html", "figures/*", "grids/*")
 """Files of a results folder on which its pages depend, and the pages themselves."""
-SOURCES = (".py", ".yaml", ".json", ".j2")
+SOURCES = (".py", ".yaml", ".json", ".j2", ".js", ".css")
 """Endings of the package's files on which pages depend."""
 
 
