@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oodbench.commands import completion
 from oodbench.commands.options import (
     FOLDER,
     Paths,
@@ -61,12 +62,22 @@ class Own:
 def own_options(command: Any) -> Any:
     """A run without a suite's file."""
     options = (
-        click.option("--model", help="Name, card's folder, checkpoint, or file.py[:Name]."),
+        click.option(
+            "--model",
+            help="Name, card's folder, checkpoint, or file.py[:Name].",
+            shell_complete=completion.models,
+        ),
         click.option(
             "--in-dist", help="Images that the model was trained on: name or path, [SHOWN=]PATH."
         ),
         click.option("--ood", multiple=True, help="Images to tell from them; repeat for more."),
-        click.option("--scorer", "scorers", multiple=True, help="Scorer; repeat for more."),
+        click.option(
+            "--scorer",
+            "scorers",
+            multiple=True,
+            help="Scorer; repeat for more.",
+            shell_complete=completion.scorers,
+        ),
         click.option(
             "--train",
             "family",
