@@ -12,6 +12,7 @@ import click
 
 from oodbench import __version__
 from oodbench.commands import completion
+from oodbench.commands.columns import columns
 from oodbench.commands.edge import Commands
 from oodbench.commands.export import cite, export
 from oodbench.commands.judge import judge
@@ -50,6 +51,7 @@ main.add_command(judge)
 main.add_command(new)
 main.add_command(export)
 main.add_command(cite)
+main.add_command(columns)
 
 
 @main.command()

@@ -40,8 +40,9 @@ EXTRAS = {
 """Module → the extra that brings it, and what it is for."""
 DEVICES = """
 import torch
-print("cpu", torch.get_num_threads(), "threads;",
-      *[f"cuda:{n} {torch.cuda.get_device_name(n)}" for n in range(torch.cuda.device_count())], *["mps"] * torch.backends.mps.is_available())
+found = [f"cuda:{n} {torch.cuda.get_device_name(n)}" for n in range(torch.cuda.device_count())]
+found += ["mps"] * torch.backends.mps.is_available()
+print("; ".join([f"cpu, {torch.get_num_threads()} threads", *found]))
 """
 
 
@@ -71,7 +72,7 @@ def _devices() -> str:
     if asked.returncode:
         told = asked.stderr.strip().splitlines() or ["it gives no reason"]
         return f"nothing: torch cannot be loaded ({told[-1]}): `pip install torch`"
-    return asked.stdout.strip().rstrip(";")
+    return asked.stdout.strip()
 
 
 def _missing() -> Iterator[str]:

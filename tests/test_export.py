@@ -99,7 +99,9 @@ def test_latex_has_the_best_and_its_ties_in_bold():
     text = latex(found)
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(found.subjects())
     for row in found.comparisons[:6]:
-        names = [one for one in row["scorers"] if one not in (*row["baselines"], *row["tuned"])]
+        names = [
+            one for one in row["scorers"] if one not in (*row["baselines"], *row.get("tuned", ()))
+        ]
         best = max(names, key=lambda name: row["auroc"][row["scorers"].index(name)])
         value = row["auroc"][row["scorers"].index(best)]
         table = next(one for one in text.split(r"\begin{table}") if f"with {row['model']}" in one)

@@ -28,7 +28,7 @@ LAYERS = [
     {"compose"},
     {"runner", "judging"},
     {"skeletons", "evaluation", "frames", "doctor"},
-    {"exporting", "citing"},
+    {"exporting", "citing", "published"},
     {"commands"},
     {"cli"},
     {"__main__"},

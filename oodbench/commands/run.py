@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oodbench.commands import completion
+from oodbench.commands.columns import judge_on
 from oodbench.commands.options import (
+    FILE,
     FOLDER,
     Paths,
     check_device,
@@ -102,6 +104,11 @@ def own_options(command: Any) -> Any:
     help="Processes [default: one a core; one on an accelerator].",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--columns",
+    type=FILE,
+    help="Judge scorers on this file of `oodbench columns`; no model, image or torch is needed.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but failures.")
 @click.option("--json", "as_json", is_flag=True, help="Say all in JSON, an object a line.")
 def run(
@@ -118,6 +125,7 @@ def run(
     out: Path | None,
     workers: int | None,
     device: str,
+    columns: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -131,6 +139,13 @@ def run(
 
     Never uses the network. Can be interrupted and goes on where it stopped.
     """
+    if columns is not None:
+        if suite or model or family or in_dist or ood:
+            raise click.UsageError(
+                "--columns brings its pairs: leave out the suite, model and sets"
+            )
+        judge_on(columns, out or Path("runs") / columns.stem, plugins, scorers, only)
+        return
     from oodbench.passes.executors import default_workers
     from oodbench.runner import Options, adapted, run_suite
     from oodbench.running import write_event
