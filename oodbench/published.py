@@ -1,7 +1,7 @@
-"""Published columns: per-image statistics of a suite as one file, on which a new scorer is judged without torch, weights or images.
+"""Published columns: per-image statistics of a suite as one file, for scorers that are judged without torch, weights or images.
 
-The file is a ``.tar`` of ``index.json`` and one ``.npy`` a distinct column, called by the SHA-256 of its bytes. Columns are float32,
-24 bits, which is within the 1e-5 that a number may differ by between machines; the index holds what rows say of each pair.
+The file is a ``.tar`` of ``index.json`` and one ``.npy`` a distinct column, called by the SHA-256 of its bytes. Columns are
+float32, within the 1e-5 by which a number may differ between machines; the index holds what rows say of each pair.
 """
 
 from __future__ import annotations
