@@ -43,19 +43,19 @@ class Identifier:
     name : of a set, or a path, with ``#`` and a name behind it where a file holds several arrays
     split : ``train``, ``ref`` or ``test``; ``all`` is a flat folder or array as a whole
     prefix : the first N images of the official split, in its order; None: all that are here
-    part : (k, m): the k-th of m parts of those, in a fixed random order, which share no image; None: all
     draw : n images of those, drawn by :func:`oodbench.data.division.drawn_rows`; None: all of them
     view : None leaves it to the rule, ``""`` cannot be written
     division : per cent of a flat folder or array that are ``train``, ``ref`` and ``test``; None: 70, 15 and 15
+    part : (k, m): the k-th of m parts of the first N, in a fixed random order, which share no image; None: all
     """
 
     name: str
     split: str = "test"
     prefix: int | None = None
-    part: Part | None = None
     draw: int | None = None
     view: str | None = None
     division: Division | None = None
+    part: Part | None = None
 
     def __str__(self) -> str:
         return self.set_text + self.tail
@@ -124,9 +124,9 @@ def parse_identifier(identifier: str) -> Identifier:
     division, part = _division(tail["division"], identifier), _part(tail, identifier)
     folder = None if tail["split"] else _test_of(name)
     if folder is not None:
-        return Identifier(folder, "test", prefix, part, draw, tail["view"], division)
+        return Identifier(folder, "test", prefix, draw, tail["view"], division, part)
     split = tail["split"] or _usual_split(name)
-    return Identifier(name, split, prefix, part, draw, tail["view"], division)
+    return Identifier(name, split, prefix, draw, tail["view"], division, part)
 
 
 def _name_and_tail(identifier: str) -> tuple[str, re.Match[str]]:

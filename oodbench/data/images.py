@@ -82,7 +82,7 @@ class ImageSet:
         here = self.part_of or (len(self) if self.drawn_from is None else self.drawn_from)
         prefix = None if self.official in (None, here) else here
         draw = None if self.drawn_from is None else len(self)
-        counts = Identifier(self.name, self.split, prefix, self.part, draw, self.view)
+        counts = Identifier(self.name, self.split, prefix, draw, self.view, part=self.part)
         return f"{self.name}{shown_division(self.division)}{counts.tail}"
 
     @cached_property
