@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,13 @@ def _stored(files: dict[str, bytes], column: np.ndarray) -> str:
     return name
 
 
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    for member in archive:
+        opened = archive.extractfile(member)
+        if opened is not None:
+            yield member.name, opened.read()
+
+
 class Published:
     """The pairs of a file of columns.
 
@@ -135,9 +142,7 @@ class Published:
         self.path = path
         try:
             with tarfile.open(path) as archive:
-                self._files = {
-                    one.name: archive.extractfile(one).read() for one in archive if one.isfile()
-                }  # type: ignore[union-attr]
+                self._files = dict(_members(archive))
             index = json.loads(self._files[INDEX])
         except (OSError, tarfile.TarError, KeyError, ValueError) as error:
             raise DataError(
@@ -237,16 +242,15 @@ def _comparison(judged: Sequence[Judged]) -> list[Row]:
     }
     if len(sound) < 2 or next(iter(sound.values())).row["synthetic"]:
         return []
-    found = {
-        name: Compared(
-            one.row,
-            (one.scores["in"], one.scores["ood"][~np.isnan(one.scores["ood"])]),
-            one.replicates,
-        )  # type: ignore[index]
-        for name, one in sound.items()
-    }
+    found = {name: _compared(one) for name, one in sound.items()}
     first = next(iter(sound.values())).row
     key = key_of(SCHEMA, comparison_digest(), [one.row["key"] for one in sound.values()])
     return [
         {"schema": SCHEMA, "key": key, **{name: first[name] for name in SHARED}, **compared(found)}
     ]
+
+
+def _compared(judged: Judged) -> Compared:
+    assert judged.scores is not None
+    scores = judged.scores["in"], judged.scores["ood"]
+    return Compared(judged.row, scores, judged.replicates)
