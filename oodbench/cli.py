@@ -321,14 +321,14 @@ def import_(
 
 def _named_values(options: Iterable[str]) -> dict[str, Any]:
     """The values of ``NAME=VALUE``, each name once, values as YAML has them."""
-    import yaml
+    from oodbench.yaml_files import load_value
 
     found: dict[str, Any] = {}
     for text in options:
         name, separator, value = text.partition("=")
         try:
-            known = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
+            known = load_value(value)
+        except Exception:  # whatever YAML stumbles over
             separator = ""
         if not separator:
             raise OodbenchError(
