@@ -83,7 +83,8 @@ def sweep(folder: Path) -> int:
 
     Files that a living process writes are locked, and stay.
     """
-    return sum(_swept(file) for file in folder.rglob(f".*{UNFINISHED}"))
+    found = ((here, name) for here, _, names in os.walk(folder) for name in names)
+    return sum(_swept(Path(here, name)) for here, name in found if name.endswith(UNFINISHED))
 
 
 def _swept(path: Path) -> bool:
