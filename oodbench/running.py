@@ -157,10 +157,11 @@ class Talking(Screen):
         """Say once that something may hang, while nothing gets done."""
         done = -1.0
         while not self._over.wait(PATIENCE):
-            if done == self.tally.seconds_done and self.running:
+            if done == self.tally.seconds_done:
+                running = self.running or "what was begun first"
                 console.print(
-                    f"For {duration(PATIENCE)} nothing was done; {self.running} is running, and may hang. Ctrl-C keeps what "
-                    "is finished; --timeout SECONDS ends what takes longer.",
+                    f"For {duration(PATIENCE)} nothing was done; {running} may hang. Ctrl-C keeps what is finished; "
+                    "--timeout SECONDS ends what takes longer.",
                     markup=False,
                 )
                 return

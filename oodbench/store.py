@@ -301,6 +301,31 @@ def _lines(path: Path) -> list[str]:
     ]
 
 
+TEXTS = (
+    "key", "suite", "model", "in_dist", "in_dist_name", "ood", "ood_name", "scorer", "status", "reason", "kind", "role", "column",
+    "set", "quantity", "images", "file", "sha256", "tunes_on", "likelihood",
+)  # fmt: skip
+KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(TEXTS, (str,)),
+    **dict.fromkeys(("n_in", "n_ood", "group_size", "seed", "bootstrap", "dimensions"), (int,)),
+    **dict.fromkeys(("baseline", "synthetic"), (bool,)),
+    **dict.fromkeys(("passes", "scorers", "baselines", "sets"), (list,)),
+    **dict.fromkeys(("inputs", "cost", "provenance", "scores"), (dict,)),
+}
+"""The kind of value of the fields that name a row or that pages are made of, in whatever table; null stands for none."""
+
+
+def odd_field(row: Row) -> str | None:
+    """The first field whose value is of another kind than any row of ours has."""
+    return next((name for name, kinds in KINDS.items() if not _is_of(row.get(name), kinds)), None)
+
+
+def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
 def _parsed(path: Path, number: int, line: str) -> tuple[Row | None, str]:
     """A row, or None and what is wrong with it."""
     if len(line) > LONGEST:
@@ -311,13 +336,15 @@ def _parsed(path: Path, number: int, line: str) -> tuple[Row | None, str]:
         return None, f"is not a row ({reason_of(error)})"
     if not isinstance(row, dict) or not isinstance(row.get("schema"), int):
         return None, "is not a row (it is no object with a schema)"
-    fault = faults(row)
+    fault, odd = faults(row), odd_field(row)
     if row["schema"] > SCHEMA and not _was_ours(row):
         raise StoreError(
             f"{path}:{number} has schema {row['schema']}, this oodbench knows up to {SCHEMA}: it was written by a newer "
             "version; upgrade oodbench, or use another --out"
         )
-    return (None, f"is not what was written: {fault}") if fault else (row, "")
+    if fault or odd:
+        return None, f"is not what was written: {fault or f'its {odd} is of another kind'}"
+    return row, ""
 
 
 def _was_ours(row: Row) -> bool:

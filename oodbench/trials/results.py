@@ -60,7 +60,7 @@ class ResultsFolder:
     def kept(self, table: str) -> dict[str, Row]:
         """Key → row of the sound rows of this schema."""
         rows = (row for row in self.found[table] if row.get("schema") == SCHEMA)
-        return {row["key"]: row for row in rows if row.get("status") == "ok"}
+        return {row["key"]: row for row in rows if row.get("status") == "ok" and row.get("key")}
 
     def rows(self, table: str) -> list[Row]:
         """The rows that are on disk now."""

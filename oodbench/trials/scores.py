@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.errors import StoreError
+from oodbench.foreign import inside
 from oodbench.paths import write_if_changed, write_whole
 from oodbench.store import Row, read_sealed, sealed
 
@@ -35,7 +36,8 @@ def digest(scores: np.ndarray) -> str:
 def scores_file(folder: Path, row: Row) -> Path:
     """Where the scores of a row's model and scorer lie."""
     groups = "" if row["group_size"] == 1 else f", groups of {row['group_size']}"
-    return folder / "scores" / row["model"] / f"{row['scorer']}{groups}.npz"
+    name = f"{row['model']}/{row['scorer']}{groups}.npz"
+    return inside(folder / "scores", name, StoreError, folder / "rows.jsonl")
 
 
 def column_name(identifier: str, sha256: str) -> str:

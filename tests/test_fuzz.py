@@ -1,0 +1,401 @@
+"""Files of others, made up and damaged at will: each is read right or refused in one sentence, never with a traceback.
+
+By default a small budget, so that each kind is tried in a second. ``OODBENCH_FUZZ=3600`` tries for so many seconds in all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import struct
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import save as save_safetensors
+
+from oodbench.cli import _named_values
+from oodbench.data.arrays import array_files
+from oodbench.data.pictures import Picture, decode, header
+from oodbench.errors import OodbenchError
+from oodbench.foreign import printable
+from oodbench.report import check_report, write_report
+from oodbench.store import ColumnStore, Shard, read_lines, read_rows, sealed, sealed_row
+from oodbench.suite import load_suite
+from oodbench.trials.number_files import read_numbers
+from oodbench.trials.recount import score_faults
+from oodbench.trials.results import ResultsFolder
+from oodbench.zoo.cards import load_card, training_log
+from oodbench.zoo.checkpoints import read_checkpoint
+from oodbench.zoo.load import parse_weights
+
+SECONDS = float(os.environ.get("OODBENCH_FUZZ", 0))
+"""Of all tests here together; 0 for the small budget."""
+KINDS = 10
+SMALL = 60
+"""Examples of a kind within the small budget."""
+LATE = 5.0
+"""Seconds within which any file of a few kilobytes is read or refused."""
+
+PAPER = Path(__file__).parents[1] / "leaderboards" / "paper"
+SUITE = (
+    "name: s\ntitle: t\nmodels: [glow-fashionmnist]\npairs: [{in_dist: fashionmnist, ood: [mnist]}]\n"
+    "scorers: [likelihood]\n"
+)
+CARD = "name: g\nfamily: glow\nconfig: {shape: [1, 28, 28]}\ntrained_on: mnist\nlikelihood: exact\n"
+
+
+def fuzzed(slow=1):
+    """Settings of a kind; ``slow`` kinds get so many times fewer examples of the small budget."""
+    return settings(
+        max_examples=10**8 if SECONDS else SMALL // slow,
+        deadline=None,
+        derandomize=not SECONDS,
+        database=None,
+        phases=[Phase.explicit, Phase.generate] if SECONDS else list(Phase),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class Clock:
+    """Ends the examples of a kind when its share of the seconds is over."""
+
+    def __init__(self):
+        self.ends = time.monotonic() + SECONDS / KINDS
+
+    @property
+    def over(self):
+        return bool(SECONDS) and time.monotonic() > self.ends
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@contextlib.contextmanager
+def refused_or_read():
+    """One sentence of ours, or nothing; a traceback of anything else fails the test, and so does a long wait."""
+    began = time.monotonic()
+    with contextlib.suppress(OodbenchError):
+        yield
+    assert time.monotonic() - began < LATE * (1 + os.getloadavg()[0])
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=20),
+    st.sampled_from(["../x", "/x", "a|b\n", "\x1b[2J", "\u2028", "[^1]", "<script>", "=1+1", "nan", "mnist", "a" * 5000]),
+)  # fmt: skip
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+damage = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4), st.integers(0, 8)), min_size=1, max_size=6
+)
+
+
+def damaged(content: bytes, changes) -> bytes:
+    """Bytes with pieces replaced at places given as shares of the whole."""
+    for place, new, gone in changes:
+        start = int(place * len(content))
+        content = content[:start] + new + content[start + gone :]
+    return content
+
+
+def changed(tree, data):
+    """A value with one part, drawn at any depth, replaced, dropped or renamed."""
+    if isinstance(tree, dict) and tree and data.draw(st.booleans()):
+        key = data.draw(st.sampled_from(sorted(tree)))
+        return {**tree, key: changed(tree[key], data)}
+    if isinstance(tree, list) and tree and data.draw(st.booleans()):
+        number = data.draw(st.integers(0, len(tree) - 1))
+        return [*tree[:number], changed(tree[number], data), *tree[number + 1 :]]
+    if isinstance(tree, dict) and tree and data.draw(st.booleans()):
+        gone = data.draw(st.sampled_from(sorted(tree)))
+        return {key: value for key, value in tree.items() if key != gone}
+    return data.draw(values)
+
+
+@fuzzed()
+@given(data=st.data())
+def yaml_files(folder, name, text, read, clock, data):
+    if clock.over:
+        return
+    if data.draw(st.booleans()):
+        with_one_change = changed(yaml.safe_load(text), data)
+        content = yaml.safe_dump(with_one_change, allow_unicode=True).encode("utf-8", "surrogateescape")
+    else:
+        content = damaged(text.encode(), data.draw(damage))
+    (folder / name).write_bytes(content)
+    with refused_or_read():
+        read(folder)
+
+
+def test_suites(tmp_path, clock):
+    yaml_files(tmp_path, "s.yaml", SUITE, lambda folder: load_suite(str(folder / "s.yaml")), clock)
+
+
+def test_cards(tmp_path, clock):
+    yaml_files(tmp_path, "card.yaml", CARD, lambda folder: load_card(str(folder)).shape, clock)
+
+
+RECORD = {"weights_sha256": "0" * 64, "recipe": {"seed": 1}, "ref_bits_per_dim": 2.5}
+
+
+@fuzzed()
+@given(data=st.data())
+def records_and_logs(folder, clock, data):
+    if clock.over:
+        return
+    content = json.dumps(changed(RECORD, data)).encode()
+    (folder / "trained.json").write_bytes(damaged(content, data.draw(damage)) if data.draw(st.booleans()) else content)
+    log = b"step,ref_bits_per_dim,auroc_mnist\n1,3.5,0.5\n2,2.5,\n"
+    (folder / "log.csv").write_bytes(damaged(log, data.draw(damage)))
+    card = load_card(str(folder))
+    for read in (lambda: card.verify(b"weights", "there"), lambda: card.training_seed, lambda: training_log(card)):
+        with refused_or_read():
+            read()
+
+
+def test_records_and_logs_of_trainings(tmp_path, clock):
+    (tmp_path / "card.yaml").write_text(CARD)
+    records_and_logs(tmp_path, clock)
+
+
+def some_rows(table: str, n: int) -> list[dict]:
+    """Rows of the published leaderboard: all of one pair, as far as they go."""
+    rows = read_rows(PAPER / f"{table}.jsonl")
+    model = "glow-fashionmnist" if table != "analysis" else None
+    own = [row for row in rows if model in (None, row.get("model")) and row.get("group_size", 1) in (1, None)]
+    return own[:n]
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return {table: some_rows(table, n) for table, n in (("rows", 6), ("comparisons", 1), ("analysis", 4))}
+
+
+@fuzzed(slow=2)
+@given(data=st.data())
+def rows_of_others(folder, tables, clock, data):
+    if clock.over:
+        return
+    table = data.draw(st.sampled_from(sorted(tables)))
+    number = data.draw(st.integers(0, len(tables[table]) - 1))
+    row = changed(tables[table][number], data)
+    sealing = data.draw(st.booleans()) and isinstance(row, dict) and isinstance(row.get("schema"), int)
+    row = sealed_row(row) if sealing else row  # as somebody would who knows the hashes
+    for name, rows in tables.items():
+        told = [json.dumps(one) for one in [*rows[:number], row, *rows[number + 1 :]]] if name == table else [
+            json.dumps(one) for one in rows
+        ]
+        content = ("\n".join(told) + "\n").encode("utf-8", "surrogateescape")
+        if name == table and data.draw(st.integers(0, 3)) == 0:
+            content = damaged(content, data.draw(damage))
+        (folder / f"{name}.jsonl").write_bytes(content)
+    for read in (check_report, score_faults, ResultsFolder):
+        with refused_or_read():
+            read(folder)
+    kept, _ = read_lines_or_none(folder / f"{table}.jsonl")
+    for one in kept:  # what is taken for a row is one that was written, or one that somebody sealed
+        assert one in tables[table] or one == row or one["schema"] < 3
+
+
+def read_lines_or_none(path):
+    try:
+        return read_lines(path)
+    except OodbenchError:
+        return [], []
+
+
+def test_rows_analysis_and_comparisons(tmp_path, tables, clock):
+    rows_of_others(tmp_path, tables, clock)
+
+
+@fuzzed()
+@given(data=st.data())
+def arrays(folder, clock, data):
+    if clock.over:
+        return
+    shape = tuple(data.draw(st.lists(st.integers(0, 5), max_size=4)))
+    dtype = data.draw(st.sampled_from(["u1", "<f4", "?", "<U3", "<c8", "<i8", "M8[s]"]))
+    array, buffer = np.zeros(shape, dtype), io.BytesIO()
+    suffix = data.draw(st.sampled_from([".npy", ".npz"]))
+    np.save(buffer, array) if suffix == ".npy" else np.savez(buffer, **{data.draw(st.sampled_from(["images", "log_prob"])): array})
+    (folder / f"x{suffix}").write_bytes(damaged(buffer.getvalue(), data.draw(damage)) if data.draw(st.booleans()) else buffer.getvalue())
+    with refused_or_read():
+        array_files((folder / f"x{suffix}",)).decode()
+    with refused_or_read():
+        read_numbers(folder / f"x{suffix}")
+
+
+def test_arrays(tmp_path, clock):
+    arrays(tmp_path, clock)
+
+
+@fuzzed()
+@given(changes=damage, resealed=st.booleans())
+def columns(store, key, whole, clock, changes, resealed):
+    if clock.over:
+        return
+    content = damaged(whole[:-64], changes)
+    store.path(key).write_bytes(sealed(content) if resealed else content + whole[-64:])
+    with refused_or_read():
+        found = store.get(key)
+        if found is not None and not resealed:
+            assert content == whole[:-64]
+
+
+def test_columns(tmp_path, clock, caplog):
+    store, key = ColumnStore(tmp_path), "ab" * 32
+    store.put(key, Shard({"log_prob": np.arange(9.0), "z": np.ones((9, 2))}, {"images": 9}))
+    columns(store, key, store.path(key).read_bytes(), clock)
+
+
+@fuzzed()
+@given(changes=damage, name=st.sampled_from(["x.safetensors", "x.pt"]))
+def checkpoints(folder, contents, clock, changes, name):
+    if clock.over:
+        return
+    content = damaged(contents[name], changes)
+    (folder / name).write_bytes(content)
+    with refused_or_read():
+        dict(read_checkpoint(folder / name))
+    with refused_or_read():
+        parse_weights(content, folder / name)
+
+
+def test_checkpoints(tmp_path, clock):
+    buffer = io.BytesIO()
+    torch.save({"module.a": torch.ones(3, 2), "module.b": torch.zeros(4)}, buffer)
+    weights = save_safetensors({"a": np.ones((3, 2), np.float32), "b": np.zeros(4, np.float16)})
+    checkpoints(tmp_path, {"x.pt": buffer.getvalue(), "x.safetensors": weights}, clock)
+
+
+@fuzzed()
+@given(header=values | st.dictionaries(st.text(max_size=5), st.fixed_dictionaries({
+    "dtype": st.sampled_from(["F32", "F8_E4M3", "U64", "BOOL", "X"]),
+    "shape": st.lists(st.integers(-1, 2**62), max_size=4),
+    "data_offsets": st.lists(st.integers(-1, 2**62), max_size=3),
+}), max_size=3), length=st.none() | st.integers(0, 2**64 - 1))  # fmt: skip
+def safetensors_headers(clock, header, length):
+    if clock.over:
+        return
+    text = json.dumps(header).encode()
+    with refused_or_read():
+        parse_weights(struct.pack("<Q", len(text) if length is None else length) + text + bytes(16), Path("x.safetensors"))
+
+
+def test_headers_of_safetensors(clock):
+    safetensors_headers(clock)
+
+
+def pictures_of_each_format() -> dict[str, bytes]:
+    found = {}
+    picture = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF"):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        found[kind] = buffer.getvalue()
+    return found
+
+
+@fuzzed()
+@given(kind=st.sampled_from(sorted(pictures_of_each_format())), changes=damage)
+def pictures(contents, clock, kind, changes):
+    if clock.over:
+        return
+    picture = Picture("x", damaged(contents[kind], changes))
+    for read in (header, decode):
+        with refused_or_read():
+            read(picture)
+
+
+def test_pictures(clock):
+    pictures(pictures_of_each_format(), clock)
+
+
+@fuzzed()
+@given(texts=st.lists(st.text(max_size=30) | st.sampled_from(["a=[[[[", "a=*x", "a=!!python/name:os", "a=2026-13-45", "a=" + "[" * 3000]), max_size=3))
+def options(clock, texts):
+    if clock.over:
+        return
+    with refused_or_read():
+        _named_values(texts)
+
+
+def test_options(clock):
+    options(clock)
+
+
+def test_aliases_nesting_and_size_of_yaml_have_limits(tmp_path):
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    for text, sentence in (
+        (SUITE + laughs, "aliases stand for more than"),
+        (SUITE + "about: " + "[" * 5000, "nested more than"),
+        (SUITE + "x: &x [*x]\n", "nested more than"),
+        (SUITE + "#" * 600_000, "more than the 500,000 that are read"),
+    ):
+        (tmp_path / "s.yaml").write_text(text)
+        with pytest.raises(OodbenchError, match=sentence):
+            load_suite(str(tmp_path / "s.yaml"))
+
+
+def test_a_header_that_promises_terabytes_and_a_bomb_in_a_zip(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 28, 28), np.uint8))
+    content = (tmp_path / "x.npy").read_bytes().replace(b"(2, 28, 28)", b"(9999999999, 28, 28)")[: 128 + 1568]
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(OodbenchError, match=r"promises 7,839,999,999,216 bytes|cannot be read"):
+        array_files((tmp_path / "x.npy",))
+    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(
+                member, {"descr": "|u1", "fortran_order": False, "shape": (1_200_000, 30, 30)}
+            )
+            block = bytes(1_080_000)
+            for _ in range(1000):
+                member.write(block)
+    with pytest.raises(OodbenchError, match="more than 200 times as many"):
+        array_files((tmp_path / "b.npz",))
+
+
+def test_a_checkpoint_that_shows_one_number_a_trillion_times(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "x.pt")
+    with pytest.raises(OodbenchError, match="shows each number more than once"):
+        read_checkpoint(tmp_path / "x.pt")
+    torch.save({"a": torch.zeros(9)}, tmp_path / "y.pt")
+    with zipfile.ZipFile(tmp_path / "y.pt") as plain, zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(OodbenchError, match="compressed zip"):
+        read_checkpoint(tmp_path / "z.pt")
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("plain −½ é 日本", "plain −½ é 日本"),
+    ("\x1b[2J\rno", "\\x1b[2J\\rno"),
+    ("a\u202eb\u2028c\x85d", "a\\u202eb\\u2028c\\x85d"),
+    ("two\nlines", "two\nlines"),
+])  # fmt: skip
+def test_text_of_files_moves_no_cursor(text, shown):
+    assert printable(text) == shown
+
+
+def test_a_folder_of_rows_that_is_whole_is_still_read(tmp_path, tables):
+    for name, rows in tables.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert ResultsFolder(tmp_path).rows("rows") == tables["rows"]
+    assert callable(write_report)
