@@ -53,8 +53,15 @@ PATIENCE = 600
 """Seconds after which a run is taken to hang."""
 UNHURT = ("columns", "images", "samples")
 """Kinds of files in the cache, and below those in the results."""
-OF_RESULTS = ("rows.jsonl", "analysis.jsonl", "comparisons.jsonl", "curves.jsonl", "scores", "grids")
-WATCHED = '''
+OF_RESULTS = (
+    "rows.jsonl",
+    "analysis.jsonl",
+    "comparisons.jsonl",
+    "curves.jsonl",
+    "scores",
+    "grids",
+)
+WATCHED = """
 import importlib, os, sys, time
 def watched(phase, place):
     module, _, path = place.partition(":")
@@ -71,8 +78,8 @@ for pair in os.environ["FAULTS_PHASES"].split():
     watched(*pair.split("=", 1))
 from oodbench.cli import main
 main()
-'''
-MODELS = '''
+"""
+MODELS = """
 import os, time
 import torch
 import oodbench as ob
@@ -126,7 +133,7 @@ class Large(Troubled):
     batch_size = 64
     def trouble(self, x):
         if len(x) > 16: raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-'''
+"""
 TROUBLES = {
     "raises-at-the-seventh-batch": "the seventh batch",
     "nan-for-one-image": "",
@@ -163,7 +170,11 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         phases = " ".join(f"{phase}={place}" for phase, place in PHASES.items())
-        own = {"OODBENCH_HOME": str(self.home), "FAULTS_MARKS": str(self.folder / "marks"), "FAULTS_PHASES": phases}
+        own = {
+            "OODBENCH_HOME": str(self.home),
+            "FAULTS_MARKS": str(self.folder / "marks"),
+            "FAULTS_PHASES": phases,
+        }
         return {**os.environ, **own, **self.more}
 
     def begin(self, *more: str, workers: int = 2) -> subprocess.Popen[str]:
@@ -197,7 +208,9 @@ class Place:
 
     def processes(self) -> list[int]:
         mark = f"OODBENCH_HOME={self.home}".encode()
-        return [number for number, environment in environments() if mark in environment.split(b"\0")]
+        return [
+            number for number, environment in environments() if mark in environment.split(b"\0")
+        ]
 
 
 def environments() -> Iterator[tuple[int, bytes]]:
@@ -229,14 +242,20 @@ class Campaign:
         """Seconds that each phase took."""
         lines = [line.split() for line in (place.folder / "marks").read_text().splitlines()]
         began = [float(when) for _, when in lines] + [time.time()]
-        return {phase: max(0.05, after - when) for (phase, _), when, after in zip(lines, began, began[1:])}
+        return {
+            phase: max(0.05, after - when)
+            for (phase, _), when, after in zip(lines, began, began[1:])
+        }
 
     def times(self, full: int) -> range:
         return range(max(1, round(full * self.scale)))
 
     def place(self, warm: bool = False) -> Place:
         """A new place; a warm one holds what the undisturbed run left."""
-        folder = self.root / f"trial-{sum(sum(one.values()) for one in self.counts.values())}-{self.random.random():.6f}"
+        folder = (
+            self.root
+            / f"trial-{sum(sum(one.values()) for one in self.counts.values())}-{self.random.random():.6f}"
+        )
         folder.mkdir()
         if warm:
             for name in ("home", "out"):
@@ -299,11 +318,23 @@ class Campaign:
             said = run.communicate(timeout=PATIENCE)[0]
             ended = f"the run ended with {run.returncode}: {said[-300:]}" if run.returncode else ""
             other = "other rows" if place.values() != self.values else ""
-            self.judge("kill -9 of one worker", place, ended, other, "" if workers else "no worker was there", rerun=False)
+            self.judge(
+                "kill -9 of one worker",
+                place,
+                ended,
+                other,
+                "" if workers else "no worker was there",
+                rerun=False,
+            )
 
     def stopped(self) -> None:
         """A signal that asks to end: one sentence, its exit code, and nothing left, before any rerun."""
-        for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131), (signal.SIGINT, 130)):
+        for number, code in (
+            (signal.SIGTERM, 143),
+            (signal.SIGHUP, 129),
+            (signal.SIGQUIT, 131),
+            (signal.SIGINT, 130),
+        ):
             for _ in self.times(6):
                 place = self.place()
                 run = place.begin()
@@ -332,7 +363,10 @@ class Campaign:
             self._send(run, signal.SIGINT)
             began = time.monotonic()
             said = run.communicate(timeout=60)[0]
-            took, busy = time.monotonic() - began, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+            took, busy = (
+                time.monotonic() - began,
+                max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)),
+            )
             late = f"it took {took:.1f} s" if took > 2 * busy else ""
             self.judge("Ctrl-C twice", place, late, "a traceback" if "Traceback" in said else "")
 
@@ -341,9 +375,20 @@ class Campaign:
         for _ in self.times(6):
             place, most = self.place(), self.random.choice([0, 1_000, 20_000, 200_000])
             command = ["prlimit", f"--fsize={most}", *place.command()]
-            run = subprocess.run(command, env=place.environment, cwd=place.folder, capture_output=True, text=True, timeout=PATIENCE)
+            run = subprocess.run(
+                command,
+                env=place.environment,
+                cwd=place.folder,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
             said = run.stdout + run.stderr
-            wrong = "" if run.returncode in (0, 1) and "Traceback" not in said else f"{run.returncode}: {said[-300:]}"
+            wrong = (
+                ""
+                if run.returncode in (0, 1) and "Traceback" not in said
+                else f"{run.returncode}: {said[-300:]}"
+            )
             self.judge("no file may grow", place, wrong)
 
     def vanishing_cache(self) -> None:
@@ -363,7 +408,7 @@ class Campaign:
             (place.folder / name).write_text("in the way\n")
             code, said = place.finish()
             measured = any(place.home.rglob("*.npz")) if place.home.is_dir() else False
-            faults = ["it measured first"] * measured + [f"exit code {code}"] * (code != 1)
+            faults = ["it measured first"] * measured + [f"exit code {code}"] * (code not in (1, 2))
             faults += ["a traceback"] * ("Traceback" in said)
             (place.folder / name).unlink()
             self.judge("--out or cache cannot be written", place, *faults)
@@ -384,11 +429,22 @@ class Campaign:
             run, said = place.begin(), []
             while run.poll() is None:
                 report = [sys.executable, "-m", "oodbench", "report", str(place.out)]
-                done = subprocess.run(report, env=place.environment, capture_output=True, text=True, timeout=PATIENCE)
+                done = subprocess.run(
+                    report, env=place.environment, capture_output=True, text=True, timeout=PATIENCE
+                )
                 said.append(done.stdout + done.stderr)
             run.communicate()
-            faults = ["a traceback" if any("Traceback" in one or "stumbled" in one for one in said) else ""]
-            self.judge("report while run writes", place, *faults, f"exit code {run.returncode}" if run.returncode else "")
+            faults = [
+                "a traceback"
+                if any("Traceback" in one or "stumbled" in one for one in said)
+                else ""
+            ]
+            self.judge(
+                "report while run writes",
+                place,
+                *faults,
+                f"exit code {run.returncode}" if run.returncode else "",
+            )
 
     def damaged_files(self) -> None:
         """One bit flipped or the end cut off, in each kind of file, in each quarter of it."""
@@ -400,11 +456,19 @@ class Campaign:
                     path = self._damage(place, of_cache, kind, quarter, cut)
                     if of_cache:
                         shutil.rmtree(place.out)
-                    self.judge(f"a file {'cut' if cut else 'flipped'}: {kind}", place, "" if path else "no such file")
+                    self.judge(
+                        f"a file {'cut' if cut else 'flipped'}: {kind}",
+                        place,
+                        "" if path else "no such file",
+                    )
 
-    def _damage(self, place: Place, of_cache: bool, kind: str, quarter: int, cut: bool) -> Path | None:
+    def _damage(
+        self, place: Place, of_cache: bool, kind: str, quarter: int, cut: bool
+    ) -> Path | None:
         root = (place.home if of_cache else place.out) / kind
-        files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+        files = (
+            [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+        )
         if not files:
             return None
         path = self.random.choice(files)
@@ -420,21 +484,53 @@ class Campaign:
             place = self.place(warm=True)
             (place.folder / "models.py").write_text(MODELS)
             (place.folder / "s.yaml").write_text(SUITE.format(limit=LIMIT))
-            more = ["--plugin", str(place.folder / "models.py"), "--only", model, "--only", "likelihood", "--timeout", "40"]
-            code, said = place.finish(*more)
-            rows = [json.loads(line) for line in (place.out / "rows.jsonl").read_text().split("\n") if line]
+            more = [
+                "--plugin",
+                str(place.folder / "models.py"),
+                "--only",
+                model,
+                "--only",
+                "likelihood",
+                "--timeout",
+                "40",
+            ]
+            _, said = place.finish(*more)
+            rows = [
+                json.loads(line)
+                for line in (place.out / "rows.jsonl").read_text().split("\n")
+                if line
+            ]
             own = [row for row in rows if row["model"] == model and row["status"] != "skipped"]
             failed = [row for row in own if row["status"] == "failed"]
             wrong = "" if own else "it has no row"
-            if sentence and not all(sentence in row["reason"] for row in own if row["status"] == "failed"):
+            if sentence and not all(
+                sentence in row["reason"] for row in own if row["status"] == "failed"
+            ):
                 wrong = f"its reason is {failed[0]['reason']}"
             if sentence and not failed:
                 wrong = "it did not fail"
             if not sentence and model != "nan-for-one-image" and failed:
                 wrong = f"it failed: {failed[0]['reason']}"
-            others = [json.dumps({name: row[name] for name in row if name not in MEASURED}, sort_keys=True) for row in rows if row["model"] != model]
-            lost = "" if set(self.values["rows"]) <= set(others) | set(_skips(self.values["rows"])) else "rows of the other model are gone"
-            self.judge(f"a model that {model.replace('-', ' ')}", place, wrong, lost, "a traceback" if "Traceback" in said else "", rerun=False)
+            others = [
+                json.dumps(
+                    {name: row[name] for name in row if name not in MEASURED}, sort_keys=True
+                )
+                for row in rows
+                if row["model"] != model
+            ]
+            lost = (
+                ""
+                if set(self.values["rows"]) <= set(others) | set(_skips(self.values["rows"]))
+                else "rows of the other model are gone"
+            )
+            self.judge(
+                f"a model that {model.replace('-', ' ')}",
+                place,
+                wrong,
+                lost,
+                "a traceback" if "Traceback" in said else "",
+                rerun=False,
+            )
 
 
 def _skips(rows: list[str]) -> list[str]:
@@ -468,7 +564,9 @@ def main() -> int:
     parser.add_argument("--budget", choices=["small", "full"], default="small")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=list(KINDS))
-    parser.add_argument("--minutes", type=float, default=600, help="begin no further kind after so many")
+    parser.add_argument(
+        "--minutes", type=float, default=600, help="begin no further kind after so many"
+    )
     options = parser.parse_args()
     began = time.monotonic()
     campaign = Campaign(options.seed, 1.0 if options.budget == "full" else 0.1)

@@ -314,9 +314,7 @@ def import_(
     write_card(imported, out, out.name, trained_on, view, record, overwrite)
     for note in imported.notes:
         echo(note)
-    echo(
-        f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}."
-    )
+    echo(f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}.")
     echo(f"Use it by its path, {out}, in a suite or in load_model.")
 
 
@@ -370,9 +368,7 @@ def fetch(names: tuple[str, ...]) -> None:
             for images in fetch_set(
                 card, lambda name, size: bars.add(name, name, size), bars.advance
             ):
-                echo(
-                    f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…"
-                )
+                echo(f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…")
 
 
 @data.command("make")

@@ -23,7 +23,6 @@ from rich.text import Text
 from oodbench.foreign import printable
 
 
-
 class Terminal(Console):
     """A console on which text of files moves no cursor and hides no letter."""
 

@@ -6,9 +6,11 @@ By default a small budget, so that each kind is tried in a second. ``OODBENCH_FU
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import json
 import os
+import re
 import struct
 import time
 import zipfile
@@ -20,6 +22,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from PIL import Image
 from safetensors.numpy import save as save_safetensors
 
@@ -28,7 +31,9 @@ from oodbench.data.arrays import array_files
 from oodbench.data.pictures import Picture, decode, header
 from oodbench.errors import OodbenchError
 from oodbench.foreign import printable
-from oodbench.report import check_report, write_report
+from oodbench.report import check_report
+from oodbench.report.page import prose
+from oodbench.report.tables import text
 from oodbench.store import ColumnStore, Shard, read_lines, read_rows, sealed, sealed_row
 from oodbench.suite import load_suite
 from oodbench.trials.number_files import read_numbers
@@ -40,7 +45,7 @@ from oodbench.zoo.load import parse_weights
 
 SECONDS = float(os.environ.get("OODBENCH_FUZZ", 0))
 """Of all tests here together; 0 for the small budget."""
-KINDS = 10
+KINDS = 11
 SMALL = 60
 """Examples of a kind within the small budget."""
 LATE = 5.0
@@ -97,11 +102,15 @@ leaves = st.one_of(
 )  # fmt: skip
 values = st.recursive(
     leaves,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 damage = st.lists(
-    st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4), st.integers(0, 8)), min_size=1, max_size=6
+    st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4), st.integers(0, 8)),
+    min_size=1,
+    max_size=6,
 )
 
 
@@ -129,14 +138,16 @@ def changed(tree, data):
 
 @fuzzed()
 @given(data=st.data())
-def yaml_files(folder, name, text, read, clock, data):
+def yaml_files(folder, name, whole, read, clock, data):
     if clock.over:
         return
     if data.draw(st.booleans()):
-        with_one_change = changed(yaml.safe_load(text), data)
-        content = yaml.safe_dump(with_one_change, allow_unicode=True).encode("utf-8", "surrogateescape")
+        with_one_change = changed(yaml.safe_load(whole), data)
+        content = yaml.safe_dump(with_one_change, allow_unicode=True).encode(
+            "utf-8", "surrogateescape"
+        )
     else:
-        content = damaged(text.encode(), data.draw(damage))
+        content = damaged(whole.encode(), data.draw(damage))
     (folder / name).write_bytes(content)
     with refused_or_read():
         read(folder)
@@ -159,11 +170,17 @@ def records_and_logs(folder, clock, data):
     if clock.over:
         return
     content = json.dumps(changed(RECORD, data)).encode()
-    (folder / "trained.json").write_bytes(damaged(content, data.draw(damage)) if data.draw(st.booleans()) else content)
+    (folder / "trained.json").write_bytes(
+        damaged(content, data.draw(damage)) if data.draw(st.booleans()) else content
+    )
     log = b"step,ref_bits_per_dim,auroc_mnist\n1,3.5,0.5\n2,2.5,\n"
     (folder / "log.csv").write_bytes(damaged(log, data.draw(damage)))
     card = load_card(str(folder))
-    for read in (lambda: card.verify(b"weights", "there"), lambda: card.training_seed, lambda: training_log(card)):
+    for read in (
+        lambda: card.verify(b"weights", "there"),
+        lambda: card.training_seed,
+        lambda: training_log(card),
+    ):
         with refused_or_read():
             read()
 
@@ -177,13 +194,20 @@ def some_rows(table: str, n: int) -> list[dict]:
     """Rows of the published leaderboard: all of one pair, as far as they go."""
     rows = read_rows(PAPER / f"{table}.jsonl")
     model = "glow-fashionmnist" if table != "analysis" else None
-    own = [row for row in rows if model in (None, row.get("model")) and row.get("group_size", 1) in (1, None)]
+    own = [
+        row
+        for row in rows
+        if model in (None, row.get("model")) and row.get("group_size", 1) in (1, None)
+    ]
     return own[:n]
 
 
 @pytest.fixture(scope="module")
 def tables():
-    return {table: some_rows(table, n) for table, n in (("rows", 6), ("comparisons", 1), ("analysis", 4))}
+    return {
+        table: some_rows(table, n)
+        for table, n in (("rows", 6), ("comparisons", 1), ("analysis", 4))
+    }
 
 
 @fuzzed(slow=2)
@@ -194,12 +218,16 @@ def rows_of_others(folder, tables, clock, data):
     table = data.draw(st.sampled_from(sorted(tables)))
     number = data.draw(st.integers(0, len(tables[table]) - 1))
     row = changed(tables[table][number], data)
-    sealing = data.draw(st.booleans()) and isinstance(row, dict) and isinstance(row.get("schema"), int)
+    sealing = (
+        data.draw(st.booleans()) and isinstance(row, dict) and isinstance(row.get("schema"), int)
+    )
     row = sealed_row(row) if sealing else row  # as somebody would who knows the hashes
     for name, rows in tables.items():
-        told = [json.dumps(one) for one in [*rows[:number], row, *rows[number + 1 :]]] if name == table else [
-            json.dumps(one) for one in rows
-        ]
+        told = (
+            [json.dumps(one) for one in [*rows[:number], row, *rows[number + 1 :]]]
+            if name == table
+            else [json.dumps(one) for one in rows]
+        )
         content = ("\n".join(told) + "\n").encode("utf-8", "surrogateescape")
         if name == table and data.draw(st.integers(0, 3)) == 0:
             content = damaged(content, data.draw(damage))
@@ -232,8 +260,14 @@ def arrays(folder, clock, data):
     dtype = data.draw(st.sampled_from(["u1", "<f4", "?", "<U3", "<c8", "<i8", "M8[s]"]))
     array, buffer = np.zeros(shape, dtype), io.BytesIO()
     suffix = data.draw(st.sampled_from([".npy", ".npz"]))
-    np.save(buffer, array) if suffix == ".npy" else np.savez(buffer, **{data.draw(st.sampled_from(["images", "log_prob"])): array})
-    (folder / f"x{suffix}").write_bytes(damaged(buffer.getvalue(), data.draw(damage)) if data.draw(st.booleans()) else buffer.getvalue())
+    np.save(buffer, array) if suffix == ".npy" else np.savez(
+        buffer, **{data.draw(st.sampled_from(["images", "log_prob"])): array}
+    )
+    (folder / f"x{suffix}").write_bytes(
+        damaged(buffer.getvalue(), data.draw(damage))
+        if data.draw(st.booleans())
+        else buffer.getvalue()
+    )
     with refused_or_read():
         array_files((folder / f"x{suffix}",)).decode()
     with refused_or_read():
@@ -294,7 +328,10 @@ def safetensors_headers(clock, header, length):
         return
     text = json.dumps(header).encode()
     with refused_or_read():
-        parse_weights(struct.pack("<Q", len(text) if length is None else length) + text + bytes(16), Path("x.safetensors"))
+        parse_weights(
+            struct.pack("<Q", len(text) if length is None else length) + text + bytes(16),
+            Path("x.safetensors"),
+        )
 
 
 def test_headers_of_safetensors(clock):
@@ -327,7 +364,15 @@ def test_pictures(clock):
 
 
 @fuzzed()
-@given(texts=st.lists(st.text(max_size=30) | st.sampled_from(["a=[[[[", "a=*x", "a=!!python/name:os", "a=2026-13-45", "a=" + "[" * 3000]), max_size=3))
+@given(
+    texts=st.lists(
+        st.text(max_size=30)
+        | st.sampled_from(
+            ["a=[[[[", "a=*x", "a=!!python/name:os", "a=2026-13-45", "a=" + "[" * 3000]
+        ),
+        max_size=3,
+    )
+)
 def options(clock, texts):
     if clock.over:
         return
@@ -339,9 +384,39 @@ def test_options(clock):
     options(clock)
 
 
+pieces = st.sampled_from([
+    "a", "b", "_", "*", "`", "|", "\\", "<", ">", "&", "~~", "[", "]", "(", ")", "!", "^", "$", "{", "#", "-", "\n", "&lt;", "&#60;",
+    "[^1]", "[a](b)", "<b>", "```", "__", "\x1b", "\u2028", "| --- |",
+])  # fmt: skip
+
+
+@fuzzed()
+@given(parts=st.lists(pieces, min_size=1, max_size=8))
+def texts(clock, parts):
+    if clock.over:
+        return
+    shown = "".join(parts)
+    meant = " ".join(printable(shown.replace("\n", " ")).split())
+    if not meant:
+        return
+    page = MARKDOWN.render(f"| head |\n| --- |\n| {text(shown)} |\n")
+    (cell,) = re.findall(r"<td>(.*)</td>", page, re.DOTALL)
+    assert html.unescape(cell) == meant
+    assert not re.search(r"<(?!/?(td|tr|tbody|table|thead|th)\b)", page)
+    assert html.unescape(prose(text(shown))) == meant
+
+
+MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+
+def test_text_of_others_is_shown_letter_by_letter_in_markdown_and_html(clock):
+    texts(clock)
+
+
 def test_aliases_nesting_and_size_of_yaml_have_limits(tmp_path):
     laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+        for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
     for text, sentence in (
         (SUITE + laughs, "aliases stand for more than"),
@@ -355,19 +430,20 @@ def test_aliases_nesting_and_size_of_yaml_have_limits(tmp_path):
 
 
 def test_a_header_that_promises_terabytes_and_a_bomb_in_a_zip(tmp_path):
-    np.save(tmp_path / "x.npy", np.zeros((2, 28, 28), np.uint8))
-    content = (tmp_path / "x.npy").read_bytes().replace(b"(2, 28, 28)", b"(9999999999, 28, 28)")[: 128 + 1568]
-    (tmp_path / "x.npy").write_bytes(content)
-    with pytest.raises(OodbenchError, match=r"promises 7,839,999,999,216 bytes|cannot be read"):
+    head = {"descr": "|u1", "fortran_order": False, "shape": (9_999_999_999, 28, 28)}
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+        file.write(bytes(1568))
+    with pytest.raises(OodbenchError, match=r"promises 7,839,999,999,216 bytes.* 1,568 are there"):
         array_files((tmp_path / "x.npy",))
-    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("images.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(
-                member, {"descr": "|u1", "fortran_order": False, "shape": (1_200_000, 30, 30)}
-            )
-            block = bytes(1_080_000)
-            for _ in range(1000):
-                member.write(block)
+    head["shape"] = (1_200_000, 30, 30)
+    with (
+        zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("images.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, head)
+        for _ in range(1000):
+            member.write(bytes(1_080_000))
     with pytest.raises(OodbenchError, match="more than 200 times as many"):
         array_files((tmp_path / "b.npz",))
 
@@ -377,7 +453,10 @@ def test_a_checkpoint_that_shows_one_number_a_trillion_times(tmp_path):
     with pytest.raises(OodbenchError, match="shows each number more than once"):
         read_checkpoint(tmp_path / "x.pt")
     torch.save({"a": torch.zeros(9)}, tmp_path / "y.pt")
-    with zipfile.ZipFile(tmp_path / "y.pt") as plain, zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+    with (
+        zipfile.ZipFile(tmp_path / "y.pt") as plain,
+        zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
     with pytest.raises(OodbenchError, match="compressed zip"):
@@ -398,4 +477,3 @@ def test_a_folder_of_rows_that_is_whole_is_still_read(tmp_path, tables):
     for name, rows in tables.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert ResultsFolder(tmp_path).rows("rows") == tables["rows"]
-    assert callable(write_report)

@@ -59,9 +59,7 @@ def load_plugins(plugins: Iterable[Path]) -> None:
         load_plugin(path)
     len(scorers)  # loads the installed plugins too
     for name, why in broken_plugins.items():
-        echo(
-            f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True
-        )
+        echo(f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True)
 
 
 def check_device(device: str) -> None:

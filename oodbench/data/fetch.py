@@ -78,9 +78,7 @@ def _check_address(url: str) -> None:
     address = urllib.parse.urlsplit(url)
     own = address.hostname in ("127.0.0.1", "::1", "localhost")
     if address.scheme != "https" and not (own and address.scheme == "http"):
-        raise DataError(
-            f"{url} is not fetched, since it is no https address; get the file by hand"
-        )
+        raise DataError(f"{url} is not fetched, since it is no https address; get the file by hand")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

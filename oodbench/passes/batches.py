@@ -135,7 +135,11 @@ def _halve(model: DensityModel, device: Any) -> None:
     """Give the model half as many images at a time from now on; :class:`ModelError` where it is one already."""
     size = batch_size_of(model)
     if size == 1:
-        where = "is free; use fewer --workers" if device.type == "cpu" else f"{device} has; use --device cpu"
+        where = (
+            "is free; use fewer --workers"
+            if device.type == "cpu"
+            else f"{device} has; use --device cpu"
+        )
         raise ModelError(f"{type(model).__name__} needs more memory for one image than {where}")
     _fitting[model] = size // 2
 

@@ -71,4 +71,8 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
         found = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}  # a figure is only drawn again
-    return {name: one for name, one in found.items() if isinstance(one, dict)} if isinstance(found, dict) else {}
+    return (
+        {name: one for name, one in found.items() if isinstance(one, dict)}
+        if isinstance(found, dict)
+        else {}
+    )

@@ -61,7 +61,9 @@ def write_report(folder: Path) -> list[Path]:
 @contextmanager
 def _showing(folder: Path) -> Iterator[None]:
     """Rows that are sealed and yet no rows of ours fail wherever a page looks into them: in one sentence."""
-    with parsing(folder, StoreError, "the results of a run", "run the suite again into a new --out"):
+    with parsing(
+        folder, StoreError, "the results of a run", "run the suite again into a new --out"
+    ):
         yield
 
 

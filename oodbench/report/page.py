@@ -15,7 +15,7 @@ from oodbench.report.section import Section
 from oodbench.report.tables import HEAD, only_here_notes, slug, table, text
 
 INLINE = re.compile(
-    r"\\(?P<letter>[\\|`<*\[])"
+    r"\\(?P<letter>[\\|`<*~$\[_&])"
     r"|`(?P<code>[^`]+)`"
     r"|\[(?P<label>[^\]]+)\]\((?P<target>(?!//)[\w./#-]+)\)"
 )

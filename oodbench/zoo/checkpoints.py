@@ -109,7 +109,9 @@ def _opened(path: Path) -> Any:
         raise ModelError(f"there is no file {path}") from error
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # each damage fails in its own way, a reader in Rust by no Exception
+    except (
+        BaseException
+    ) as error:  # each damage fails in its own way, a reader in Rust by no Exception
         raise ModelError(f"{path} {_why_not(path, error)}") from error
 
 
