@@ -1,4 +1,4 @@
-"""Flipped bits and files cut short: file kind, file and bit drawn at random over everything in the cache and in a results folder."""
+"""Flipped bits and files cut short: kind, file, quarter and bit drawn at random over the whole cache and results folder."""
 
 from __future__ import annotations
 

@@ -385,7 +385,8 @@ def test_options(clock):
 
 
 pieces = st.sampled_from([
-    "a", "b", "_", "*", "`", "|", "\\", "<", ">", "&", "~~", "[", "]", "(", ")", "!", "^", "$", "{", "#", "-", "\n", "&lt;", "&#60;",
+    "a", "b", "_", "*", "`", "|", "\\", "<", ">", "&", "~~", "[", "]", "(", ")", "!", "^", "$", "{", "#", "-",
+    "\n", "&lt;", "&#60;",
     "[^1]", "[a](b)", "<b>", "```", "__", "\x1b", "\u2028", "| --- |",
 ])  # fmt: skip
 
@@ -418,13 +419,13 @@ def test_aliases_nesting_and_size_of_yaml_have_limits(tmp_path):
         f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
         for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    for text, sentence in (
+    for content, sentence in (
         (SUITE + laughs, "aliases stand for more than"),
         (SUITE + "about: " + "[" * 5000, "nested more than"),
         (SUITE + "x: &x [*x]\n", "nested more than"),
         (SUITE + "#" * 600_000, "more than the 500,000 that are read"),
     ):
-        (tmp_path / "s.yaml").write_text(text)
+        (tmp_path / "s.yaml").write_text(content)
         with pytest.raises(OodbenchError, match=sentence):
             load_suite(str(tmp_path / "s.yaml"))
 

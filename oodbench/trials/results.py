@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,7 +127,9 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder against other runs; :class:`StoreError` where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("a") as file:
+        # neither a pipe nor a link in a folder of others is waited for or followed
+        how = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(folder / ".lock", how, 0o666), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
