@@ -30,7 +30,7 @@ LAYERS = [
     {"passes"},
     {"detector"},
     {"resolver"},
-    {"plan"},
+    {"plan", "adjusting"},
     {"trials"},
     {"analysis"},
     {"report"},
