@@ -411,7 +411,9 @@ def train(
     )
     try:
         trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
-    except SystemExit as ended:  # how Lightning ends on Ctrl-C, and on a signal that is raised like it
+    except (
+        SystemExit
+    ) as ended:  # how Lightning ends on Ctrl-C, and on a signal that is raised like it
         cause = ended.__context__
         raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from ended
     steps = trainer.global_step  # a last validation sets it back
