@@ -219,7 +219,7 @@ def environments() -> Iterator[tuple[int, bytes]]:
             yield int(path.parent.name), path.read_bytes()
 
 
-class Over(Exception):
+class OverError(Exception):
     """The time of the campaign is over."""
 
 
@@ -258,7 +258,7 @@ class Campaign:
     def place(self, warm: bool = False) -> Place:
         """A new place; a warm one holds what the undisturbed run left."""
         if time.monotonic() > self.ends:
-            raise Over
+            raise OverError
         folder = (
             self.root
             / f"trial-{sum(sum(one.values()) for one in self.counts.values())}-{self.random.random():.6f}"
@@ -578,7 +578,7 @@ def main() -> int:
     scale, ends = 1.0 if options.budget == "full" else 0.1, time.monotonic() + 60 * options.minutes
     campaign = Campaign(options.seed, scale, ends)
     try:
-        with suppress(Over):
+        with suppress(OverError):
             for name in options.only or KINDS:
                 KINDS[name](campaign)
     finally:

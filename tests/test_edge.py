@@ -69,7 +69,7 @@ def test_faults_of_the_machine_and_of_the_user_are_no_fault_of_ours(home, error,
 
 def test_every_exit_code_is_documented():
     page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text("utf-8")
-    for code in (0, 1, 2, edge.UNFORESEEN, edge.INTERRUPTED):
+    for code in (0, 1, 2, edge.UNFORESEEN, edge.INTERRUPTED, *edge.STOPPED):
         assert f"| {code} |" in page
 
 
