@@ -9,13 +9,16 @@ import json
 import os
 import stat
 import unicodedata
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, Any
 
 from oodbench.errors import OodbenchError
 
+BOMB, RATIO = 1 << 30, 200
+"""Bytes from which a zip is refused that keeps them in less than a two-hundredth."""
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file that is read at once."""
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
@@ -101,6 +104,18 @@ def check_size(path: Path, most: int, kind: type[OodbenchError], what: str) -> N
     if size > most:
         raise kind(
             f"{shown_path(path)} has {size:,} bytes, more than the {most:,} that are read of {what}"
+        )
+
+
+def check_packing(file: Path | IO[bytes], size: int) -> None:
+    """:class:`ValueError` for a zip that would grow beyond measure: numbers and pictures are not so, bombs are."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > BOMB and unpacked > RATIO * size:
+        raise ValueError(
+            f"its {size:,} bytes would become {unpacked:,}, more than {RATIO} times as many"
         )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from oodbench.errors import DamagedError, StoreError
-from oodbench.foreign import check_size, parsing, reason_of
+from oodbench.foreign import check_packing, check_size, parsing, reason_of
 from oodbench.paths import home, write_if_changed, write_whole
 
 SCHEMA = 3
@@ -172,6 +172,7 @@ class ColumnStore:
 def _shard(path: Path, content: bytes) -> Shard:
     """The columns in a shard's bytes; :class:`DamagedError` where they are none, whatever their seal says."""
     with parsing(path, DamagedError, "a shard"):
+        check_packing(io.BytesIO(content), len(content))
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays.pop(ABOUT).tobytes())

@@ -430,23 +430,21 @@ def test_aliases_nesting_and_size_of_yaml_have_limits(tmp_path):
             load_suite(str(tmp_path / "s.yaml"))
 
 
-def test_a_header_that_promises_terabytes_and_a_bomb_in_a_zip(tmp_path):
+def test_a_header_that_promises_terabytes_and_a_bomb_in_a_zip(tmp_path, monkeypatch):
     head = {"descr": "|u1", "fortran_order": False, "shape": (9_999_999_999, 28, 28)}
     with (tmp_path / "x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, head)
         file.write(bytes(1568))
     with pytest.raises(OodbenchError, match=r"promises 7,839,999,999,216 bytes.* 1,568 are there"):
         array_files((tmp_path / "x.npy",))
-    head["shape"] = (1_200_000, 30, 30)
-    with (
-        zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open("images.npy", "w", force_zip64=True) as member,
+    monkeypatch.setattr("oodbench.foreign.BOMB", 1 << 20)  # writing a gigabyte takes seconds
+    np.savez_compressed(tmp_path / "b.npz", images=np.zeros((2000, 30, 30), np.uint8))
+    for read in (
+        lambda: array_files((tmp_path / "b.npz",)),
+        lambda: read_numbers(tmp_path / "b.npz"),
     ):
-        np.lib.format.write_array_header_1_0(member, head)
-        for _ in range(1000):
-            member.write(bytes(1_080_000))
-    with pytest.raises(OodbenchError, match="more than 200 times as many"):
-        array_files((tmp_path / "b.npz",))
+        with pytest.raises(OodbenchError, match="more than 200 times as many"):
+            read()
 
 
 def test_a_checkpoint_that_shows_one_number_a_trillion_times(tmp_path):

@@ -17,13 +17,11 @@ from numpy.lib import format as npy_format
 from oodbench.data.copies import Arrays
 from oodbench.data.folders import shown
 from oodbench.errors import DataError
-from oodbench.foreign import printable, reason_of
+from oodbench.foreign import check_packing, printable, reason_of
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 USUAL = "images"
 """The array of an ``.npz`` that is taken where it has several."""
-BOMB, RATIO = 1 << 30, 200
-"""Bytes from which an array is refused that its file keeps in less than a two-hundredth: pictures are not so, bombs are."""
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -76,11 +74,11 @@ def _reading(file: Path) -> Iterator[None]:
 
 def _header_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
     with archive.open(member) as opened:
-        return _read_header(opened, member.file_size, member.compress_size)
+        return _read_header(opened, member.file_size)
 
 
-def _read_header(opened: Any, size: int, packed: int) -> Header:
-    """Shape and type, as far as the file holds what its header promises, and is no bomb."""
+def _read_header(opened: Any, size: int) -> Header:
+    """Shape and type, as far as the file holds what its header promises."""
     read = {1: npy_format.read_array_header_1_0, 2: npy_format.read_array_header_2_0}
     shape, _, dtype = read[npy_format.read_magic(opened)[0]](opened)
     promised, held = math.prod(shape) * dtype.itemsize, size - opened.tell()
@@ -88,17 +86,13 @@ def _read_header(opened: Any, size: int, packed: int) -> Header:
         raise ValueError(
             f"its header promises {promised:,} bytes, shape {shape} of {dtype}, and {held:,} are there"
         )
-    if promised > BOMB and promised > RATIO * packed:
-        raise ValueError(
-            f"{packed:,} bytes would become {promised:,}, more than {RATIO} times as many"
-        )
     return shape, dtype
 
 
 def _header(file: Path, member: str = "") -> Header:
     if file.suffix.lower() != ".npy":
         with _reading(file):
-            _regular_size(file)
+            check_packing(file, _regular_size(file))
         arrays = arrays_of(file)
         return arrays[chosen_array(arrays, file, member)]
     if member:
@@ -108,7 +102,7 @@ def _header(file: Path, member: str = "") -> Header:
     with _reading(file):
         size = _regular_size(file)
         with file.open("rb") as opened:
-            return _read_header(opened, size, size)
+            return _read_header(opened, size)
 
 
 def _regular_size(file: Path) -> int:
