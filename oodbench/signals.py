@@ -33,13 +33,21 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no signal that ends a command interrupt what is inside.
+    """Let no signal that ends a command interrupt what is inside; one of :data:`STOPS` is raised afterwards.
 
-    Processes started inside ignore Ctrl-C from their first instruction on; they hear the others, by which they are ended.
+    Processes started inside ignore Ctrl-C from their first instruction on; they hear the others, by which they are ended:
+    a handler does not go through an exec, as a signal that is ignored does.
     """
-    deaf = dict.fromkeys((number for number in STOPS if callable(signal.getsignal(number))), _pass)
-    with handled({signal.SIGINT: signal.SIG_IGN, **deaf}):
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    ours = [number for number in STOPS if signal.getsignal(number) is _stop]
+    with handled({signal.SIGINT: signal.SIG_IGN, **dict.fromkeys(ours, note)}):
         yield
+    if came:
+        raise Stopped(came[0])
 
 
 @contextmanager
@@ -60,7 +68,3 @@ def handled(handlers: dict[int, Any]) -> Iterator[None]:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
-
-
-def _pass(number: int, frame: FrameType | None) -> None:
-    """A handler of ours goes with an exec, as a signal that is ignored does not."""

@@ -57,9 +57,10 @@ def test_a_signal_is_one_sentence_and_its_exit_code(number, code):
 def test_signals_are_raised_where_they_may_and_only_there():
     with pytest.raises(Stopped, match="SIGTERM"), stoppable():
         signal.raise_signal(signal.SIGTERM)
-    with stoppable(), uninterrupted():
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
+    done = []
+    with pytest.raises(Stopped, match="SIGHUP"), stoppable(), uninterrupted():
+        done.append([signal.raise_signal(number) for number in (signal.SIGHUP, signal.SIGINT)])
+    assert done
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -36,7 +36,6 @@ limit: 12
 bootstrap: 0
 pairs: [{in_dist: fashionmnist, ood: [mnist]}]
 scorers: [likelihood, pixel-mean]
-analysis: {images: 4, gray: [50], samples: 2, probes: 2}
 """
 
 
@@ -50,7 +49,7 @@ def test_a_whole_run_opens_no_socket(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "SOCKET" not in done.stderr
-    assert (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "README.md").exists()
 
 
 def test_every_address_of_the_catalog_is_https():
