@@ -7,6 +7,7 @@ reads again before it writes, under a lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -127,6 +128,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder against other runs; :class:`StoreError` where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # though a lock of an earlier run may be there
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         # neither a pipe nor a link in a folder of others is waited for or followed
         how = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(folder / ".lock", how, 0o666), "r+b", buffering=0) as file:

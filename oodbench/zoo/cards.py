@@ -26,6 +26,8 @@ from oodbench.zoo.families import SCORING, family
 ZOO = PACKAGE / "zoo" / "weights"
 MOST = 32 << 30
 """Bytes of the largest weights file that is opened."""
+PARTS = ("recipe", "train", "ref")
+"""Parts of a training's record that are objects."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -145,8 +147,7 @@ class Card(BaseModel):
     def training_seed(self) -> int | None:
         """The seed of the training that made the weights; None where that is not recorded."""
         path = self.folder / "trained.json"
-        recipe = self.record().get("recipe", {}) if path.exists() else {}
-        seed = recipe.get("seed") if isinstance(recipe, dict) else None
+        seed = self.record().get("recipe", {}).get("seed") if path.exists() else None
         return seed if isinstance(seed, int) else None
 
     @property
@@ -169,7 +170,13 @@ class Card(BaseModel):
         path = self.folder / "trained.json"
         if not path.exists():
             raise ModelError(f"{self.name} has no weights; make them: `{self._training()}`")
-        return read_json(path, ModelError, "the record of a training", self._again())
+        found = read_json(path, ModelError, "the record of a training", self._again())
+        odd = [name for name in PARTS if not isinstance(found.get(name, {}), dict)]
+        if odd:
+            raise ModelError(
+                f"{path} is no record of a training ({odd[0]} is no object); {self._again()}"
+            )
+        return found
 
     def _again(self) -> str:
         return f"train or import {self.name} again"
