@@ -46,7 +46,7 @@ from oodbench.zoo.load import parse_weights
 SECONDS = float(os.environ.get("OODBENCH_FUZZ", 0))
 """Of all tests here together; 0 for the small budget."""
 KINDS = 11
-SMALL = 60
+SMALL = 40
 """Examples of a kind within the small budget."""
 LATE = 5.0
 """Seconds within which any file of a few kilobytes is read or refused."""
