@@ -368,7 +368,7 @@ def test_pictures(clock):
     texts=st.lists(
         st.text(max_size=30)
         | st.sampled_from(
-            ["a=[[[[", "a=*x", "a=!!python/name:os", "a=2026-13-45", "a=" + "[" * 3000]
+            ["a=[[[[", "a=*x", "a=!!python/name:os", "a=2026-13-45", "a=" + "[" * 200]
         ),
         max_size=3,
     )
@@ -421,7 +421,7 @@ def test_aliases_nesting_and_size_of_yaml_have_limits(tmp_path):
     )
     for content, sentence in (
         (SUITE + laughs, "aliases stand for more than"),
-        (SUITE + "about: " + "[" * 5000, "nested more than"),
+        (SUITE + "about: " + "[" * 200 + "]" * 200, "nested more than"),
         (SUITE + "x: &x [*x]\n", "nested more than"),
         (SUITE + "#" * 600_000, "more than the 500,000 that are read"),
     ):
