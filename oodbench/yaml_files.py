@@ -133,9 +133,14 @@ def _weigh(node: yaml.Node, known: dict[int, int], depth: int) -> int:
 
 
 def _sentence(path: Path, root: yaml.Node | None, model: type[BaseModel], fault: Any) -> str:
-    location = [part for part in fault["loc"] if not (isinstance(part, str) and "[" in part)]
+    *above, last = fault["loc"] or ("",)
+    forbidden = (
+        fault["type"] == "extra_forbidden"
+    )  # whose last part is the file's word, whatever it holds
+    location = [part for part in above if not _is_of_pydantic(part)]
+    location += [last] if forbidden or not _is_of_pydantic(last) else []
     message = printable(fault["msg"].removeprefix("Value error, "))
-    if fault["type"] == "extra_forbidden":
+    if forbidden:
         message = f"no such field{did_you_mean(str(location[-1]), _fields(model, location[:-1]))}"
     dotted = printable(".".join(map(str, location)))
     return (
@@ -143,11 +148,18 @@ def _sentence(path: Path, root: yaml.Node | None, model: type[BaseModel], fault:
     )
 
 
+def _is_of_pydantic(part: Any) -> bool:
+    """Whether a part of a location names one of several types that were tried, as ``dict[str,str]``."""
+    return part == "" or (isinstance(part, str) and "[" in part)
+
+
 def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
     """Field names valid at a nested location."""
     for part in location:
         if isinstance(part, int):
             continue
+        if part not in model.model_fields:
+            return []
         annotation = model.model_fields[part].annotation
         nested = [
             a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)
