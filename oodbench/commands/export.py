@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from oodbench.commands.options import FILE, FOLDER, last_results
+from oodbench.commands.options import FILE, FOLDER, echo, last_results
 
 KINDS = {"csv": ".csv", "parquet": ".parquet", "latex": ".tex", "json": ".json"}
 
@@ -30,7 +30,7 @@ def export(folder: Path, kind: str, scores: bool, group_size: int | None, out: P
     content = as_bytes(folder, kind, group_size, scores)
     path = out or Path(("scores" if scores else "rows") + KINDS[kind])
     write_whole(path, lambda file: file.write(content))
-    click.echo(f"{path}: {len(content):,} bytes, from {folder}")
+    echo(f"{path}: {len(content):,} bytes, from {folder}")
 
 
 @click.command()
@@ -43,8 +43,8 @@ def cite(folder: Path, out: Path | None) -> None:
 
     bibliography, protocol = cited(folder)
     if out is None:
-        click.echo(bibliography)
+        echo(bibliography)
     else:
         write_whole(out, lambda file: file.write(bibliography.encode()))
-        click.echo(f"{out}: {bibliography.count('@')} entries\n")
-    click.echo(protocol)
+        echo(f"{out}: {bibliography.count('@')} entries\n")
+    echo(protocol)

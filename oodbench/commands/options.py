@@ -11,6 +11,7 @@ import click
 
 from oodbench.commands import completion
 from oodbench.errors import OodbenchError
+from oodbench.foreign import printable
 
 Paths = tuple[Path, ...]
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -70,9 +71,7 @@ def load_plugins(plugins: Iterable[Path]) -> None:
         load_plugin(path)
     len(scorers)  # loads the installed plugins too
     for name, why in broken_plugins.items():
-        click.echo(
-            f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True
-        )
+        echo(f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True)
 
 
 def check_device(device: str) -> None:
@@ -94,6 +93,11 @@ def check_device(device: str) -> None:
         ) from error
 
 
+def echo(text: str, err: bool = False) -> None:
+    """A line on the terminal, in which text of files moves no cursor and hides no letter."""
+    click.echo(printable(text), err=err)
+
+
 def print_table(heads: list[str], lines: list[list[str]], width: int = 160) -> None:
     """A table on the terminal; ``width`` letters where there is none."""
     from rich import box
@@ -103,7 +107,7 @@ def print_table(heads: list[str], lines: list[list[str]], width: int = 160) -> N
 
     shown = Table(box=box.SIMPLE, pad_edge=False)
     for number, head in enumerate(heads):
-        shown.add_column(escape(head), overflow="fold", no_wrap=not number)
+        shown.add_column(escape(printable(head)), overflow="fold", no_wrap=not number)
     for line in lines:
-        shown.add_row(*map(escape, line))
+        shown.add_row(*(escape(printable(cell)) for cell in line))
     Console(width=None if sys.stdout.isatty() else width).print(shown)
