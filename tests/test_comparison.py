@@ -301,7 +301,7 @@ def test_the_matrix_shows_both_directions():
 
 
 def test_ranks_are_joined_by_the_widest_spans_alone():
-    from oodbench.report.figures import undistinguished
+    from oodbench.report.comparison import undistinguished
 
     assert undistinguished([1.0, 1.0, 1.5, 2.5, 4.0], gap=2.0) == [(1.0, 2.5), (2.5, 4.0)]
     assert undistinguished([1.0, 5.0], gap=2.0) == []

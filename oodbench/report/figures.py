@@ -24,7 +24,7 @@ from PIL import Image
 from oodbench.data.corruptions import STRENGTHS
 from oodbench.metrics.comparison import critical_difference
 from oodbench.paths import write_if_changed
-from oodbench.report.comparison import common, ranked
+from oodbench.report.comparison import common, ranked, undistinguished
 from oodbench.report.grids import read_grid
 from oodbench.report.illustrations import INK, INK_STYLE, Illustration
 from oodbench.report.sections.training import trained_name, watched
@@ -399,16 +399,6 @@ def _ladder(axes: Axes, rows: Sequence[Row], look: tuple[Any, Any]) -> None:
     ordered = sorted(rows, key=lambda row: row["strength"])
     strengths, aurocs = ([row[name] for row in ordered] for name in ("strength", "auroc"))
     axes.plot(strengths, aurocs, color=look[0], linestyle=look[1], marker="o", markersize=3)
-
-
-def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, float]]:
-    """The widest spans of ranks that differ by less than ``gap``, as (lowest, highest)."""
-    spans = dict.fromkeys((low, max(high for high in ranks if high - low < gap)) for low in ranks)
-    return [
-        (low, high)
-        for low, high in spans
-        if high > low and not any(a < low and high <= b for a, b in spans)
-    ]
 
 
 DRAWN: dict[str, Callable[[Sequence[Row], Path], Figure]] = {
