@@ -51,7 +51,7 @@ def write_report(folder: Path) -> list[Path]:
     if known is not None:
         return known
     results = read_results(folder)
-    _refuse_in_place_of_pages(folder, _page_names(results))
+    refuse_in_place_of(folder / name for name in _page_names(results))
     illustrations = gallery(results)
     draw_stale(folder, illustrations)
     pages = _pages(results, illustrations)
@@ -126,15 +126,6 @@ def _foreign(folder: Path, names: Collection[str]) -> list[Path]:
     return [path for path in paths if path.exists() and not is_generated(path)]
 
 
-def _refuse_in_place_of_pages(folder: Path, names: Collection[str]) -> None:
-    found = _foreign(folder, names)
-    if found:
-        raise StoreError(
-            f"{', '.join(map(str, found))} was not written by oodbench and stands in the place of a page; "
-            "move it away, or choose another folder with --out"
-        )
-
-
 def _orphan_pages(folder: Path, pages: Collection[Path]) -> list[Path]:
     """Generated pages that the rows no longer give; pages written by hand are not ours to judge."""
     found = [*sorted(folder.glob("*.md")), *folder.glob("report.html")]
@@ -147,12 +138,17 @@ def _page_names(results: Results) -> list[str]:
     return [*fixed, "report.html", *links.sets.values(), *map(links.details, links.sets)]
 
 
+def page_links(results: Results) -> Links:
+    """The links of a folder's pages, with those that not every folder has."""
+    others = {"scorers compared": "comparison.md"} if results.comparisons else {}
+    others |= {"published numbers": "reproduction.md"} if reproduction(results) else {}
+    others |= {"the paper's story": "report.md"} if make_sections(results, []) else {}
+    return links_of(results, others)
+
+
 def _pages(results: Results, illustrations: list[Illustration]) -> dict[Path, str]:
     story, published = _report_pages(results, illustrations), reproduction(results)
-    others = {"scorers compared": "comparison.md"} if results.comparisons else {}
-    others |= {"published numbers": "reproduction.md"} if published else {}
-    others |= {"the paper's story": "report.md"} if story else {}
-    links, own = links_of(results, others), Standings(results)
+    links, own = page_links(results), Standings(results)
     pages = {"README.md": overview(results, own, links, illustrations)}
     pages["matrix.md"] = matrix_page(results, links)
     if results.comparisons:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from oodbench.errors import StoreError
 from oodbench.report.order import in_dist_names
 from oodbench.report.results import Results
 from oodbench.report.tables import HEAD, file_names, text
@@ -34,11 +35,14 @@ class Links:
         """The file with every metric of an in-dist set, and the command for each cell."""
         return self.sets[in_dist].removesuffix(".md") + "-details.md"
 
+    def ways(self) -> dict[str, str]:
+        """The folder's own pages: what each is called → its file."""
+        sets = {text(name): file for name, file in self.sets.items()}
+        return {"leaderboard": "README.md", **sets, **self.others}
+
     def line(self, here: str = "") -> str:
-        """All pages but the one that stands here."""
-        ways = {"all suites": self.up, "leaderboard": "README.md"}
-        ways |= {text(name): file for name, file in self.sets.items()}
-        ways |= {**self.others, "how to read": self.reading}
+        """All pages, the one that stands here not as a link."""
+        ways = {"all suites": self.up, **self.ways(), "how to read": self.reading}
         shown = [
             f"**{name}**" if file == here else f"[{name}]({file})"
             for name, file in ways.items()
@@ -70,6 +74,16 @@ def set_pages(results: Results) -> dict[str, str]:
 def is_generated(path: Path) -> bool:
     """Whether a file is a page that oodbench wrote."""
     return path.is_file() and MARK in path.read_text("utf-8", errors="replace")[:400]
+
+
+def refuse_in_place_of(pages: Iterable[Path]) -> None:
+    """:class:`StoreError` for files that oodbench did not write and that stand where a page would."""
+    found = [page for page in pages if page.exists() and not is_generated(page)]
+    if found:
+        raise StoreError(
+            f"{', '.join(map(str, found))} was not written by oodbench and stands in the place of a page; "
+            "move it away, or choose another folder with --out"
+        )
 
 
 def page_head(title: str, links: Links, here: str) -> list[str]:
