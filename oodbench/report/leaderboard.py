@@ -13,7 +13,7 @@ from oodbench.report.drawn import draw_stale, orphans, stale
 from oodbench.report.gallery import gallery
 from oodbench.report.grids import grid_faults
 from oodbench.report.illustrations import Illustration
-from oodbench.report.links import FIXED, is_generated, links_of
+from oodbench.report.links import FIXED, Links, is_generated, links_of, refuse_in_place_of
 from oodbench.report.matrix import matrix_page
 from oodbench.report.memory import remember, remembered
 from oodbench.report.older import COMPARISONS, COSTS, older_sentence
