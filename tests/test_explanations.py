@@ -495,7 +495,7 @@ def test_published_numbers_stand_beside_ours(published):
         dict(zip(notes, note)) | dict(zip(heads, line))
         for line, note in zip(lines, where, strict=True)
     ]
-    abstract = next(one for one in found if one["published"] == "< 0.5")
+    abstract = next(one for one in found if one["theirs"] == "< 0.5")
     assert abstract["verdict"] == "agrees"
     assert abstract["known differences"].startswith("here ")
     inequalities = dict(zip(kinds, next(line for line in tally if line[0] == "inequalities")))

@@ -1,4 +1,4 @@
-"""Pages that answer: the command of a cell gives the cell, links lead somewhere, and the six questions stand on the first screen."""
+"""Pages that answer: a cell's command gives the cell, links lead somewhere, six questions are answered on the first screen."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ def test_the_published_page_over_all_suites_is_what_the_rows_give():
 
 def test_no_published_page_has_a_number_of_twenty_digits():
     for page in LEADERBOARDS.glob("**/*.md"):
-        assert not re.search(r"\d{12}", page.read_text("utf-8")), page
+        shown = re.sub(r"\([^)]*\)", "", page.read_text("utf-8"))  # names of files are hashes
+        assert not re.search(r"\d{12}", shown), page
 
 
 # a cell again
@@ -159,7 +160,8 @@ def test_ten_cells_of_the_sample_s_leaderboard_are_made_again_by_their_commands(
         done = CliRunner().invoke(main, [*shlex.split(command)[1:], "--workers", "1", "--quiet"])
         assert done.exit_code == 0, done.output
 
-    run(tmp_path / "whole", "oodbench run --suite paper --limit 40 --only fashionmnist --only glow-fashionmnist --only vae-fashionmnist")  # fmt: skip
+    models = "--only glow-fashionmnist --only vae-fashionmnist"
+    run(tmp_path / "whole", f"oodbench run --suite paper --limit 40 --only fashionmnist {models}")
     page = (tmp_path / "whole/runs/paper/fashionmnist-details.md").read_text("utf-8")
     cells = CELL.findall(page)
     assert len(cells) > 10
@@ -241,7 +243,8 @@ def measured(tmp_path):
             )
             frames.append(f'<iframe id="{question}, {screen}" width={width} height={height} frameborder=0 '
                           f'data-need="{wanted}" srcdoc="{content}"></iframe>')  # fmt: skip
-    (tmp_path / "pages.html").write_text(f"<!doctype html><meta charset=utf-8><body>{''.join(frames)}<script>{MEASURE}</script>")  # fmt: skip
+    shown = f"<body>{''.join(frames)}<script>{MEASURE}</script>"
+    (tmp_path / "pages.html").write_text(f"<!doctype html><meta charset=utf-8>{shown}")
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
                "--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path / 'pages.html'}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

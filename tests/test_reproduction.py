@@ -79,7 +79,7 @@ def test_published_pages_give_no_claim_two_verdicts_and_each_difference_a_cause(
         for line, note in zip(lines, where, strict=True):
             one = dict(zip(notes, note)) | dict(zip(heads, line))
             claim = one["claim"].partition(". ")[2]
-            name = (claim, *(one[head] for head in ("paper", "where", "model", "published")))
+            name = (claim, *(one[head] for head in ("paper", "where", "model", "theirs")))
             found.setdefault(name, set()).add(one["verdict"])
             assert not one["verdict"].startswith("differs") or one["known differences"]
     assert not {name: verdicts for name, verdicts in found.items() if len(verdicts) > 1}

@@ -42,7 +42,9 @@ def duel(comparisons: Sequence[Row], one: str, other: str) -> Tally:
 
 def _against(comparisons: Sequence[Row], one: str, opponent: Callable[[Row], str | None]) -> Tally:
     both = [(row, opponent(row)) for row in comparisons if one in row["scorers"]]
-    tests = [paired_test(row, one, other) for row, other in both if other and other in row["scorers"]]
+    tests = [
+        paired_test(row, one, other) for row, other in both if other and other in row["scorers"]
+    ]
     return tally(tests)
 
 

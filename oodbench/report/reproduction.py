@@ -29,7 +29,7 @@ ALLOWED = {
 RULE = """\
 **Agrees**: a published value within 0.05 of AUROC or rate (0.1 bits/dim) and twice the published standard
 deviation of ours; a published inequality that all of our 95 % interval obeys. **Differs**: any other; *same
-side* where both lie on one side of chance. **Not comparable**: for the reason given. **n**: our in-dist and
+side* where both lie on one side of chance. **None**: not comparable, for the reason among the differences. **n**: our in-dist and
 OOD images, or groups of them. A claim is judged once, on the rows of most images. Values read as `remembered`
 are hints that were not checked against a source: they stand last and are not judged. Models here are small: what
 each is stands among the known differences. Ours stays ours where it disagrees.
@@ -43,7 +43,7 @@ KINDS = (
     REMEMBERED,
 )
 """Kinds of claims, in the order in which they weigh."""
-HEADS = ["claim", "published", "ours", "verdict"]
+HEADS = ["claim", "theirs", "ours", "verdict"]
 NOTES = ["claim", "paper", "where", "model", "read", "n", "known differences"]
 WORDS = ("agrees", "differs (same side)", "differs", "not comparable")
 METRICS = {
@@ -189,7 +189,8 @@ class _Judged:
         claim = self.claim
         groups = f", groups of {claim.group_size}" * (claim.group_size > 1)
         what = f"{claim.scorer}, {METRICS[claim.metric]}: {self.pair()}{groups}, {claim.model}"
-        return [f"{number}. {text(what)}", claim.published, self.ours(), self.word]
+        judged = self.word if self.word in WORDS[:3] else "none"
+        return [f"{number}. {text(what)}", claim.published, self.ours(), judged]
 
     def pair(self) -> str:
         return f"{self.claim.in_dist} → {self.claim.ood}"

@@ -278,8 +278,10 @@ def pair_text(row: Row) -> str:
 
 
 def bits_cell(value: float | None) -> str:
-    """Bits a dimension as a cell."""
-    return "not finite" if value is None else f"{value:.3f}"
+    """Bits a dimension as a cell; what is beyond any image's coding only in its size."""
+    if value is None:
+        return "not finite"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.2g}"
 
 
 TAKES = ["passes", "ms/image", "tunes on"]
