@@ -48,7 +48,7 @@ def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
     shared = [row for row in known if one in row["scorers"] and other in row["scorers"]]
     if not shared:
         raise ScorerError(f"{one} and {other} were measured on no common model and pair of sets")
-    found = [paired_test(row, one, other) for row in shared]
+    found = [test_of(row, one, other) for row in shared]
     corrected = holm([test.p for test in found])
     lines = [
         [
@@ -104,7 +104,7 @@ def auroc_of(row: Row, name: str) -> float:
     return float(row["auroc"][row["scorers"].index(name)])
 
 
-def paired_test(row: Row, one: str, other: str) -> Difference:
+def test_of(row: Row, one: str, other: str) -> Difference:
     """The paired DeLong test of two scorers of a comparison."""
     places = [row["scorers"].index(name) for name in (one, other)]
     aurocs = np.array([row["auroc"][place] for place in places])
@@ -145,7 +145,7 @@ def as_good(row: Row) -> list[str]:
     """Scorers that the paired test does not distinguish from the best."""
     best = best_of(row, False)
     others = [name for name in with_model(row) if name != best]
-    corrected = holm([paired_test(row, best, name).p for name in others])
+    corrected = holm([test_of(row, best, name).p for name in others])
     return [name for name, p in zip(others, corrected, strict=True) if p >= ALPHA]
 
 
@@ -186,6 +186,13 @@ def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, flo
     ]
 
 
+def correlation_of(row: Row, scorer: str) -> float | None:
+    """The largest rank correlation, in size, of a scorer with a baseline; None where there is none."""
+    place = row["scorers"].index(scorer)
+    found = [own[place] for own in row["correlation"].values() if own[place] is not None]
+    return max(map(abs, found), default=None)
+
+
 class Lead(NamedTuple):
     """How far the best scorer with a model is ahead of the next one on a pair."""
 
@@ -205,7 +212,7 @@ def lead(row: Row) -> Lead | None:
     if not others:
         return None
     second = max(others, key=lambda name: auroc_of(row, name))
-    gap = paired_test(row, best, second).estimate
+    gap = test_of(row, best, second).estimate
     return Lead(best, second, auroc_of(row, best), gap, as_good(row))
 
 
@@ -214,6 +221,16 @@ def gap_of(row: Row, one: str, other: str) -> float | None:
     if not {one, other} <= set(row["scorers"]):
         return None
     return auroc_of(row, one) - auroc_of(row, other)
+
+
+def bar(row: Row, scorer: str) -> str:
+    """The best baseline of those that see no more data than a scorer, which it has to beat; empty where there is none.
+
+    Rows that do not say who looks at `ref` are of baselines that look at none.
+    """
+    looking = row.get("look_at_ref", ())
+    names = [name for name in row["baselines"] if scorer in looking or name not in looking]
+    return max(names, key=lambda name: auroc_of(row, name), default="")
 
 
 def best_baseline(row: Row) -> float | None:

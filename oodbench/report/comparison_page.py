@@ -14,6 +14,7 @@ from oodbench.report.comparison import (
     Table,
     as_good,
     auroc_of,
+    bar,
     best_baseline,
     best_of,
     can_be_ranked,
@@ -22,8 +23,8 @@ from oodbench.report.comparison import (
     in_order,
     p_text,
     paired_cells,
-    paired_test,
     ranked,
+    test_of,
     with_model,
 )
 from oodbench.report.duels import Tally, duel
@@ -35,19 +36,19 @@ from oodbench.report.tables import bare_table, distinct, folded, set_name, short
 from oodbench.store import Row
 
 PAIRS = """\
-**difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to
-beat; where it is below chance, also what one would reach with its sign turned round, which only OOD images
-could tell. **beats it**: the paired DeLong test of the best scorer against that baseline on the same images,
-corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of
-the line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead
-is somewhat flattered.
+**difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to beat; where it is below
+chance, also what one would reach with its sign turned round, which only OOD images could tell. **beats its bar**: the
+paired DeLong test of the best scorer, on the same images, against the best baseline that sees no more data than it
+does, corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of the
+line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead is somewhat
+flattered.
 """
 GAPS = """\
 ## AUPR and FPR@95, paired
 
-The best scorer less the best baseline, and less likelihood, with OOD images as the positive class: AUPR above zero
-and FPR@95 below zero favour the best scorer. Intervals are percentiles over bootstrap replicates in which all scorers
-meet the same resampled images; that of the AUROC is DeLong's.
+The best scorer less the best baseline that sees no more data, and less likelihood, with OOD images as the positive
+class: AUPR above zero and FPR@95 below zero favour the best scorer. Intervals are percentiles over bootstrap
+replicates in which all scorers meet the same resampled images; that of the AUROC is DeLong's.
 """
 RANKS = """\
 ## Ranks
@@ -168,24 +169,27 @@ def _oracle(row: Row) -> list[str]:
 
 
 def _pairs_table(results: Results, rows: Sequence[Row]) -> Table:
-    judged = [row for row in rows if best_of(row, False) and best_of(row, True)]
-    tests = [paired_test(row, best_of(row, False), best_of(row, True)) for row in judged]
+    judged = [row for row in rows if (best := best_of(row, False)) and bar(row, best)]
+    bests = [best_of(row, False) for row in judged]
+    tests = [test_of(row, best, bar(row, best)) for row, best in zip(judged, bests, strict=True)]
     corrected = holm([test.p for test in tests])
     lines = [
-        [
-            *_pair(results, row),
-            *_named_best(row),
-            _beats(test, p),
-            ", ".join(map(text, as_good(row))) or "–",
-        ]
+        [*_pair(results, row), *_named_best(row), _beats(test, p), _as_good_cell(row)]
         for row, test, p in zip(judged, tests, corrected, strict=True)
     ]
-    return ["model", "pair", "difficulty", "best scorer", "beats it", "as good"], lines
+    return ["model", "pair", "difficulty", "best scorer", "beats its bar", "as good"], lines
+
+
+def _as_good_cell(row: Row) -> str:
+    return ", ".join(map(text, as_good(row))) or "–"
 
 
 def _gaps_table(results: Results, rows: Sequence[Row]) -> Table:
     """The best scorer of each pair against the best baseline and against likelihood."""
-    against = [(row, best_of(row, False), (best_of(row, True), LIKELIHOOD)) for row in rows]
+    bests = [best_of(row, False) for row in rows]
+    against = [
+        (row, best, (bar(row, best), LIKELIHOOD)) for row, best in zip(rows, bests, strict=True)
+    ]
     lines = [
         [*_pair(results, row), text(best), text(other), *_gaps(row, best, other)]
         for row, best, others in against
@@ -196,16 +200,16 @@ def _gaps_table(results: Results, rows: Sequence[Row]) -> Table:
 
 
 def _gaps(row: Row, one: str, other: str) -> list[str]:
-    return [gap_text(paired_test(row, one, other).estimate), *paired_cells(row, one, other)]
+    return [gap_text(test_of(row, one, other).estimate), *paired_cells(row, one, other)]
 
 
 def _named_best(row: Row) -> list[str]:
     """The best baseline, with the best one of the other sign where it is below chance, and the best scorer with a model."""
-    bar, best = (
+    hardest, best = (
         f"{auroc_of(row, name):.3f} ({text(name)})"
         for name in (best_of(row, True), best_of(row, False))
     )
-    return [bar + _reversed_bar(row), best]
+    return [hardest + _reversed_bar(row), best]
 
 
 def _reversed_bar(row: Row) -> str:

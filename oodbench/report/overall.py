@@ -11,7 +11,7 @@ import numpy as np
 
 from oodbench.metrics.comparison import average_ranks, critical_difference
 from oodbench.report.comparison import LIKELIHOOD, common, undistinguished
-from oodbench.report.duels import Bars, Tally, duel
+from oodbench.report.duels import Tally, against_bar, duel
 from oodbench.report.leads import Contest, contests
 from oodbench.report.made import family_of, training_of
 from oodbench.report.means import Mean, mean_in, mean_over_sets
@@ -62,7 +62,6 @@ class Standings:
     def __init__(self, results: Results):
         self.results = results
         self.seed = min(row["seed"] for row in results.tried)
-        self.bars = Bars(results)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -173,7 +172,7 @@ class Standings:
         return duel(self.comparisons, scorer, LIKELIHOOD)
 
     def against_bar(self, scorer: str) -> Tally:
-        return self.bars.against(self.comparisons, scorer)
+        return against_bar(self.comparisons, scorer)
 
     def leader(self) -> str | None:
         """The scorer with a model that has the best mean rank, or the best mean where there are no ranks."""
