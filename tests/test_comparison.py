@@ -281,6 +281,8 @@ def test_the_matrix_shows_both_directions():
             "group_size": 1,
             "status": "ok",
             "synthetic": False,
+            "baseline": False,
+            "tunes_on": "none",
             "seed": 0,
             "schema": 3,
         } | changes
@@ -296,7 +298,7 @@ def test_the_matrix_shows_both_directions():
             ],
         )
     )
-    assert "0.060 ▼" in page
+    assert "| .060 ▼" in page
     assert "noise" not in page
     assert "cifar10 → svhn 0.060, svhn → cifar10 0.990: lowest 0.060" in page
 

@@ -87,8 +87,8 @@ def test_the_front_page_names_winners_and_marks_those_below_the_bar():
     table = leads_table(known, contests(known))
     shown = [line for line in table.splitlines() if line.startswith("| ")][1:]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown]
-    assert [line[2] for line in lines] == ["**one** ‡", "**one**", "not distinguished: one, two"]
-    assert lines[1][4:] == ["+0.100 [+0.072, +0.128] over two", "one", "one"]
+    assert [line[2] for line in lines] == ["**one**", "**one** ‡", "not distinguished: one, two"]
+    assert lines[0][4:] == ["+0.100 [+0.072, +0.128] over two", "one", "one"]
     assert leads_table(known, []) == ""
 
 

@@ -260,7 +260,7 @@ def test_published_bits_and_the_model_s_size_stand_beside_its_own(tmp_path):
     lines = page.split("Models and their fits")[1].splitlines()
     assert "| 3.730 " in next(line for line in lines if line.startswith("| pixelcnn-cifar10"))
     own = next(line for line in lines if line.startswith("- pixelcnn-cifar10"))
-    assert own == (
+    assert own.startswith(
         "- pixelcnn-cifar10: small model: 0.90 M parameters, 3,000 steps; published bits/dim: 2.92 for the authors' own, far "
         "larger PixelCNN++ (Salimans et al. 2017)"
     )
@@ -436,8 +436,12 @@ def in_order(made):
     return made["README.md"], made["matrix.md"], *own
 
 
+CODE = re.compile(r"``.*?``|`[^`]*`")
+"""Commands, in which names stand as a shell reads them."""
+
+
 def bars(line):
-    return re.sub(r"\\\|", "", line).count("|")
+    return re.sub(r"\\\|", "", CODE.sub("", line)).count("|")
 
 
 @pytest.mark.parametrize(
@@ -453,9 +457,7 @@ def test_a_name_is_shown_letter_by_letter_in_one_cell(tmp_path, field):
         assert [bars(line) for line in other.splitlines()] == [
             bars(line) for line in page.splitlines()
         ]
-        assert not re.search(
-            r"(?<!\\)<(?!!--|/?(?:details|summary|sub|br)>)", re.sub(r"`[^`]*`", "", other)
-        )
+        assert not re.search(r"(?<!\\)<(?!!--|/?(?:details|summary|sub|br)>)", CODE.sub("", other))
         assert not re.search(r"(?<!\\)\[x\]", other)
 
 

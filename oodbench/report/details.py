@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oodbench.data.corruptions import rung
-from oodbench.report.again import command_of
+from oodbench.report.again import shown_command
 from oodbench.report.ladders import ladder_table
 from oodbench.report.links import Links, page_head
 from oodbench.report.older import older_sentence
@@ -88,7 +88,7 @@ def _commands(rows: list[Row]) -> str:
 def _command(row: Row) -> str:
     groups = f", groups of {row['group_size']}" * (row["group_size"] > 1)
     what = f"{text(row['scorer'])} → {text(set_name(row['ood']))}{groups}"
-    return f"- {what}, AUROC {short(row['auroc'])}: `{command_of(row)}`"
+    return f"- {what}, AUROC {short(row['auroc'])}: {shown_command(row)}"
 
 
 def _fit(results: Results, subject: Subject, notes: Notes) -> list[str]:

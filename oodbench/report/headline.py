@@ -23,7 +23,7 @@ def headline_figures(results: Results) -> Iterator[Illustration]:
         return
     own = Standings(results)
     rows = list(_marks(own))
-    if rows:
+    if len({row["pair"] for row in rows}) > 1:
         leader = next((row["label"] for row in rows if row["what"] == "leader"), LIKELIHOOD)
         caption = (
             f"AUROC of likelihood, of {text(leader)}, best over all, and of the best model-free baseline on each pair; "

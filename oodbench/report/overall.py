@@ -230,7 +230,7 @@ def overall(own: Standings) -> str:
     shown = {kind_and_name: _line(own, *kind_and_name) for kind_and_name in own.scorers()}
     full = [line for (_, name), line in shown.items() if not ranks or name in ranks.of]
     rest = [line for (_, name), line in shown.items() if ranks and name not in ranks.of]
-    heads = ["scorer", "rank", *map(text, own.sets), "likelihood", "bar"]
+    heads = ["scorer", "rank", *map(text, own.sets), "likeli&shy;hood", "bar"]
     words = OVERALL.format(
         models=_models_words(own), n=ranks.n if ranks else 0, gap=ranks.gap if ranks else 0
     )

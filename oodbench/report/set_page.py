@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from oodbench.report.again import command_of
+from oodbench.report.again import shown_command
 from oodbench.report.answers import set_sentence
 from oodbench.report.illustrations import Illustration
 from oodbench.report.ladders import ladder_table
@@ -17,13 +17,14 @@ from oodbench.report.results import Results, Subject
 from oodbench.report.set_tables import SetTable
 from oodbench.report.tables import LEGEND, Notes, folded, only_here_notes, text
 from oodbench.store import Row
+from oodbench.trials.counted import is_counted
 
 BOLD = """\
 Bold: the best scorer with a model on a pair, and those that the paired test on the same images does not tell from it (DeLong,
 Holm, 5 %). Scorers stand in the order of their mean over the columns; those that some model lacks, and model-free ones, below.
 """
 AGAIN = """\
-**A cell again**: `{command}`, in any folder; [each cell's command, every metric, groups and costs]({details}).
+**A cell again**: {command}, in any folder; [each cell's command, every metric, groups and costs]({details}).
 """
 FIGURES = ("likelihoods", "roc")
 
@@ -58,8 +59,9 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 
 def _again(rows: Sequence[Row], details: str) -> str:
-    sound = [row for row in rows if row["status"] == "ok" and not row["baseline"]] or rows
-    return AGAIN.format(command=command_of(sound[0]), details=details)
+    sound = [row for row in rows if row["status"] == "ok" and is_counted(row)]
+    shown = max(sound, key=lambda row: (not row["baseline"], row["auroc"]), default=rows[0])
+    return AGAIN.format(command=shown_command(shown), details=details)
 
 
 def _ladders(results: Results, subjects: Sequence[Subject]) -> list[str]:
