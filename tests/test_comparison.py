@@ -275,6 +275,7 @@ def test_the_matrix_shows_both_directions():
         return {
             "model": model,
             "in_dist": in_dist,
+            "in_dist_name": in_dist.split("/")[0],
             "ood": ood,
             "auroc": auroc,
             "scorer": "likelihood",

@@ -458,7 +458,7 @@ def test_a_name_is_shown_letter_by_letter_in_one_cell(tmp_path, field):
             bars(line) for line in page.splitlines()
         ]
         assert not re.search(r"(?<!\\)<(?!!--|/?(?:details|summary|sub|br)>)", CODE.sub("", other))
-        assert not re.search(r"(?<!\\)\[x\]", other)
+        assert not re.search(r"(?<!\\)\[x\]", CODE.sub("", other))
 
 
 def test_reasons_keep_their_code_and_lose_their_markup(tmp_path):
