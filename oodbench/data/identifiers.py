@@ -1,4 +1,4 @@
-"""Names of image sets: ``name/split[first N][n drawn]@view``, where the name is a set's or a path."""
+"""Names of image sets: ``name/split[first N][n drawn, seed S]@view``, where the name is a set's or a path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oodbench.errors import DataError
 
 TAIL = re.compile(
     r"(\[(?P<division>\d+/\d+/\d+)\])?(/(?P<split>all|train|ref|test))?"
-    r"(\[first (?P<prefix>[1-9]\d*)\])?(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn)\])?"
+    r"(\[first (?P<prefix>[1-9]\d*)\])?(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn(, seed (?P<seed>[1-9]\d*))?)\])?"
     r"(@(?P<view>[\w,-]+))?"
 )
 COUNTS = re.compile(r"\[[^]]*\]")
@@ -42,6 +42,7 @@ class Identifier:
     split : ``train``, ``ref`` or ``test``; ``all`` is a flat folder or array as a whole
     prefix : the first N images of the official split, in its order; None: all that are here
     draw : n images of those, drawn by :func:`oodbench.data.division.drawn_rows`; None: all of them
+    seed : of the draw; 0 draws the beginning of the usual order, and every other seed has an order of its own
     view : None leaves it to the rule, ``""`` cannot be written
     division : per cent of a flat folder or array that are ``train``, ``ref`` and ``test``; None: 70, 15 and 15
     """
@@ -52,6 +53,7 @@ class Identifier:
     draw: int | None = None
     view: str | None = None
     division: Division | None = None
+    seed: int = 0
 
     def __str__(self) -> str:
         return self.set_text + self.tail
@@ -60,7 +62,8 @@ class Identifier:
     def tail(self) -> str:
         """What stands behind the set: ``/split[first N][n drawn]@view``."""
         part = "" if self.prefix is None else f"[first {self.prefix}]"
-        drawn = "" if self.draw is None else f"[{self.draw} drawn]"
+        of_seed = f", seed {self.seed}" * bool(self.seed)
+        drawn = "" if self.draw is None else f"[{self.draw} drawn{of_seed}]"
         view = f"@{self.view}" if self.view else ""
         return f"/{self.split}{part}{drawn}{view}"
 
@@ -97,9 +100,9 @@ def _quoted(name: str) -> str:
 def parse_identifier(identifier: str) -> Identifier:
     """``name/split[first N][n drawn]@view`` into its parts, of which only the name must be there.
 
-    ``[:n]`` is short for ``[n drawn]``. A name of the catalog is that set; else the longest beginning that is a path is
-    that path, whatever letters it holds. Any other name that holds ``@`` or ``[`` may be put in quotes. Without a split,
-    a flat folder or array is meant as a whole, and ``test`` of anything else.
+    ``[:n]`` is short for ``[n drawn]``, which is the draw of seed 0. A name of the catalog is that set; else the longest
+    beginning that is a path is that path, whatever letters it holds. Any other name that holds ``@`` or ``[`` may be put in
+    quotes. Without a split, a flat folder or array is meant as a whole, and ``test`` of anything else.
 
     >>> str(parse_identifier("mnist[:500]@pad32"))
     'mnist/test[500 drawn]@pad32'
@@ -113,11 +116,12 @@ def parse_identifier(identifier: str) -> Identifier:
         check_view(tail["view"])
     prefix, draw = _count(tail["prefix"]), _count(tail["draw"] or tail["limit"])
     division = _division(tail["division"], identifier)
+    seed = _count(tail["seed"]) or 0
     folder = None if tail["split"] else _test_of(name)
     if folder is not None:
-        return Identifier(folder, "test", prefix, draw, tail["view"], division)
+        return Identifier(folder, "test", prefix, draw, tail["view"], division, seed)
     split = tail["split"] or _usual_split(name)
-    return Identifier(name, split, prefix, draw, tail["view"], division)
+    return Identifier(name, split, prefix, draw, tail["view"], division, seed)
 
 
 def _name_and_tail(identifier: str) -> tuple[str, re.Match[str]]:

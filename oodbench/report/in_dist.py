@@ -12,6 +12,7 @@ from oodbench.report.results import Results, Subject, cells
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
+    NO_LIKELIHOOD,
     TAKES,
     Notes,
     bar_of,
@@ -67,7 +68,8 @@ def _fit(
     rows = results.of_subject(subject)
     likelihood = rows[0]["likelihood"]
     kind = "exact" if likelihood == "exact" else f"not exact (a bound: {text(likelihood)})"
-    parts = [f"log p(x): {kind}; seed {subject.seed}.\n"]
+    said = NO_LIKELIHOOD[:-1] if rows[0].get("uses_labels") else f"log p(x): {kind}"
+    parts = [f"{said}; seed {subject.seed}.\n"]
     lines = [_pair_line(rows, ood, notes) for ood in _oods(rows)]
     heads = [
         "in-dist set",

@@ -18,6 +18,7 @@ from oodbench.report.seeds import seeds_section
 from oodbench.report.tables import (
     HEAD,
     LEGEND,
+    NO_LIKELIHOOD,
     TAKES,
     Notes,
     bar_of,
@@ -46,7 +47,11 @@ baselines are of three kinds by it.
 TUNED = """\
 T1, T2, …: scorers that chose a parameter by its AUROC on validation OOD images, ranked apart.
 """
-RANKED: Mapping[Standing, str] = {"scorer": "", "tuned": "T", "baseline": "M"}
+LABELLED = """\
+L1, L2, …: scorers of a classifier, which was trained on class labels, as no density model was. They are for reference, and
+ranked apart.
+"""
+RANKED: Mapping[Standing, str] = {"scorer": "", "tuned": "T", "labelled": "L", "baseline": "M"}
 """Standings in the order of a ranking, and what stands before their ranks."""
 Trial = tuple[str, str, str, int]
 
@@ -65,6 +70,7 @@ def overview(
     parts += leads_section(results)
     parts += [means_table(results)]
     parts += [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
+    parts += [LABELLED] if any(standing(row) == "labelled" for row in results.tried) else []
     parts += [_ranking(results, subject, notes) for subject in _in_order(results)]
     parts += seeds_section(results)
     parts += ladder_section(illustrations)
@@ -109,6 +115,8 @@ def _ood_sets(rows: list[Row]) -> list[str]:
 
 
 def _model_and_fit(label: str, row: Row) -> str:
+    if row.get("uses_labels"):
+        return f"{text(label)} (classifier, uses labels)"
     kind = "exact" if row["likelihood"] == "exact" else "bound"
     return f"{text(label)} ({bits_cell(row.get('in_dist_bits_per_dim'))}, {kind})"
 
@@ -145,6 +153,8 @@ def _nearness(rows: list[Row]) -> list[str]:
 
 def _fit(row: Row) -> str:
     """What the model's log p(x) is, and its bits/dim in-dist."""
+    if row.get("uses_labels"):
+        return " ".join([NO_LIKELIHOOD, *_beside(row["model"])])
     exact = row["likelihood"] == "exact"
     kind = "exact" if exact else f"a bound: {text(row['likelihood'])}"
     fit = bits_cell(row.get("in_dist_bits_per_dim"))

@@ -71,7 +71,7 @@ class Card(BaseModel):
     trained_on: str
     """Name of the image set; its ``train`` split fits the weights, its ``ref`` split stops the training."""
     likelihood: str
-    """`exact`, or the name of the bound that ``log_prob`` returns."""
+    """`exact`, the name of the bound that ``log_prob`` returns, or `none` of a classifier."""
     licence: str = "Apache-2.0"
     view: str = ""
     """How images of another shape reach this model, where it was trained on another view than the rule's."""
@@ -125,6 +125,11 @@ class Card(BaseModel):
     def gives(self, method: str) -> bool:
         """Whether the model has a method that a statistic asks for; an empty name asks for nothing."""
         return not method or method in family(self.family).capabilities
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it is trained on class labels: a classifier, which has no likelihood."""
+        return self.gives("classify")
 
     @property
     def sampler_version(self) -> str | None:
@@ -222,6 +227,15 @@ def training_log(card: Card) -> list[dict[str, float]]:
         for line in lines
     ]
     return [{name: float(value) for name, value in line.items() if value} for line in kept]
+
+
+def fit_words(record: dict[str, Any]) -> str:
+    """How well the weights of a record fit ``ref``: bits a dimension, or of a classifier its accuracy and cross-entropy."""
+    if "ref_accuracy" in record:
+        return (
+            f"accuracy {record['ref_accuracy']}, cross-entropy {record['ref_cross_entropy']} nats"
+        )
+    return f"{record['ref_bits_per_dim']} bits/dim"
 
 
 def wrong_file(content: bytes) -> str:

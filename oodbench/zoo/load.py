@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +32,8 @@ def build(card: Card) -> nn.Module:
 def load_model(reference: str, seed: int = 0, device: str = "cpu") -> DensityModel:
     """Load a model in evaluation mode: from the zoo, from a card's folder, or one that a plugin registered.
 
+    A classifier has ``classify(images) -> (logits, features)`` in place of ``log_prob``.
+
     Parameters
     ----------
     reference : name (``oodbench list models``), or path to a card
@@ -57,8 +60,7 @@ def load_model(reference: str, seed: int = 0, device: str = "cpu") -> DensityMod
     if hasattr(network, "seed"):
         network.seed = seed  # type: ignore[assignment]
     network.eval().to(device)
-    assert isinstance(network, DensityModel)
-    return network
+    return cast(DensityModel, network)
 
 
 def load_weights(model: nn.Module, card: Card) -> None:
