@@ -15,6 +15,7 @@ import torch
 from test_layouts import idx, put, with_md5
 
 import oodbench as ob
+from oodbench.analysis.tasks import analysis_tasks
 from oodbench.data.catalog import data_card
 from oodbench.data.labels import load_labels
 from oodbench.data.layouts import layout_source
@@ -257,8 +258,8 @@ def judged(tmp_path_factory):
     """Rows of a density model and a classifier on one pair, and the folder of their pages."""
     fields = {
         "name": "labels", "title": "With labels", "models": ["glow-fashionmnist", "classifier-fashionmnist"],
-        "pairs": [{"in_dist": "fashionmnist", "ood": ["mnist"]}], "limit": 120, "bootstrap": 0, "analysis": {"samples": 0},
-        "scorers": ["likelihood", *SCORERS, "waic", "gradient-norm", "code-length-png"],
+        "pairs": [{"in_dist": "fashionmnist", "ood": ["mnist"]}], "limit": 120, "bootstrap": 0,
+        "scorers": ["likelihood", *SCORERS, "gradient-norm", "code-length-png"],
     }  # fmt: skip
     out = tmp_path_factory.mktemp("labels")
     return run_suite(suite_of(fields), Options(1, "cpu"), out), out
@@ -289,7 +290,7 @@ def test_rows_of_a_classifier_say_what_they_are_of(judged):
 
 def test_rows_of_a_density_model_lack_what_needs_a_classifier(judged):
     found = of(judged[0], "glow-fashionmnist")
-    assert {standing(found[name]) for name in ("likelihood",)} == {"scorer"}
+    assert standing(found["likelihood"]) == "scorer"
     assert not found["likelihood"]["uses_labels"]
     assert all("has no `classify`" in found[name]["reason"] for name in SCORERS)
 
@@ -314,7 +315,6 @@ def test_a_classifier_is_ranked_apart_and_compared_with_nobody(judged):
     rows, out = judged
     models = {row["model"] for row in read_rows(out / "comparisons.jsonl")}
     assert models == {"glow-fashionmnist"}
-    assert {row["model"] for row in read_rows(out / "analysis.jsonl")} == {"glow-fashionmnist"}
     names = [line[0] for line in leaderboard(rows)[1]]
     assert names == ["likelihood", *sorted(names[1:5], key=names.index), "code-length-png *"]
     assert all(name.endswith(" ¶") for name in names[1:5])
@@ -323,6 +323,21 @@ def test_a_classifier_is_ranked_apart_and_compared_with_nobody(judged):
     assert "| L1 |" in page
     assert mean_in(rows, "likelihood") is not None  # though the classifier has none
     assert mean_in(rows, "msp") is not None
+
+
+def test_explanations_are_of_models_with_a_likelihood():
+    fields = {
+        "name": "labels", "title": "With labels", "models": ["glow-fashionmnist", "classifier-fashionmnist"], "limit": 40,
+        "pairs": [{"in_dist": "fashionmnist", "ood": ["mnist"]}], "scorers": ["likelihood", "msp"], "analysis": {},
+    }  # fmt: skip
+    plan = make_plan(suite_of(fields))
+    assert [one.model.name for one in plan.subjects] == ["glow-fashionmnist"]
+    assert {trial.model.name for trial in plan.trials} == {
+        "glow-fashionmnist",
+        "classifier-fashionmnist",
+    }
+    tasks = [task.head["model"] for task in analysis_tasks(plan)]
+    assert set(tasks) == {"glow-fashionmnist"}
 
 
 # --- `ref` by seed

@@ -15,7 +15,8 @@ from oodbench.errors import DataError
 
 TAIL = re.compile(
     r"(\[(?P<division>\d+/\d+/\d+)\])?(/(?P<split>all|train|ref|test))?"
-    r"(\[first (?P<prefix>[1-9]\d*)\])?(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn(, seed (?P<seed>[1-9]\d*))?)\])?"
+    r"(\[first (?P<prefix>[1-9]\d*)\])?(\[part (?P<part>[1-9]\d*) of (?P<parts>[1-9]\d*)\])?"
+    r"(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn(, seed (?P<seed>[1-9]\d*))?)\])?"
     r"(@(?P<view>[\w,-]+))?"
 )
 COUNTS = re.compile(r"\[[^]]*\]")
@@ -27,6 +28,7 @@ ODD = re.compile(r"[@\[\]'\"\n]")
 """Letters that a name has to be quoted for, where it is no path that exists."""
 MEMBER = "#"
 """Stands between a file and the name of one of the arrays, or columns, that it holds."""
+Part = tuple[int, int]
 Division = tuple[int, int, int]
 """Per cent of `train`, `ref` and `test`."""
 DIVISION: Division = (70, 15, 15)
@@ -34,7 +36,7 @@ DIVISION: Division = (70, 15, 15)
 
 @dataclass(frozen=True)
 class Identifier:
-    """``name[division]/split[first N][n drawn]@view`` in its parts; as text again by ``str``.
+    """``name[division]/split[first N][part k of m][n drawn]@view`` in its parts; as text again by ``str``.
 
     Attributes
     ----------
@@ -42,9 +44,10 @@ class Identifier:
     split : ``train``, ``ref`` or ``test``; ``all`` is a flat folder or array as a whole
     prefix : the first N images of the official split, in its order; None: all that are here
     draw : n images of those, drawn by :func:`oodbench.data.division.drawn_rows`; None: all of them
-    seed : of the draw; 0 draws the beginning of the usual order, and every other seed has an order of its own
     view : None leaves it to the rule, ``""`` cannot be written
     division : per cent of a flat folder or array that are ``train``, ``ref`` and ``test``; None: 70, 15 and 15
+    part : (k, m): the k-th of m parts of the first N, in a fixed random order, which share no image; None: all
+    seed : of the draw; 0 draws the beginning of the usual order, and every other seed has an order of its own
     """
 
     name: str
@@ -53,6 +56,7 @@ class Identifier:
     draw: int | None = None
     view: str | None = None
     division: Division | None = None
+    part: Part | None = None
     seed: int = 0
 
     def __str__(self) -> str:
@@ -60,12 +64,12 @@ class Identifier:
 
     @property
     def tail(self) -> str:
-        """What stands behind the set: ``/split[first N][n drawn]@view``."""
-        part = "" if self.prefix is None else f"[first {self.prefix}]"
+        """What stands behind the set: ``/split[first N][part k of m][n drawn, seed S]@view``."""
+        first = "" if self.prefix is None else f"[first {self.prefix}]"
         of_seed = f", seed {self.seed}" * bool(self.seed)
         drawn = "" if self.draw is None else f"[{self.draw} drawn{of_seed}]"
         view = f"@{self.view}" if self.view else ""
-        return f"/{self.split}{part}{drawn}{view}"
+        return f"/{self.split}{first}{shown_part(self.part)}{drawn}{view}"
 
     @property
     def set_text(self) -> str:
@@ -86,6 +90,11 @@ class Identifier:
     def seen_through(self, view: str) -> Identifier:
         """The same images in another view."""
         return replace(self, view=view)
+
+
+def shown_part(part: Part | None) -> str:
+    """A part as an identifier shows it; empty for the whole."""
+    return "" if part is None else "[part {} of {}]".format(*part)
 
 
 def shown_division(division: Division | None) -> str:
@@ -115,13 +124,13 @@ def parse_identifier(identifier: str) -> Identifier:
     if tail["view"]:
         check_view(tail["view"])
     prefix, draw = _count(tail["prefix"]), _count(tail["draw"] or tail["limit"])
-    division = _division(tail["division"], identifier)
+    division, part = _division(tail["division"], identifier), _part(tail, identifier)
     seed = _count(tail["seed"]) or 0
     folder = None if tail["split"] else _test_of(name)
     if folder is not None:
-        return Identifier(folder, "test", prefix, draw, tail["view"], division, seed)
+        return Identifier(folder, "test", prefix, draw, tail["view"], division, part, seed)
     split = tail["split"] or _usual_split(name)
-    return Identifier(name, split, prefix, draw, tail["view"], division, seed)
+    return Identifier(name, split, prefix, draw, tail["view"], division, part, seed)
 
 
 def _name_and_tail(identifier: str) -> tuple[str, re.Match[str]]:
@@ -169,6 +178,15 @@ def without_counts(identifier: str) -> str:
 
 def _count(digits: str | None) -> int | None:
     return None if digits is None else int(digits)
+
+
+def _part(tail: re.Match[str], identifier: str) -> Part | None:
+    if tail["part"] is None:
+        return None
+    part, parts = int(tail["part"]), int(tail["parts"])
+    if part > parts:
+        raise DataError(f"{identifier} means part {part} of {parts}; the parts are 1 to {parts}")
+    return part, parts
 
 
 def _division(text: str | None, identifier: str) -> Division | None:
