@@ -316,8 +316,9 @@ def test_a_classifier_is_ranked_apart_and_compared_with_nobody(judged):
     models = {row["model"] for row in read_rows(out / "comparisons.jsonl")}
     assert models == {"glow-fashionmnist"}
     names = [line[0] for line in leaderboard(rows)[1]]
-    assert names == ["likelihood", *sorted(names[1:5], key=names.index), "code-length-png *"]
-    assert all(name.endswith(" ¶") for name in names[1:5])
+    assert names[:2] == ["gradient-norm", "likelihood"]
+    assert set(names[2:6]) == {f"{name} ¶" for name in SCORERS}
+    assert names[6:] == ["code-length-png *"]
     page = (out / "README.md").read_text()
     assert "A classifier, trained on class labels: it has no log p(x)." in page
     assert "| L1 |" in page

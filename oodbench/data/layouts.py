@@ -104,7 +104,7 @@ def _idx(card: DataCard, place: Place, root: Path) -> Made:
         if (root / path).is_file():
             labels = _beside(path)
             known = (root / labels).is_file()
-            of_labels = partial(opening, root / labels, "rb") if known else None
+            of_labels: Any = partial(opening, root / labels, "rb") if known else None
             return _idx_source(
                 card, root, path, partial(opening, root / path, "rb"), labels, of_labels
             )
