@@ -289,14 +289,14 @@ def train(card: str, out: Path | None, device: str, threads: int | None, logger:
 
     Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
     """
-    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.cards import fit_words, load_card
     from oodbench.zoo.train import train as fit
 
     loaded = load_card(card)
     command = " ".join(["oodbench", *sys.argv[1:]])
     record = fit(loaded, out or Path(loaded.name), device, threads, command, logger)
     echo(
-        f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
+        f"{loaded.name}: {fit_words(record)} on {record['ref']['set']} after {record['steps']} steps"
     )
 
 

@@ -161,7 +161,8 @@ class Suite(BaseModel):
     limit: int | None = Field(None, gt=0)
     """Images that are drawn of each set, in an order that never changes; all for none."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
-    """Of dequantisation noise, group membership and bootstrap."""
+    """Of dequantisation noise, group membership and bootstrap, and of `ref`: another seed than 0 draws it anew of the held-out
+    pool, where that holds more images than the limit."""
     bootstrap: int = Field(1000, ge=0)
     """Replicates for the intervals of AUPR and FPR."""
     analysis: Analysis | None = None

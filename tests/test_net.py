@@ -574,6 +574,7 @@ def heading(world, row):
         "model": model,
         "likelihood": LIKELIHOOD[model],
         "log_prob_of": "the discrete image",
+        "uses_labels": False,
         "in_dist": "near/test",
         "ood": IDENTIFIER[ood],
         "ref": "near/ref" if reads_ref else None,
@@ -594,6 +595,7 @@ def heading(world, row):
         "passes": passes,
         "training_seed": TRAINING_SEED if model == "net-glow" else None,
         "ref_division": "all of ref fits" if reads_ref else None,
+        "ref_pool": len(images["ref"]) if reads_ref else None,
         "trained_on": {}
         if scorer in BASELINES
         else dict.fromkeys({model} | OTHERS.get(scorer, set()), "near"),

@@ -41,6 +41,7 @@ class Images:
     sha256 : of shape and pixels; for images yet to be drawn from a model, the key of the drawing
     shards : the same of each shard
     n : images here
+    pool : those that they were drawn of, as many as are here
     in_random_order : a draw of fewer is their beginning
     whole : it is all of the official split
     synthetic, may_be_shown : it is noise or constants; its terms permit showing images
@@ -55,6 +56,7 @@ class Images:
     sha256: str
     shards: tuple[str, ...]
     n: int
+    pool: int = 0
     in_random_order: bool = False
     whole: bool = True
     synthetic: bool = False
@@ -124,6 +126,11 @@ class Model:
     def family(self) -> tuple[Model, ...]:
         """Its relatives, of whatever kind."""
         return tuple(one for own in self.relatives.values() for one in own)
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it was trained on class labels: it tells classes apart."""
+        return self.gives("classify")
 
     def gives(self, method: str) -> bool:
         """Whether it has a method that a statistic asks for; an empty name asks for nothing."""

@@ -13,6 +13,7 @@ from oodbench.report.order import oods_in_order, subjects_in_order
 from oodbench.report.results import Results, Subject, cells, subject_of
 from oodbench.report.tables import (
     LEGEND,
+    NO_LIKELIHOOD,
     TAKES,
     Notes,
     bar_of,
@@ -96,7 +97,8 @@ def _fit(results: Results, subject: Subject, notes: Notes) -> list[str]:
     rows = results.of_subject(subject)
     likelihood = rows[0]["likelihood"]
     kind = "exact" if likelihood == "exact" else f"not exact (a bound: {text(likelihood)})"
-    parts = [f"log p(x): {kind}; seed {subject.seed}.\n"]
+    said = NO_LIKELIHOOD[:-1] if rows[0].get("uses_labels") else f"log p(x): {kind}"
+    parts = [f"{said}; seed {subject.seed}.\n"]
     lines = [_pair_line(rows, ood, notes) for ood in oods_in_order(rows)]
     heads = [
         "OOD set",

@@ -35,7 +35,7 @@ from oodbench.report.tables import (
     table,
     text,
 )
-from oodbench.store import Row, standing
+from oodbench.store import Row, Standing, standing
 
 READING = """\
 Scorers are ranked over pairs of real images, single images judged one by one; groups, noise and constant images, ladders of
@@ -46,6 +46,10 @@ where its lead also exceeds the spread over trainings and seeds, where those wer
 """
 TUNED = """\
 *(tuned)*: scorers that chose a parameter by its AUROC on validation OOD images; they are ranked nowhere.
+"""
+LABELLED = """\
+*(uses labels)*: scorers of a classifier, which was trained on class labels, as no density model was. They are for reference, and
+ranked apart.
 """
 
 
@@ -63,7 +67,7 @@ def overview(
     for name, file in links.sets.items():
         parts += [f"## In-dist: {text(name)}\n", *_set_tables(own, name, file, notes)]
     parts += ["## Over all in-dist sets\n", overall(own)] if len(own.sets) > 1 else []
-    parts += ["## How to read\n", LEGEND, READING, *_tuned(results)]
+    parts += ["## How to read\n", LEGEND, READING, *_apart(results)]
     parts += [f"{note}\n" for note in only_here_notes([], [_names(results.tried)])]
     parts += seeds_section(results) + ladder_section(figures)
     parts += ["## Models and skips\n", folded("Models and their fits", _models(results))]
@@ -102,8 +106,11 @@ def _set_tables(own: Standings, name: str, file: str, notes: Notes) -> list[str]
     return [*found.tables(short_form=True), f"[All {n} scorers, figures, commands]({file})\n"]
 
 
-def _tuned(results: Results) -> list[str]:
-    return [TUNED] if any(standing(row) == "tuned" for row in results.tried) else []
+def _apart(results: Results) -> list[str]:
+    """What is said of the standings that only some folders have."""
+    kinds = {standing(row) for row in results.tried}
+    said: list[tuple[Standing, str]] = [("tuned", TUNED), ("labelled", LABELLED)]
+    return [words for kind, words in said if kind in kinds]
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
@@ -121,9 +128,10 @@ def _models(results: Results) -> str:
 
 def _model_line(results: Results, subject: Subject) -> list[str]:
     rows = results.of_subject(subject)
-    kind = (
-        "exact" if rows[0]["likelihood"] == "exact" else f"a bound: {text(rows[0]['likelihood'])}"
-    )
+    likelihood = rows[0]["likelihood"]
+    kind = "exact" if likelihood == "exact" else f"a bound: {text(likelihood)}"
+    if rows[0].get("uses_labels"):
+        kind = "none: a classifier, uses labels"
     fit = bits_cell(rows[0].get("in_dist_bits_per_dim"))
     names = [text(results.name_of(subject)), text(subject.in_dist)]
     return [*names, fit, kind, ", ".join(_ood_sets(rows))]

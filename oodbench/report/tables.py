@@ -24,6 +24,7 @@ AUROC of the OOD score, larger = more OOD; ± is half the width of the 95 % inte
 score ranks OOD images as more in-dist than in-dist ones; scores are never re-signed. ‡ not above the best
 baseline of that column that sees no more data than the scorer.
 """
+NO_LIKELIHOOD = "A classifier, trained on class labels: it has no log p(x)."
 BESIDE_ITS_VALUE = (
     "the interval, of bootstrap percentiles, leaves out its own value: images drawn more than once tie, which moves this "
     "metric"
@@ -149,7 +150,11 @@ def short_estimate(row: Row, metric: str) -> str:
 
 def shown_scorer(name: str, kind: Standing) -> str:
     """A scorer's name as a cell, with what tells it from those that read a model and tune on nothing OOD."""
-    marks = {"scorer": text(name), "tuned": f"{text(name)} (tuned)"}
+    marks = {
+        "scorer": text(name),
+        "tuned": f"{text(name)} (tuned)",
+        "labelled": f"{text(name)} (uses labels)",
+    }
     return marks.get(kind, f"*{text(name)}* (model-free)")
 
 
