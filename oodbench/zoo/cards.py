@@ -43,6 +43,8 @@ class Recipe(BaseModel):
     """Probability µ that a pixel-channel is replaced by a uniform draw: a background model's noise (Ren et al. 2019)."""
     validate_every: int = Field(500, gt=0)
     """Steps between validations; the last step is validated too, and the weights are those of the best one."""
+    validate_images: int = Field(1000, gt=0)
+    """Images of `ref` that each validation looks at; fewer where one image takes long."""
     patience: int = Field(10, gt=0)
     """Validations without a better `ref` bits/dim before training stops early."""
     watch: list[str] = []

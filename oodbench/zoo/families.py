@@ -113,6 +113,12 @@ FAMILIES: dict[str, Family] = {
     "diffusion": Family(
         "diffusion:small_diffusion", DRAWS | {"score"}, version="1", sampler_version="1"
     ),
+    "flow-matching": Family(
+        "flow_matching:FlowMatching",
+        DRAWS | {"encode", "decode"},
+        version="1",
+        sampler_version="1",
+    ),
 }
 """Every family by its name in cards; the one place where a family is entered."""
 
