@@ -601,7 +601,15 @@ def heading(world, row):
         "left_out": 0,
         "left_out_checked": {"near": "all"},
         **dict.fromkeys(
-            ("tuned", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces")
+            (
+                "tuned",
+                "solver",
+                "solver_steps",
+                "trace_probes",
+                "trace_error",
+                "withdrawn",
+                "replaces",
+            )
         ),
         "cost": {name: cost(world, name) for name in passes},
     }

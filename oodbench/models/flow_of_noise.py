@@ -122,7 +122,9 @@ class FlowOfNoise(nn.Module):
         """
         noise, signs = self._drawn(images, self.seed)
         y = self.dequantised(images, noise)
-        estimates = [self._to_noise(y, one)[1] for one in (signs, self._drawn(images, self.seed + 1)[1])]
+        estimates = [
+            self._to_noise(y, one)[1] for one in (signs, self._drawn(images, self.seed + 1)[1])
+        ]
         nats = (estimates[0] - estimates[1]).square().mean().div(2).sqrt().item()
         return nats / (math.prod(self.shape) * math.log(2))
 
@@ -185,5 +187,3 @@ def checked_range(low: Any, high: Any) -> tuple[float, float]:
             f"pixels are scaled to [low, high] with low < high, not to [{low!r}, {high!r}]"
         )
     return float(low), float(high)
-
-

@@ -79,9 +79,7 @@ class Fit(pl.LightningModule):
     @property
     def validated(self) -> Callable[[Tensor], Tensor]:
         """What validation measures, in nats: the loss, or what a model whose loss is no likelihood names beside it."""
-        found: Callable[[Tensor], Tensor] = getattr(
-            self.model, "validation_loss", self.model.loss
-        )
+        found: Callable[[Tensor], Tensor] = getattr(self.model, "validation_loss", self.model.loss)
         return found
 
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
@@ -194,7 +192,11 @@ def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
 
 def _made_from(card: Card) -> str:
     """What a training that goes on must share with its beginning: all of the card but how long it takes."""
-    recipe = card.recipe.model_dump(exclude={"steps", "patience", "watch", "validate_images"}) if card.recipe else {}
+    recipe = (
+        card.recipe.model_dump(exclude={"steps", "patience", "watch", "validate_images"})
+        if card.recipe
+        else {}
+    )
     return json.dumps([card.family, card.config, card.trained_on, recipe], sort_keys=True)
 
 
