@@ -58,7 +58,8 @@ def coupling(material: Material) -> Result:
     which values it keeps, shift and log scale of the others, what comes out, and the latents scale by scale.
     """
     model = _model(material)
-    found = [_parts(model, one) for one in material.sets]
+    inputs = (_dequantised(model, one, one.rows_of(1)) for one in material.sets)
+    found = [taken_apart(model, y) for y in inputs]
     spans = {name: _span(name, [parts[name] for parts, _ in found]) for name in found[0][0]}
     lines = [[_grey(parts[name], *spans[name]) for name in spans] for parts, _ in found]
     picture = _png(np.concatenate([np.concatenate(line, 2) for line in lines], 1))
@@ -85,9 +86,11 @@ def _dequantised(model: MultiscaleFlow, one: SetValue, rows: np.ndarray) -> Tens
 
 
 @torch.no_grad()
-def _parts(model: MultiscaleFlow, one: SetValue) -> tuple[dict[str, np.ndarray], float]:
-    """What the first coupling does to one image, laid out as pixels, and its log-determinant there, nats."""
-    y = _dequantised(model, one, one.rows_of(1))
+def taken_apart(model: MultiscaleFlow, y: Tensor) -> tuple[dict[str, np.ndarray], float]:
+    """What the first coupling does to one dequantised image, and its log-determinant there, nats.
+
+    The latents of each scale are there too; all are ``(C, H, W)``, laid out as pixels.
+    """
     latents = {
         f"z {number}": _laid_out(found.standardised, model.shape)
         for number, found in enumerate(model._by_scale(y), 1)

@@ -13,6 +13,10 @@ from oodbench.models.pixel_likelihood import PixelLikelihood
 from oodbench.models.vae import VAE
 
 
+FREE = 1.0
+"""λ: nats that each latent may hold for nothing while it is trained."""
+
+
 class Residual(nn.Module):
     """``h + f(h)`` with two normalised 3×3 convolutions, the second of which starts at zero."""
 
@@ -49,6 +53,37 @@ class BoundedScale(nn.Module):
         return torch.cat([mean, -6 * torch.sigmoid(log_std)], 1)
 
 
+class PlacedVAE(VAE):
+    """A VAE whose training leaves each channel of its latent some information for nothing.
+
+    Without that the posterior of many latents falls back on the prior before the decoder has learned to read it. The loss is
+    ``−log p(x|z) + Σ_c max(KL_c, λ·places)`` with ``KL_c`` the mean over the batch of channel c's divergence, "free bits"
+    (Kingma et al., NeurIPS 2016, arXiv:1606.04934, appendix C.8); where all channels hold more than λ it is the negative ELBO,
+    by which training is judged.
+
+    Parameters
+    ----------
+    channels : of the latent, in each of which the places follow one another
+    """
+
+    def __init__(self, channels: int, *of_vae: Any, **options: Any):
+        super().__init__(*of_vae, **options)
+        self.channels = channels
+
+    def loss(self, images: Tensor) -> Tensor:
+        x = self.as_input(images)
+        mean, log_std = self.posterior(x)
+        z = mean + torch.exp(log_std) * torch.randn_like(mean)
+        kl = 0.5 * (mean**2 + torch.exp(2 * log_std) - 1) - log_std
+        of_channels = kl.unflatten(1, (self.channels, -1)).mean(0).sum(1)
+        free = FREE * self.latent / self.channels
+        return of_channels.clamp(min=free).sum() - self.log_likelihood(x, z)
+
+    def validation_loss(self, images: Tensor) -> Tensor:
+        """The negative one-draw ELBO in nats ``(B,)``."""
+        return super().loss(images)
+
+
 def residual_vae(
     shape: tuple[int, int, int], channels: int = 16, width: int = 32, blocks: int = 2, decoder: str = "logistic",
     **options: Any,
@@ -80,4 +115,4 @@ def residual_vae(
         nn.GroupNorm(8, width // 2), nn.SiLU(), nn.Conv2d(width // 2, outputs, 3, padding=1),
     )  # fmt: skip
     latent = channels * inner[1] * inner[2]
-    return VAE(shape, encoder, up, decoder, latent, **options)
+    return PlacedVAE(channels, shape, encoder, up, decoder, latent, **options)
