@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -53,14 +54,14 @@ class Linear(nn.Module):
         return (x.flatten(1) @ self.matrix.T + self.shift).reshape(x.shape)
 
 
-@pytest.mark.parametrize("solver", ["heun", "rk4"])
-def test_a_linear_field_has_its_density_in_closed_form(solver):
+@pytest.mark.parametrize(("solver", "steps"), [("heun", 100), ("rk4", 20)])
+def test_a_linear_field_has_its_density_in_closed_form(solver, steps):
     """``x(0) = e^{−A}·x(1) − ∫₀¹ e^{−As} ds·b``, so that log p(y) = log N(x(0); 0, I) − tr A."""
     shape, images = (1, 3, 3), images_of((1, 3, 3))
     net = Linear(9)
     model = VelocityFlow(
         noise_time=0.0, data_time=1.0, network=net, shape=shape, trained_on="", low=-1.0, high=1.0, solver=solver,
-        steps=200, probes=None, seed=0,
+        steps=steps, probes=None, seed=0,
     )  # fmt: skip
     with torch.no_grad():
         z, log_prob_z, log_det = model.encode(images)
@@ -68,7 +69,7 @@ def test_a_linear_field_has_its_density_in_closed_form(solver):
         back = torch.matrix_exp(-net.matrix)
         moved = torch.linalg.solve(net.matrix, (torch.eye(9) - back) @ net.shift)
         expected = y @ back.T - moved
-    tolerance = 1e-4 if solver == "heun" else 1e-8
+    tolerance = 1e-4 if solver == "heun" else 1e-6
     assert torch.allclose(z, expected, atol=tolerance)
     constant = 9 * math.log(2 / 256)
     assert torch.allclose(log_det, constant - net.matrix.trace().expand(4), atol=tolerance)
@@ -114,7 +115,7 @@ def test_log_p_is_that_of_the_solver_s_map_with_its_exact_jacobian():
         def carried(flat):
             x = flat.reshape(1, 1, 4, 4)
             times = model.times()
-            for start, end in zip(times[:-1], times[1:], strict=True):
+            for start, end in itertools.pairwise(times):
                 v = model.velocity(x, start)
                 x = x + (end - start) / 2 * (v + model.velocity(x + (end - start) * v, end))
             return x.flatten()
@@ -127,15 +128,19 @@ def test_log_p_is_that_of_the_solver_s_map_with_its_exact_jacobian():
         assert found.item() == pytest.approx(expected.item(), abs=1e-3)
 
 
+def spread(differences):
+    return differences.square().mean().sqrt().item()
+
+
 def test_one_probe_estimates_the_exact_trace_and_its_error_is_told():
-    images = images_of((1, 4, 4), 8)
-    exact, one, many = (small_model((1, 4, 4), probes=probes) for probes in (None, 1, 400))
+    images = images_of((1, 4, 4), 32)
+    exact, one, many = (small_model((1, 4, 4), steps=3, probes=probes) for probes in (None, 1, 60))
     with torch.no_grad():
         truth = exact.log_prob(images)
-        assert torch.allclose(many.log_prob(images), truth, atol=0.5)
+        assert spread(many.log_prob(images) - truth) < 0.3 * spread(one.log_prob(images) - truth)
         off = one.log_prob(images) - truth
     nats = one.trace_error(images) * 16 * math.log(2)
-    assert 0.3 < off.square().mean().sqrt().item() / nats < 3
+    assert 0.5 < spread(off) / nats < 2
     assert exact.trace_error(images) == 0
 
 

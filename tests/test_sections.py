@@ -9,6 +9,7 @@ import re
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 
 from oodbench.errors import StoreError
 from oodbench.paths import PACKAGE

@@ -8,6 +8,7 @@ flow            what each scale of a flow makes of one image set, see :mod:`oodb
 samples         images drawn from a model: likelier than which sets, ‖z‖ before rounding, and at other temperatures
 members         AUROC of raw likelihood of each member of an ensemble by itself
 training        bits/dim, and AUROC of raw likelihood, after each validation of a model's training
+complexity      AUROC of scorers with what baselines see in an image taken out, see :mod:`oodbench.analysis.complexity`
 ==============  ====================================================================================================
 
 These are rows of ``analysis.jsonl``. What figures draw, in ``curves.jsonl``: ``likelihoods``, ``decomposition``,
@@ -16,11 +17,14 @@ These are rows of ``analysis.jsonl``. What figures draw, in ``curves.jsonl``: ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
+from oodbench.adjusting import Adjustment
 from oodbench.analysis import curves, rows
+from oodbench.analysis.complexity import Judgement, complexity
 from oodbench.analysis.material import Material, SetValue
 from oodbench.data.corruptions import rung
 from oodbench.digests import code_digest
@@ -29,7 +33,9 @@ from oodbench.passes.columns import LostError
 from oodbench.passes.shards import ChangedError
 from oodbench.passes.values import Images, Model
 from oodbench.plan import Plan, Subject, Trial
+from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.replicates import metrics_digest
 
 
 def _of_flow(material: Material) -> rows.Result:
@@ -44,7 +50,7 @@ def _of_coupling(material: Material) -> rows.Result:
     return coupling(material)
 
 
-RULES = {
+RULES: Mapping[str, Callable[[Any], rows.Result]] = {
     "likelihood": rows.likelihood,
     "graying": rows.graying,
     "second-order": rows.second_order,
@@ -52,6 +58,7 @@ RULES = {
     "samples": rows.samples,
     "members": rows.members,
     "training": rows.training,
+    "complexity": complexity,
     "likelihoods": curves.likelihoods,
     "decomposition": curves.decomposition,
     "contracted": curves.contracted,
@@ -60,9 +67,11 @@ RULES = {
     "coupling": _of_coupling,
     "data": curves.data,
 }
-ANALYSES = ("likelihood", "graying", "second-order", "flow", "samples", "members", "training")
+ANALYSES = (
+    "likelihood", "graying", "second-order", "flow", "samples", "members", "training", "complexity",
+)  # fmt: skip
 """Kinds that are rows of ``analysis.jsonl``; the others are drawn by figures."""
-USUAL = ("rows", "curves", "second_order", "assumptions")
+USUAL = ("rows", "curves", "second_order", "assumptions", "complexity")
 """Modules whose code a row belongs to, where its kind has none of its own."""
 OWN = {"flow": ("flow_parts",), "coupling": ("flow_parts",)}
 """Kind → the modules whose code computes it."""
@@ -81,7 +90,9 @@ def analysis_digest(names: tuple[str, ...]) -> str:
     """Hash of the code of these modules of :mod:`oodbench.analysis`."""
     modules = [f"oodbench.analysis.{name}" for name in names]
     own = code_digest(*modules, within="oodbench.analysis")
-    return key_of(own, code_digest("oodbench.trials.curves", within="oodbench.trials"))
+    return key_of(
+        own, code_digest("oodbench.trials.curves", within="oodbench.trials"), metrics_digest()
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +102,7 @@ class AnalysisTask:
     kind: str
     key: str
     head: Row
-    material: Material
+    material: Material | Judgement
     here: bool = False
     files: tuple[str, ...] = field(default=())
 
@@ -139,6 +150,7 @@ def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
     found = [*_of_pairs(plan)]
     for subject in plan.subjects:
         found += _of_subject(plan, subject)
+    found += [_complexity(plan, one) for one in plan.adjustments]
     for test in dict.fromkeys(subject.test.identifier for subject in plan.subjects):
         found += _of_data(plan, [one for one in plan.subjects if one.test.identifier == test])
     return list({task.key: task for task in found}.values())
@@ -287,6 +299,22 @@ def _training(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
         yield _task("training", head, Material([], {"log": subject.logs[model]}))
 
 
+def _complexity(plan: Plan, one: Adjustment) -> AnalysisTask:
+    reads = {
+        side: {need: tuple(own.keys for own in passes) for need, passes in needs.items()}
+        for side, needs in one.reads.items()
+    }
+    identities = {scorer.name: scorer.identity for scorer in one.scorers}
+    places, seed = one.left_out.places, plan.suite.seed
+    judgement = Judgement(identities, one.covariates, reads, places, seed)
+    head = _head_of(plan, one.model, one.test, "ood", one.ood) | {
+        "kind": "complexity",
+        "ref": one.ref.identifier,
+    }
+    local = any(name in scorers.local for name in identities)
+    return replace(_task("complexity", head, judgement), here=local)
+
+
 def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     """What figures draw of one model."""
     model, test = subject.model, subject.test
@@ -346,13 +374,15 @@ def _of_data(plan: Plan, subjects: list[Subject]) -> Iterator[AnalysisTask]:
 
 def _head(kind: str, plan: Plan, subject: Subject, role: str, images: Images) -> Row:
     """What a row of ``analysis.jsonl`` says of its task."""
-    model = subject.model
+    return {"kind": kind, **_head_of(plan, subject.model, subject.test, role, images)}
+
+
+def _head_of(plan: Plan, model: Model, test: Images, role: str, images: Images) -> Row:
     return {
-        "kind": kind,
         "suite": plan.suite.name,
         "model": model.name,
         "likelihood": model.likelihood,
-        "in_dist": subject.test.identifier,
+        "in_dist": test.identifier,
         "role": role,
         "images": images.identifier,
         "synthetic": images.synthetic,
@@ -362,7 +392,7 @@ def _head(kind: str, plan: Plan, subject: Subject, role: str, images: Images) ->
         "inputs": {
             "model": model.identity,
             "images": images.sha256,
-            "in_dist": subject.test.sha256,
+            "in_dist": test.sha256,
         },
     }
 
@@ -393,7 +423,11 @@ def _set(role: str, images: Images, keys: tuple[str, ...]) -> SetValue:
 
 
 def _task(
-    kind: str, head: Row, material: Material, model: Model | None = None, files: Iterable[str] = ()
+    kind: str,
+    head: Row,
+    material: Material | Judgement,
+    model: Model | None = None,
+    files: Iterable[str] = (),
 ) -> AnalysisTask:
     code = analysis_digest(OWN.get(kind, USUAL))
     key = key_of(SCHEMA, code, head, material.what())

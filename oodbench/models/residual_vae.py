@@ -12,7 +12,6 @@ from oodbench.errors import ModelError
 from oodbench.models.pixel_likelihood import PixelLikelihood
 from oodbench.models.vae import VAE
 
-
 FREE = 1.0
 """λ: nats that each latent may hold for nothing while it is trained."""
 
