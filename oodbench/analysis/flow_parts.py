@@ -125,14 +125,14 @@ def _first_coupling(
     return coupling, came[0]
 
 
-def _as_pixels(value: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
+def _as_pixels(value: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """``(C, H, W)`` of one image; channels that hold squeezed pixels where these came from."""
     unsqueezed = F.pixel_shuffle(value, 2) if value.shape[1] == 4 * shape[0] else value
     found: np.ndarray = unsqueezed[0].float().numpy()
     return found
 
 
-def _laid_out(latent: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
+def _laid_out(latent: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """The channels of one image's latents as tiles of one picture of the image's size, which they never exceed in number."""
     height, width = latent.shape[2:]
     across = shape[2] // width
