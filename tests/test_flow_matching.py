@@ -230,6 +230,7 @@ def test_a_trained_flow_enters_suites_with_latent_scorers(tmp_path, home, monkey
     head = trial_tasks(plan)[0].head
     told = [head[name] for name in ("solver", "solver_steps", "trace_probes", "trace_error")]
     assert told == ["heun", 2, 1, record["trace_error_bits_per_dim"]]
-    found = ob.measure(str(tmp_path / "out"), "tiny/test[:2]", "log_prob", "ks")
+    model = ob.load_model(str(tmp_path / "out"))
+    found = ob.measure(model, ob.load_images("tiny/test[:2]", like=model), "log_prob", "ks")
     assert np.isfinite(found["log_prob"]).all()
     assert (found["ks"] > 0).all()
