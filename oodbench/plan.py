@@ -452,7 +452,11 @@ class _Planner:
         parsed = parse_identifier(reference)
         if split is not None:
             parsed = parsed.in_split(split)
-        return ImageRef(str(as_seen(model, parsed)), model.shape, self.suite.limit, name=shown)
+        limit = self._limit(model)
+        return ImageRef(str(as_seen(model, parsed)), model.shape, limit, name=shown)
+
+    def _limit(self, model: Model) -> int | None:
+        return self.suite.limit_of(model.name, model.reference)
 
     def _drawn_by_seed(self, ref: ImageRef) -> ImageRef:
         """`ref`, by another seed than 0 drawn anew of the held-out pool; all of it where the pool holds no more."""
@@ -544,9 +548,9 @@ class _Planner:
         oods = tuple(dict.fromkeys(trial.ood for trial in own))
         whole = parse_identifier(test.ref.reference)
         ref = self.resolver.images_or_none(
-            replace(test.ref, reference=str(whole.in_split("ref")), limit=self.suite.limit)
+            replace(test.ref, reference=str(whole.in_split("ref")), limit=self._limit(model))
         )
-        train, second_tests = self._train(test), self._second_tests(model, test)
+        train, second_tests = self._train(model, test), self._second_tests(model, test)
         draws = self._draws(model, test)
         drawn = {draw.temperature: drawn_samples(draw) for draw in draws}
         real = [images for images in (test, *oods) if not images.synthetic]
@@ -579,12 +583,12 @@ class _Planner:
             logs=logs,
         )
 
-    def _train(self, test: Images) -> Images | None:
+    def _train(self, model: Model, test: Images) -> Images | None:
         """Images drawn of the training set, or those that travel in the package where it is not here."""
         settings = self.suite.analysis
         assert settings is not None
         split = parse_identifier(test.ref.reference).in_split("train")
-        limit = min(settings.train, self.suite.limit or settings.train)
+        limit = min(settings.train, self._limit(model) or settings.train)
         places = [split, replace(split, draw=DRAWN)]
         refs = (replace(test.ref, reference=str(place), limit=limit) for place in places)
         found = map(self.resolver.images_or_none, refs)

@@ -144,6 +144,8 @@ SMALL = {
     "dcgan-vae": {"width": 2, "latent": 2},
     "vae": {"width": 2, "latent": 2},
     "diffusion": {"width": 8},
+    "flow-matching": {"width": 8, "steps": 1},
+    "residual-vae": {"width": 16, "blocks": 1},
 }
 
 

@@ -95,6 +95,7 @@ class Model:
     methods : those that it has of the ones that statistics ask for
     sampler, draws_at_once : version of what draws from it; whether a draw takes one pass of the network
     solver, solver_steps, trace_probes : of a model whose density is an ODE's; probes are None where its trace is exact
+    trace_error : standard deviation of log p over the probes, bits/dim; None where it was not measured
     relatives : its background, general model and ensemble
     """
 
@@ -114,6 +115,7 @@ class Model:
     solver: str | None = None
     solver_steps: int | None = None
     trace_probes: int | None = None
+    trace_error: float | None = None
     missing: str = ""
     unhashable: str = ""
     relatives: Mapping[Of, tuple[Model, ...]] = field(default_factory=dict)

@@ -398,6 +398,30 @@ def samples(rows: Sequence[Row], folder: Path) -> Figure:
     return figure
 
 
+def coupling(rows: Sequence[Row], folder: Path) -> Figure:
+    """One coupling and the latents of a flow: a line of panels for each set, titled with what they show and its range."""
+    (row,) = rows
+    picture, panels, sets = _picture(read_grid(folder, row)), row["panels"], row["sets"]
+    names = _set_names(sets)
+    figure, axes = _panels(len(panels) * len(sets), (1.3, 1.5), across=len(panels))
+    lines = [np.hsplit(line, len(panels)) for line in np.vsplit(picture, len(sets))]
+    for place, (axis, shown) in enumerate(zip(axes, (one for line in lines for one in line))):
+        line, number = divmod(place, len(panels))
+        axis.imshow(shown)
+        axis.set(xticks=[], yticks=[])
+        if line == 0:
+            axis.set_title(_panel_title(panels[number]), fontsize=7)
+        if number == 0:
+            axis.set_ylabel(names[sets[line]["set"]], fontsize=8)
+    return figure
+
+
+def _panel_title(panel: Row) -> str:
+    if panel["name"] == "kept":
+        return "kept"
+    return f"{panel['name']}\n{panel['low']:.2g} … {panel['high']:.2g}"
+
+
 def _picture(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture.convert("RGB"))
@@ -527,6 +551,7 @@ DRAWN: dict[str, Callable[[Sequence[Row], Path], Figure]] = {
     "graying": graying,
     "samples": samples,
     "latents": latents,
+    "coupling": coupling,
     "training": training,
     "data": data,
     "ranks": ranks,

@@ -195,8 +195,8 @@ MEASURED = ("cost", "provenance")
 HEAD = (
     "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic", "nearness",
     "scorer", "baseline", "tunes_on", "group_size", "seed", "bootstrap", "dimensions", "passes", "training_seed",
-    "ref_division", "tuned", "solver", "solver_steps", "trace_probes", "trained_on", "seen", "left_out", "left_out_checked",
-    "withdrawn", "replaces", "inputs",
+    "ref_division", "tuned", "solver", "solver_steps", "trace_probes", "trace_error", "trained_on", "seen", "left_out",
+    "left_out_checked", "withdrawn", "replaces", "inputs",
 )  # fmt: skip
 
 
@@ -260,6 +260,7 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "solver": None,
         "solver_steps": None,
         "trace_probes": None,
+        "trace_error": None,
         "trained_on": {},
         "seen": [],
         "left_out": 0,

@@ -425,6 +425,7 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "solver": model.solver,
         "solver_steps": model.solver_steps,
         "trace_probes": model.trace_probes,
+        "trace_error": model.trace_error,
         "trained_on": dict(trial.trained_on),
         "seen": list(trial.seen),
         "left_out": len(trial.left_out.places),

@@ -11,6 +11,7 @@ import math
 import platform
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,8 +37,6 @@ from oodbench.zoo.cards import Card, Recipe
 from oodbench.zoo.describe import unknown_names
 from oodbench.zoo.load import build
 
-REF_IMAGES = 1000
-"""Images of `ref` that each validation looks at."""
 WATCHED_IMAGES = 500
 """Images of `ref` and of each watched set whose likelihoods are compared."""
 
@@ -61,6 +60,11 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
     return torch.where(chosen, noise, images)
 
 
+def _per_dim(nats: Tensor, images: Tensor) -> Tensor:
+    """The mean over images, in bits a dimension."""
+    return nats.mean() / (images[0].numel() * math.log(2))
+
+
 class Fit(pl.LightningModule):
     """Minimises the model's ``loss`` in bits a dimension."""
 
@@ -76,19 +80,23 @@ class Fit(pl.LightningModule):
         """Note of which card the checkpoint is, since a training goes on from it."""
         checkpoint["oodbench_card"] = self.made_from
 
-    def _bits_per_dim(self, images: Tensor) -> Tensor:
-        return self.model.loss(images).mean() / (images[0].numel() * math.log(2))
+    @property
+    def validated(self) -> Callable[[Tensor], Tensor]:
+        """What validation measures, in nats: the loss, or what a model whose loss is no likelihood names beside it."""
+        found: Callable[[Tensor], Tensor] = getattr(self.model, "validation_loss", self.model.loss)
+        return found
 
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         images = mutate(batch[0], self.recipe.mutation) if self.recipe.mutation else batch[0]
-        loss = self._bits_per_dim(images)
-        self.log("train_bits_per_dim", loss, prog_bar=True)
+        loss = _per_dim(self.model.loss(images), images)
+        likelihood = self.validated == self.model.loss
+        self.log("train_bits_per_dim" if likelihood else "train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
         self.log(
             self.monitor,
-            self._bits_per_dim(batch[0]),
+            _per_dim(self.validated(batch[0]), batch[0]),
             prog_bar=True,
             batch_size=len(batch[0]),
         )
@@ -188,14 +196,14 @@ def _loaders(
     if card.uses_labels:
         fitted.append(load_labels(in_split(card.trained_on, "train")))
         classes = load_labels(in_split(card.trained_on, "ref"))
-        judged.append(classes[ref.drawn_rows(REF_IMAGES)])
+        judged.append(classes[ref.drawn_rows(recipe.validate_images)])
     size = recipe.batch_size
     return _loader(*fitted, batch_size=size, shuffle=True), _loader(*judged, batch_size=size)
 
 
 def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
     """The first images of `ref`, mutated once and for all where the training images are mutated afresh."""
-    images = np.array(ref.drawn(REF_IMAGES).images)
+    images = np.array(ref.drawn(recipe.validate_images).images)
     if not recipe.mutation:
         return images
     return mutate(
@@ -218,7 +226,11 @@ def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
 
 def _made_from(card: Card) -> str:
     """What a training that goes on must share with its beginning: all of the card but how long it takes."""
-    recipe = card.recipe.model_dump(exclude={"steps", "patience", "watch"}) if card.recipe else {}
+    recipe = (
+        card.recipe.model_dump(exclude={"steps", "patience", "watch", "validate_images"})
+        if card.recipe
+        else {}
+    )
     return json.dumps([card.family, card.config, card.trained_on, recipe], sort_keys=True)
 
 
@@ -275,12 +287,13 @@ def _joined_logs(folder: Path) -> str:
 
 @torch.no_grad()
 def _stored(
-    model: Any, weights: dict[str, Tensor], ref: ImageSet
+    model: Any, weights: dict[str, Tensor], ref: ImageSet, recipe: Recipe
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The large weights in half precision, unless that moves the log-probability of some image by more than the limit."""
     if not hasattr(model, "log_prob"):
         return weights, {"storage": "float32"}
-    images = torch.from_numpy(np.array(ref.drawn(HALF_CHECK_IMAGES).images))
+    checked = min(HALF_CHECK_IMAGES, recipe.validate_images)
+    images = torch.from_numpy(np.array(ref.drawn(checked).images))
     half = {
         key: value.half() if value.numel() >= HALF_FROM else value for key, value in weights.items()
     }
@@ -302,6 +315,31 @@ def _accuracy(model: Any, weights: dict[str, Tensor], ref: DataLoader[Any]) -> d
     model.cpu().eval().load_state_dict(weights)
     right = [model.classify(images)[0].argmax(1) == labels for images, labels in ref]
     return {"ref_accuracy": round(torch.cat(right).float().mean().item(), 4)}
+
+
+def _solved(model: Any, ref: ImageSet) -> dict[str, Any]:
+    """How well a model whose density is an ODE's solves it: what halving its steps moves, and the trace's error."""
+    if not hasattr(model, "solver_steps"):
+        return {}
+    images = torch.from_numpy(np.array(ref.images))
+    whole = solved_in(model, images, model.solver_steps)
+    moved = (whole - solved_in(model, images, model.solver_steps // 2)).abs()
+    return {
+        "halving_moves_bits_per_dim": round(moved.max().item(), 6),
+        "trace_error_bits_per_dim": round(model.trace_error(images), 6),
+    }
+
+
+@torch.no_grad()
+def solved_in(model: Any, images: Tensor, steps: int) -> Tensor:
+    """Bits/dim of images under so many steps of the model's solver, ``(B,)``."""
+    usual = model.solver_steps
+    model.solver_steps = steps
+    try:
+        log_prob = torch.cat([model.log_prob(batch) for batch in images.split(64)])
+    finally:
+        model.solver_steps = usual
+    return -log_prob / (images[0].numel() * math.log(2))
 
 
 def _checked_recipe(card: Card) -> Recipe:
@@ -455,6 +493,7 @@ def train(
             _Bar(refresh_rate=20),
         ],
         enable_model_summary=False,
+        inference_mode=False,  # under which an ODE's trace could take no gradient
     )
     fit = task(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
     try:
@@ -466,17 +505,19 @@ def train(
         raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from ended
     steps = trainer.global_step  # a last validation sets it back
     weights, reached = _best(fit, trainer, best, loaders[1])
-    weights, storage = _stored(fit.model, weights, ref)
+    weights, storage = _stored(fit.model, weights, ref, recipe)
     content = save_safetensors(weights)
+    validated = ref.drawn(recipe.validate_images)
     record = {
         **storage,
+        **_solved(fit.model, validated),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in fit.model.parameters()),
         fit.monitor: round(reached, 4),
         **_accuracy(fit.model, weights, loaders[1]),
         "steps": steps,
         "train": {"set": images.identifier, "sha256": images.sha256},
-        "ref": {"set": ref.drawn(REF_IMAGES).identifier, "sha256": ref.drawn(REF_IMAGES).sha256},
+        "ref": {"set": validated.identifier, "sha256": validated.sha256},
         "recipe": recipe.model_dump(),
         "command": command,
         "torch": torch.__version__,
