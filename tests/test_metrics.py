@@ -184,7 +184,9 @@ def test_bootstrap_equals_resampling_and_sorting_again(random, sizes, tied):
         ends = np.quantile(found.resampled[name], [0.025, 0.975])
         own = found.estimates[name]
         assert own.value == pytest.approx(value, abs=1e-12)
-        assert own.low <= ends[0] + 1e-12  # the wider of two rules: tests/test_intervals.py has them
+        assert (
+            own.low <= ends[0] + 1e-12
+        )  # the wider of two rules: tests/test_intervals.py has them
         assert own.high >= ends[1] - 1e-12
 
 
