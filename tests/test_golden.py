@@ -76,7 +76,7 @@ AUROC = {
         "dose-kde": 0.964,
         "dose-svm": 0.952,
         "ensemble-likelihood": 0.073,
-        "fisher-combination": 0.851,
+        "fisher-combination": 0.895,
         "gradient-layers": 0.567,
         "gradient-norm": 0.79,
         "image-numbers-kde": 0.958,
@@ -120,6 +120,7 @@ AUROC = {
     "diffusion-fashionmnist": {
         "diffpath-6d": 0.71,
         "diffusion-reconstruction": 0.313,
+        "msma-gmm": 0.709,
         "msma-gmm-snr": 0.818,
         "msma-knn": 0.603,
         "msma-knn-snr": 0.731,
