@@ -95,7 +95,9 @@ def paired_cells(row: Row, one: str, other: str) -> list[str]:
 
 
 def p_text(value: float) -> str:
-    """A p-value as a cell."""
+    """A p-value as a cell; a dash where the test has none."""
+    if np.isnan(value):
+        return "–"
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
@@ -109,7 +111,9 @@ def test_of(row: Row, one: str, other: str) -> Difference:
     places = [row["scorers"].index(name) for name in (one, other)]
     aurocs = np.array([row["auroc"][place] for place in places])
     covariance = np.array([[row["covariance"][a][b] for b in places] for a in places])
-    return difference(aurocs, covariance, 0, 1)
+    # older rows do not say how many images there were
+    sizes = (row["n_in"], row["n_ood"]) if "n_in" in row else None
+    return difference(aurocs, covariance, 0, 1, sizes)
 
 
 def in_order(comparisons: Iterable[Row]) -> list[Row]:
