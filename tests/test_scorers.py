@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import logsumexp
-from scipy.stats import gaussian_kde
+from scipy.stats import gaussian_kde, skew
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
@@ -180,6 +180,48 @@ def tuned_ratio(c, r, i):
     return c["backgrounds_log_prob"][i, 1] - c["log_prob"][i]
 
 
+def copod(statistics, reference, i):
+    """The tails counted, a column at a time."""
+    total = 0.0
+    for column, ref in zip(statistics, reference):
+        n, x = len(ref), column[i]
+        left = -math.log((sum(one <= x for one in ref) + 1) / (n + 1))
+        right = -math.log((sum(one >= x for one in ref) + 1) / (n + 1))
+        side = right if skew(ref) > 0 else left
+        total += max(side, (left + right) / 2)
+    return total
+
+
+def mahalanobis(statistics, reference, i):
+    table, ref = np.stack(statistics, 1), np.stack(reference, 1)
+    away = table[i] - ref.mean(0)
+    return float(away @ np.linalg.inv(np.cov(ref.T, ddof=0)) @ away)
+
+
+def without_sum(c):
+    """A flow's two terms, whose sum log p is."""
+    return of_flow(c)[1:]
+
+
+def without_kl(c):
+    return [column for column in of_vae(c) if column is not c["kl"]]
+
+
+def osada(c, r, i, likelihood):
+    """By scikit-learn's scaler and mixtures of one to five components."""
+    table, ref = (np.stack([one["code_length_png"], -one[likelihood]], 1) for one in (c, r))
+    scaler = StandardScaler().fit(ref)
+    values = scaler.transform(ref)
+    fitted = [GaussianMixture(k, random_state=0, n_init=3).fit(values) for k in (1, 2, 3, 4, 5)]
+    best = fitted[int(np.argmin([one.bic(values) for one in fitted]))]
+    return -best.score_samples(scaler.transform(table[i : i + 1]))[0]
+
+
+def of_square_root(c, r, i):
+    """Negative log-density of one moment's square root, by scipy's estimate."""
+    return -float(gaussian_kde(r["path_moments"][:, 4] ** 0.5).logpdf(c["path_moments"][i, 4] ** 0.5)[0])  # fmt: skip
+
+
 FORMULAS = {
     "likelihood": lambda c, i, r: -c["log_prob"][i],
     "likelihood-two-sided": lambda c, i, r: abs(
@@ -206,6 +248,12 @@ FORMULAS = {
     "dose-svm": lambda c, i, r: svm(of_flow(c), of_flow(r), i),
     "dose-kde-vae": lambda c, i, r: kde(of_vae(c), of_vae(r), i),
     "dose-svm-vae": lambda c, i, r: svm(of_vae(c), of_vae(r), i),
+    "dose-copod": lambda c, i, r: copod(without_sum(c), without_sum(r), i),
+    "dose-mahalanobis": lambda c, i, r: mahalanobis(without_sum(c), without_sum(r), i),
+    "dose-copod-vae": lambda c, i, r: copod(without_kl(c), without_kl(r), i),
+    "dose-mahalanobis-vae": lambda c, i, r: mahalanobis(without_kl(c), without_kl(r), i),
+    "osada-mixture": lambda c, i, r: osada(c, r, i, "log_prob"),
+    "osada-mixture-latent": lambda c, i, r: osada(c, r, i, "latent_term"),
     "approximate-mass": lambda c, i, r: c["input_gradient_norm"][i],
     "gradient-norm": lambda c, i, r: math.log(
         sum(math.exp(one) for one in c["layer_gradient_norms"][i])
@@ -230,6 +278,7 @@ FORMULAS = {
     "diffpath-6d": lambda c, i, r: mixture(
         c["path_moments"], r["path_moments"], i, ["full", "tied", "diag", "spherical"]
     ),
+    "diffpath-1d": lambda c, i, r: of_square_root(c, r, i),
     "ks": lambda c, i, r: c["ks"][i],
     "chi2": lambda c, i, r: c["chi2"][i],
     "anderson-darling": lambda c, i, r: c["anderson_darling"][i],
@@ -270,7 +319,7 @@ COSTLY = ("lid", "likelihood-regret", "gradient-norm", "gradient-layers", "fishe
 @pytest.mark.parametrize("name", FORMULAS)
 def test_scores_follow_their_formula(name, columns):
     reference = {key: np.roll(column, 7, 0) * 1.01 for key, column in columns.items()}
-    images = range(3) if "gmm" in name or "6d" in name else range(50)
+    images = range(3) if "gmm" in name or "6d" in name or "mixture" in name else range(50)
     found = ob.scorer(name).fitted(reference, validation_of(reference))(columns)
     assert found[images] == pytest.approx(
         [FORMULAS[name](columns, i, reference) for i in images], rel=1e-6

@@ -3,6 +3,7 @@
 from oodbench.scorers import (
     baselines,
     complexity,
+    denoising,
     density,
     diffusion,
     dose,
@@ -10,6 +11,7 @@ from oodbench.scorers import (
     linear,
     ratio,
     reference,
+    tabular,
     vae,
     whitened,
 )
@@ -17,6 +19,7 @@ from oodbench.scorers import (
 __all__ = [
     "baselines",
     "complexity",
+    "denoising",
     "density",
     "diffusion",
     "dose",
@@ -24,6 +27,7 @@ __all__ = [
     "linear",
     "ratio",
     "reference",
+    "tabular",
     "vae",
     "whitened",
 ]
