@@ -2,13 +2,16 @@
 
 from oodbench.statistics import (
     complexity,
+    denoising,
     density,
     diffusion,
     gradient,
     hierarchy,
     jacobian,
+    likelihood_path,
     linear,
     moments,
+    projections,
     reference,
     regret,
     whitened,
@@ -16,13 +19,16 @@ from oodbench.statistics import (
 
 __all__ = [
     "complexity",
+    "denoising",
     "density",
     "diffusion",
     "gradient",
     "hierarchy",
     "jacobian",
+    "likelihood_path",
     "linear",
     "moments",
+    "projections",
     "reference",
     "regret",
     "whitened",
