@@ -17,7 +17,7 @@ from oodbench.data.images import shown_name
 from oodbench.data.sources import DRAWN
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
-from oodbench.passes.values import ImagePass, ImageRef, Images, Model
+from oodbench.passes.values import ImagePass, ImageRef, Images, Model, preparing
 from oodbench.registry import passes_prepared_on, reads_reference, scorers
 from oodbench.resolver import (
     InDist,
@@ -77,6 +77,14 @@ class Trial:
         names = [one.name for one in self.model.of(BACKGROUNDS)]
         grid = self.scorer.grid.items()
         return {name: names if values == BACKGROUNDS else list(values) for name, values in grid}
+
+    @property
+    def prepared(self) -> int:
+        """The last images of ``ref``, as many as a model's pass that it reads was prepared on."""
+        if self.ref is None:
+            return 0
+        own = any(one.model and one.prepared_on is self.ref for one in self.passes)
+        return preparing(self.ref.n) if own else 0
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -303,6 +311,9 @@ class _Planner:
             self._skip(*pair, reason, model.name, scorer.name)
             return
         for size in [1, *self.suite.group_sizes.get(scorer.name, [])]:
+            if size > 1 and (reason := scorer.no_groups()):
+                self._skip(*pair, reason, model.name, scorer.name, size)
+                continue
             n = min(test.n, ood.n - len(self._left_out(model, ood).places))
             if n // size < 2:
                 reason = (
@@ -342,7 +353,21 @@ class _Planner:
         if shared:
             both = f"{found.identifier} are in {test.identifier} too"
             return f"{shared:,} of the {found.n:,} images of {both}, on which no scorer may be fitted; remove them from one"
-        return scorer.too_few(found.n) if found.n < scorer.least_reference else None
+        return self._too_few(scorer, found)
+
+    def _too_few(self, scorer: Scorer, ref: Images) -> str | None:
+        """Why images of ``ref`` that no pass was prepared on do not suffice, or None."""
+        passes = passes_prepared_on("ref", scorer.all_needs)
+        names = [one.name for one in passes if not one.model_free]
+        left = ref.n - (preparing(ref.n) if names else 0)
+        if left >= scorer.least_reference:
+            return None
+        why = (
+            f": {ref.n - left:,} of the {ref.n:,} here prepare the pass {names[0]!r}"
+            if names
+            else ""
+        )
+        return f"{scorer.too_few(left)}{why}"
 
     def _check_validation(self) -> None:
         """Raise where a validation set is of no in-dist set, or is, by its name, an OOD set of the suite."""

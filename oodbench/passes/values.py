@@ -13,6 +13,16 @@ from oodbench.types import Of
 
 SHARD = 500
 """Images a shard: the unit of caching, of loss and of parallel work."""
+PREPARING = 200
+"""Images that a pass of a model is prepared on, where there are twice as many."""
+
+
+def preparing(n: int) -> int:
+    """How many of n in-dist images a pass of a model is prepared on: the last 200, or half where there are fewer than 400.
+
+    The others are left to fit scorers to.
+    """
+    return min(PREPARING, -(-n // 2))
 
 
 @dataclass(frozen=True)
@@ -183,4 +193,6 @@ def shard_keys(
     who = [model.identity, seed, device.split(":")[0]] if model else []
     if prepared_on:
         who.append(prepared_on.sha256)
+        own = preparing(prepared_on.n) if model else PREPARING
+        who += [own] if own < PREPARING else []
     return tuple(key_of("shard", identity, who, pixels) for pixels in images.shards)

@@ -97,6 +97,8 @@ def paired_cells(row: Row, one: str, other: str) -> list[str]:
 
 
 def _p(value: float) -> str:
+    if np.isnan(value):
+        return "–"
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
@@ -106,7 +108,13 @@ def _auroc(row: Row, name: str) -> float:
 
 def _difference(row: Row, one: str, other: str) -> Difference:
     places = [row["scorers"].index(name) for name in (one, other)]
-    return difference(np.array(row["auroc"]), np.array(row["covariance"]), *places)
+    return tested(row, *places)
+
+
+def tested(row: Row, one: int, other: int) -> Difference:
+    """The paired test of two of a comparison's scorers, by their places; older rows do not say how many images there were."""
+    sizes = (row["n_in"], row["n_ood"]) if "n_in" in row else None
+    return difference(np.array(row["auroc"]), np.array(row["covariance"]), one, other, sizes)
 
 
 def comparison_page(results: Results, figure: str | None) -> str:

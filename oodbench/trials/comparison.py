@@ -94,6 +94,7 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
     kinds = {name: standing(one.row) for name, one in scorers.items()}
     baselines, tuned = ([name for name in found if kinds[name] == kind] for kind in APART)
     covariance = delong_covariance(list(found.values()))
+    n_in, n_ood = map(len, next(iter(found.values())))
     dual = (
         oracle_dual_threshold(*(found[name] for name in DUAL))
         if set(DUAL) <= found.keys()
@@ -104,6 +105,8 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
         "scorers": list(found),
         "baselines": baselines,
         "tuned": tuned,
+        "n_in": n_in,
+        "n_ood": n_ood,
         "auroc": [area_under_roc(*scores) for scores in found.values()],
         "covariance": covariance.tolist(),
         "paired": _paired(list(scorers.values())),
