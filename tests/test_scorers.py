@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 from scipy.special import logsumexp
-from scipy.stats import gaussian_kde, skew
+from scipy.stats import gaussian_kde, ks_2samp, kstest, skew
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 
 import oodbench as ob
@@ -53,6 +54,16 @@ def columns(random):
         "score_norms": random.normal(20, 2, (50, 10)),
         "reconstruction_errors": random.uniform(0, 1, (50, 4)),
         "path_moments": random.normal(100, 10, (50, 6)),
+        "path_error": random.normal(12, 2, 50),
+        "path_mean_norm": random.normal(7, 1, 50),
+        "path_std_norm": random.normal(3, 0.2, 50),
+        "projections": random.normal(size=(50, 50)),
+        "pixel_projections": random.normal(size=(50, 50)),
+        "equivariance_gaps": random.normal(0.2, 0.02, (50, 4)) * [1, 1.5, 2, 3] + [0, 0.5, 2, 0],
+        "score_trace_ratios": random.normal(1, 0.1, (50, 2)),
+        "matching_losses": random.uniform(0.2, 0.6, (50, 32)),
+        "denoising_errors": random.uniform(0, 1, (50, 3)),
+        "perceptual_errors": random.uniform(0, 1, (50, 4)),
         "total_variation": random.uniform(20, 60, 50),
         "nearest_pixel_distance": random.uniform(2, 9, 50),
         "pca_residual": random.uniform(1, 9, 50),
@@ -222,6 +233,45 @@ def of_square_root(c, r, i):
     return -float(gaussian_kde(r["path_moments"][:, 4] ** 0.5).logpdf(c["path_moments"][i, 4] ** 0.5)[0])  # fmt: skip
 
 
+def along(name, c, r, i, distance):
+    """A group test of one image: the mean over directions."""
+    return np.mean([distance(c[name][i : i + 1, k], r[name][:, k]) for k in range(50)])
+
+
+def one_image_discrepancy(c, r, i):
+    points, x = r["projections"], c["projections"][i]
+    squares = [((a - b) ** 2).sum() for n, a in enumerate(points) for b in points[:n]]
+    h = np.median(squares)
+    across = np.mean([math.exp(-((x - point) ** 2).sum() / h) for point in points])
+    return np.mean([math.exp(-one / h) for one in squares]) - 2 * across
+
+
+def path_columns(c):
+    return np.stack([c["path_error"], c["path_mean_norm"], c["path_std_norm"]], 1)
+
+
+def path_copod(c, r, i):
+    """Quantiles by scikit-learn, decorrelated by scipy's root of a matrix."""
+    normal = QuantileTransformer(n_quantiles=50, output_distribution="normal")
+    ref = normal.fit_transform(path_columns(r))
+    rotation = np.linalg.inv(sqrtm(np.corrcoef(ref.T)))
+    turned = normal.transform(path_columns(c)) @ rotation
+    return copod(turned.T, (ref @ rotation).T, i)
+
+
+def silverman(reference, value):
+    spread = min(np.std(reference, ddof=1), np.subtract(*np.percentile(reference, (75, 25))) / 1.34)
+    factor = 0.9 * spread * 50**-0.2 / np.std(reference, ddof=1)
+    return gaussian_kde(reference, bw_method=factor).logpdf(value)[0]
+
+
+def gepc(c, r, i):
+    gaps, ref = c["equivariance_gaps"][i], r["equivariance_gaps"].T
+    order = sorted(range(4), key=lambda k: np.std(ref[k]) / np.mean(ref[k]))[:2]
+    weights = [np.mean(ref[k]) / np.std(ref[k]) for k in order]
+    return -sum(w * silverman(ref[k], gaps[k]) for w, k in zip(weights, order)) / sum(weights)
+
+
 FORMULAS = {
     "likelihood": lambda c, i, r: -c["log_prob"][i],
     "likelihood-two-sided": lambda c, i, r: abs(
@@ -279,6 +329,37 @@ FORMULAS = {
         c["path_moments"], r["path_moments"], i, ["full", "tied", "diag", "spherical"]
     ),
     "diffpath-1d": lambda c, i, r: of_square_root(c, r, i),
+    "likelihood-path-copod": lambda c, i, r: path_copod(c, r, i),
+    "likelihood-path-mahalanobis": lambda c, i, r: mahalanobis(
+        path_columns(c).T, path_columns(r).T, i
+    ),
+    "god1ks": lambda c, i, r: along(
+        "projections", c, r, i, lambda one, _: kstest(one, "norm").statistic
+    ),
+    "god2ks": lambda c, i, r: along(
+        "projections", c, r, i, lambda one, ref: ks_2samp(one, ref).statistic
+    ),
+    "god2ks-pixels": lambda c, i, r: along(
+        "pixel_projections", c, r, i, lambda one, ref: ks_2samp(one, ref).statistic
+    ),
+    "klod-diagonal": lambda c, i, r: np.mean(
+        [0.5 * (1e-6 + m * m - 1 - math.log(1e-6)) for m in c["projections"][i]]
+    ),
+    "mmd": lambda c, i, r: one_image_discrepancy(c, r, i),
+    "gepc": lambda c, i, r: gepc(c, r, i),
+    "scoped": lambda c, i, r: max(
+        -silverman(r["score_trace_ratios"][:, k], c["score_trace_ratios"][i, k]) for k in (0, 1)
+    ),
+    "complexity-corrected-ratio": lambda c, i, r: (
+        sum(c["matching_losses"][i]) / 32 - sum(c["matching_losses"][i, :8]) / 8
+    ),
+    "denoising-error": lambda c, i, r: 3 * standardised(
+        c["denoising_errors"], r["denoising_errors"], i
+    ),
+    "diffusion-reconstruction-lpips": lambda c, i, r: (
+        standardised(c["reconstruction_errors"], r["reconstruction_errors"], i)
+        + standardised(c["perceptual_errors"], r["perceptual_errors"], i)
+    ) / 2,
     "ks": lambda c, i, r: c["ks"][i],
     "chi2": lambda c, i, r: c["chi2"][i],
     "anderson-darling": lambda c, i, r: c["anderson_darling"][i],
@@ -484,6 +565,10 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
         far[name] += 300
     for name in ("layer_gradient_norms", "score_norms", "reconstruction_errors", "path_moments"):
         far[name] += 30 * columns[name].std()
+    of_levels = ("equivariance_gaps", "score_trace_ratios", "denoising_errors", "perceptual_errors")
+    for name in (*of_levels, "path_error", "projections"):
+        far[name] += 30 * columns[name].std()
+    far["matching_losses"][:, 8:] += 1
     white = ("ks", "chi2", "anderson_darling", "kurtosis", "spectrum_cv", "box_pierce")
     for name in (*white, "whiteness_2d", "whiteness_rows"):
         far[name] += 30 * columns[name].std()

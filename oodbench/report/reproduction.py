@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -27,7 +28,8 @@ RULE = """\
 deviation of ours; a published inequality that all of our 95 % interval obeys. **Differs**: any other; *same
 side* where both lie on one side of chance. **Not comparable**: for the reason given. **n**: our in-dist and
 OOD images, or groups of them. A claim is judged once, on the rows of most images. Values read as `remembered`
-are hints that were not checked against a source: they stand last and are not judged. Models here are small: what
+are hints that were not checked against a source: they stand last and are not judged. Where published values of one cell lie
+further apart than the rule allows, their range stands in a table of its own. Models here are small: what
 each is stands among the known differences. Ours stays ours where it disagrees.
 """
 REMEMBERED = "remembered"
@@ -114,8 +116,47 @@ def reproduction(results: Results) -> Section | None:
     lines = [(claim.kind, _line(claim, results)) for claim in known]
     lines.sort(key=lambda one: KINDS.index(one[0]))
     words = [RULE.strip().replace("\n", " ").replace("*", "")]
-    tables = [_tally(lines), (HEADS, [line for _, line in lines])]
+    disputed = _disputed(known, results)
+    tables = [_tally(lines), *([disputed] if disputed[1] else []), (HEADS, [line for _, line in lines])]
     return Section("Published, and measured again", words, tables)
+
+
+DISPUTED = [
+    "sources disagree on",
+    "scorer",
+    "published range",
+    "ours",
+    "ours is",
+    "sources",
+]
+
+
+def _disputed(known: list[Claim], results: Results) -> tuple[list[str], list[list[str]]]:
+    """The cells for which published values lie further apart than a claim may from ours, each with their range."""
+    cells: dict[tuple[Any, ...], list[Claim]] = {}
+    for claim in known:
+        if claim.value is not None and claim.read != REMEMBERED and not claim.not_comparable:
+            cells.setdefault((*_wanted(claim), claim.metric), []).append(claim)
+    return DISPUTED, [_range(own, results) for own in cells.values() if _spread(own)]
+
+
+def _spread(own: list[Claim]) -> bool:
+    values = [claim.value or 0.0 for claim in own]
+    return max(values) - min(values) > ALLOWED[own[0].metric]
+
+
+def _range(own: list[Claim], results: Results) -> list[str]:
+    """One cell on which sources disagree: the range, ours, and whether it lies within."""
+    claim, row = own[0], _fullest(own[0], results)
+    ordered = sorted(own, key=lambda one: one.value or 0.0)
+    low, high = (one.value or 0.0 for one in (ordered[0], ordered[-1]))
+    value = row.get(claim.metric) if row else None
+    place = "–" if value is None else ("below", "within", "above")[(value >= low) + (value > high)]
+    said = "; ".join(f"{one.paper}, {one.model}: {one.published}" for one in ordered)
+    metric = f", {claim.metric}" * (claim.metric != "auroc")
+    cell = f"{claim.ours}, {claim.in_dist} → {claim.ood}{_groups(claim)}"
+    shown = "–" if value is None else f"{value:.3f}"
+    return [cell, f"{claim.scorer}{metric}", f"{low:g} – {high:g}", shown, place, said]
 
 
 WORDS = ("agrees", "differs (same side)", "differs", "not comparable")
@@ -138,11 +179,18 @@ def reproduction_page(results: Results, section: Section) -> str:
 
 def _fullest(claim: Claim, results: Results) -> Row | None:
     """The sound row of most images of the claim's model, sets, scorer and group size, of the smallest seed."""
-    wanted = (claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size)
-    own = [row for row in results.tried if _identity(row) == wanted]
+    own = [row for row in results.tried if _identity(row) == _wanted(claim)]
     sound = [row for row in own if row["status"] == "ok" and is_ranked(row)]
     ordered = sorted(sound, key=lambda row: (row["seed"], row["in_dist"], row["ood"]))
     return max(ordered, key=lambda row: min(row["n_in"], row["n_ood"]), default=None)
+
+
+def _wanted(claim: Claim) -> tuple[str, str, str, str, int]:
+    return claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size
+
+
+def _groups(claim: Claim) -> str:
+    return f", groups of {claim.group_size}" * (claim.group_size > 1)
 
 
 def _identity(row: Row) -> tuple[str, str, str, str, int]:
@@ -157,8 +205,7 @@ def _line(claim: Claim, results: Results) -> list[str]:
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends[0] is not None else ""
     ours = "–" if value is None else f"{value:.3f}{interval}"
     pair = pair_text(row) if row else f"{claim.in_dist} → {claim.ood}"
-    groups = f", groups of {claim.group_size}" * (claim.group_size > 1)
-    theirs = [claim.paper, claim.where, f"{claim.model} / {claim.ours}", f"{pair}{groups}"]
+    theirs = [claim.paper, claim.where, f"{claim.model} / {claim.ours}", f"{pair}{_groups(claim)}"]
     theirs += [claim.scorer, claim.metric, claim.published, claim.read]
     n = f"{row['n_in']:,} / {row['n_ood']:,}" if row else "–"
     known = "; ".join(filter(None, (claim.differs_by, _made(claim.ours))))
