@@ -83,7 +83,7 @@ def _motions() -> Iterator[tuple[Any, Any]]:
 def _largest(squares: Tensor) -> Tensor:
     """The mean of the channels' mean over the share :data:`POOLED` of the pixels where it is largest, ``(B,)``."""
     pixels = squares.mean(1).flatten(1)
-    return pixels.topk(max(1, round(POOLED * pixels.shape[1]))).values.mean(1)
+    return pixels.topk(max(1, int(POOLED * pixels.shape[1]))).values.mean(1)
 
 
 @register_statistics(
