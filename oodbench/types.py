@@ -24,7 +24,7 @@ BACKGROUNDS: Final = "backgrounds"
 TunesOn = Literal["none", "in-dist ref", "in-dist train", "validation OOD"]
 """What data a scorer looks at beside the test images; what a model was trained on is not counted."""
 Groups = Literal["mean of columns", "mean of scores", "own test"]
-"""How a scorer judges a group of images as one: the mean image's columns, the mean of its images' scores, or a test of its own."""
+"""How a scorer judges a group of images as one: by its mean columns, by the mean of its scores, or by a test of its own."""
 PreparedOn = Literal["ref", "train"]
 """The in-dist split that a pass is prepared on."""
 

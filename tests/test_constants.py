@@ -102,7 +102,8 @@ class SearchedError(Exception):
 @pytest.mark.parametrize(
     ("name", "column", "kinds"),
     [
-        ("msma-gmm", "score_norms", ["full"]),
+        ("msma-gmm", "score_norms_by_width", ["full"]),
+        ("msma-gmm-snr", "score_norms", ["full"]),
         ("diffpath-6d", "path_moments", ["full", "tied", "diag", "spherical"]),
     ],
 )
@@ -127,8 +128,10 @@ LEAST = {
     "dose-kde-vae": 20,
     "dose-svm-vae": 20,
     "msma-gmm": 50,
+    "msma-gmm-snr": 50,
     "diffpath-6d": 50,
     "msma-knn": 5,
+    "msma-knn-snr": 5,
     "gradient-layers": 10,
     "fisher-combination": 40,
     "sitn": 20,
@@ -150,7 +153,7 @@ def test_a_scorer_is_fitted_to_so_many_images_and_not_to_one_less(monkeypatch, r
         raise SearchedError
 
     monkeypatch.setattr(sklearn.model_selection, "GridSearchCV", search)
-    tables = {"score_norms", "path_moments", "layer_gradient_norms"}
+    tables = {"score_norms", "score_norms_by_width", "path_moments", "layer_gradient_norms"}
     scorer, least = ob.scorer(name), LEAST[name]
     sizes = {need: (least, 6) if need in tables else least for need in scorer.fit_needs}
     reference = {need: random.normal(size=size) for need, size in sizes.items()}
@@ -162,7 +165,7 @@ def test_a_scorer_is_fitted_to_so_many_images_and_not_to_one_less(monkeypatch, r
     try:
         scorer.fitted(reference)
     except SearchedError:  # it came as far as the mixture
-        assert name in ("msma-gmm", "diffpath-6d")
+        assert name in ("msma-gmm", "msma-gmm-snr", "diffpath-6d")
 
 
 def test_a_p_value_counts_what_is_larger_and_not_what_is_equal():

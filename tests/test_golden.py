@@ -82,7 +82,7 @@ AUROC = {
         "god1ks": 0.577,
         "god2ks": 0.552,
         "god2ks-pixels": 0.788,
-        "gradient-layers": 0.514,
+        "gradient-layers": 0.567,
         "gradient-norm": 0.79,
         "image-numbers-kde": 0.958,
         "input-complexity-jp2": 0.358,
@@ -124,12 +124,23 @@ AUROC = {
         "vae-kl": 0.788,
         "vae-reconstruction": 0.112,
     },
-    "hvae-fashionmnist": {"hvae-ratio-1": 0.223, "hvae-ratio-2": 0.606},
+    "hvae-fashionmnist": {
+        "hvae-ratio-1": 0.206,
+        "hvae-ratio-1-drawn": 0.223,
+        "hvae-ratio-2": 0.662,
+        "hvae-ratio-2-drawn": 0.606,
+    },
     "diffusion-fashionmnist": {
+        "complexity-corrected-ratio": 1.0,
+        "denoising-error": 0.816,
+        "diffpath-1d": 0.443,
         "diffpath-6d": 0.71,
         "diffusion-reconstruction": 0.313,
-        "msma-gmm": 0.818,
-        "msma-knn": 0.731,
+        "gepc": 0.59,
+        "msma-gmm-snr": 0.818,
+        "msma-knn": 0.603,
+        "msma-knn-snr": 0.731,
+        "scoped": 0.519,
     },
     "glow-cifar10": {"general-ratio": 0.67},
     "pixelcnn-fashionmnist": {
@@ -140,13 +151,17 @@ AUROC = {
 }
 """AUROC of each scorer by model, 30 images drawn: FashionMNIST against MNIST, CIFAR-10 against SVHN, seed 0."""
 COSTLY = {"gradient-norm", "gradient-layers", "fisher-combination", "likelihood-regret", "lid", "diffusion-reconstruction",
-          "msma-gmm", "msma-knn", "diffpath-6d"}  # fmt: skip
+          "msma-gmm", "msma-knn", "msma-gmm-snr", "msma-knn-snr", "diffpath-6d",
+          "diffpath-1d", "gepc", "scoped", "complexity-corrected-ratio", "denoising-error", "osada-mixture",
+          "osada-mixture-latent"}  # fmt: skip
 
 
 def golden_suite(model: str, names: list[str]) -> Suite:
     in_dist = load_card(model).trained_on
     pair = Pair(in_dist=in_dist, ood=["mnist" if in_dist == "fashionmnist" else "svhn"])
-    limits = {"lid": 10, "msma-gmm": 60, "diffpath-6d": 60, "fisher-combination": 60}
+    limits = {"lid": 10, "fisher-combination": 80}
+    limits |= dict.fromkeys(("msma-gmm", "msma-gmm-snr", "diffpath-6d"), 60)
+    limits |= dict.fromkeys(("osada-mixture", "osada-mixture-latent"), 60)
     limit = limits.get(names[0], 30)
     return Suite(
         name="golden",
@@ -184,5 +199,6 @@ def test_auroc_of_each_costly_scorer(model, tmp_path):
 def test_every_scorer_has_a_golden_number():
     # packages that may be absent; validation images, of which tests/test_seen.py has the laws; `train`, which does not travel
     optional = {"input-complexity-jxl", "code-length-jxl-two-sided", "likelihood-ratio-tuned"}
+    optional |= {"diffusion-reconstruction-lpips"}
     of_train = {name for name in scorers if scorers[name].tunes_on == "in-dist train"}
     assert {name for own in AUROC.values() for name in own} == set(scorers) - optional - of_train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 import tracemalloc
@@ -59,7 +60,7 @@ def test_the_score_interval_solves_its_equation(value, m, n):
 @pytest.mark.parametrize("n", [2, 20, 500])
 def test_a_perfect_detector_has_the_best_bound(n):
     bounds = [auroc(*in_order(n, pairs)).low for pairs in range(min(n, 40))]
-    assert all(better > worse for better, worse in zip(bounds, bounds[1:]))
+    assert all(better > worse for better, worse in itertools.pairwise(bounds))
     assert auroc(*in_order(n)).high == 1
     low, high = auroc(*in_order(n)[::-1])[1:]
     assert (low, high) == pytest.approx((0.0, 1 - bounds[0]), abs=1e-12)
@@ -235,7 +236,7 @@ def test_the_score_test_is_delong_s_for_many_images(random):
     shared = [random.normal(size=1000), random.normal(1, 1, 1000)]
     two = [tuple(one + random.normal(0, spread, 1000) for one in shared) for spread in (0.3, 0.8)]
     with_sizes, without = paired_test(*two), paired_test(*two, sizes=False)
-    assert 0 < without.p < 0.01
+    assert 0 < without.p < 0.05
     assert without.p < with_sizes.p < 2 * without.p
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 
 import oodbench as ob
-from oodbench.errors import ScorerError, UnknownNameError
+from oodbench.errors import OodbenchError, ScorerError, UnknownNameError
 from oodbench.registry import register_scorer, scorers
 from oodbench.testing import check_scorer
-from oodbench.trials.rows import group_means
+from oodbench.trials.fits import FittedScorer
+from oodbench.trials.groups import disjoint_groups, group_scores
+from oodbench.trials.ref_division import divided, part
+from oodbench.trials.rows import held_out_scores, rejection_threshold
+from oodbench.types import Scorer
 
 
 @pytest.fixture
@@ -52,6 +57,10 @@ def columns(random):
         "log_prob_above_1": random.normal(-3300, 300, 50),
         "log_prob_above_2": random.normal(-3600, 300, 50),
         "score_norms": random.normal(20, 2, (50, 10)),
+        "score_norms_by_width": random.normal(20, 2, (50, 10)),
+        "elbo": random.normal(-3000, 300, 50),
+        "elbo_above_1": random.normal(-3300, 300, 50),
+        "elbo_above_2": random.normal(-3600, 300, 50),
         "reconstruction_errors": random.uniform(0, 1, (50, 4)),
         "path_moments": random.normal(100, 10, (50, 6)),
         "path_error": random.normal(12, 2, 50),
@@ -318,10 +327,18 @@ FORMULAS = {
     "likelihood-regret": lambda c, i, r: c["likelihood_regret"][i],
     "vae-kl": lambda c, i, r: c["kl"][i],
     "vae-reconstruction": lambda c, i, r: -c["reconstruction"][i],
-    "hvae-ratio-1": lambda c, i, r: c["log_prob"][i] - c["log_prob_above_1"][i],
-    "hvae-ratio-2": lambda c, i, r: c["log_prob"][i] - c["log_prob_above_2"][i],
-    "msma-gmm": lambda c, i, r: mixture(c["score_norms"], r["score_norms"], i, ["full"]),
-    "msma-knn": lambda c, i, r: neighbours(c["score_norms"], r["score_norms"], i),
+    "hvae-ratio-1": lambda c, i, r: c["elbo"][i] - c["elbo_above_1"][i],
+    "hvae-ratio-2": lambda c, i, r: c["elbo"][i] - c["elbo_above_2"][i],
+    "hvae-ratio-1-drawn": lambda c, i, r: c["log_prob"][i] - c["log_prob_above_1"][i],
+    "hvae-ratio-2-drawn": lambda c, i, r: c["log_prob"][i] - c["log_prob_above_2"][i],
+    "msma-gmm": lambda c, i, r: mixture(
+        c["score_norms_by_width"], r["score_norms_by_width"], i, ["full"]
+    ),
+    "msma-knn": lambda c, i, r: np.sort(
+        [math.dist(c["score_norms_by_width"][i], one) for one in r["score_norms_by_width"]]
+    )[4],
+    "msma-gmm-snr": lambda c, i, r: mixture(c["score_norms"], r["score_norms"], i, ["full"]),
+    "msma-knn-snr": lambda c, i, r: neighbours(c["score_norms"], r["score_norms"], i),
     "diffusion-reconstruction": lambda c, i, r: standardised(
         c["reconstruction_errors"], r["reconstruction_errors"], i
     ),
@@ -442,18 +459,89 @@ def test_more_unlike_images_score_higher(columns):
         assert ob.auroc(score(columns), score(far)).value > 0.95
 
 
-def test_groups_are_disjoint_means(columns):
-    grouped = group_means(columns, 7, seed=3)
-    assert all(len(column) == 7 for column in grouped.values())  # 50 = 7·7 + 1 left over
-    assert grouped["log_prob"].mean() == pytest.approx(columns["log_prob"].mean(), rel=0.01)
-    again = group_means(columns, 7, seed=3)
-    assert all(np.array_equal(grouped[name], again[name]) for name in columns)
-    assert group_means(columns, 1, seed=3) is columns
+def fitted_scorer(name, reference):
+    return FittedScorer(ob.scorer(name), name, reference)
 
 
-def test_too_few_images_for_groups(columns):
-    with pytest.raises(Exception, match="50 images make fewer than two groups of 26"):
-        group_means(columns, 26, seed=0)
+def test_groups_are_disjoint():
+    places = disjoint_groups(50, 7, seed=3)
+    assert places.shape == (7, 7)  # 50 = 7·7 + 1 left over
+    assert len(set(places.ravel())) == 49
+    assert np.array_equal(places, disjoint_groups(50, 7, seed=3))
+    with pytest.raises(OodbenchError, match="50 images make fewer than two groups of 26"):
+        disjoint_groups(50, 26, seed=0)
+
+
+def test_a_group_is_judged_as_its_scorer_declares(columns):
+    places = disjoint_groups(50, 5, seed=0)
+    whole = fitted_scorer("typicality", columns)
+    means = np.array([columns["log_prob"][own].mean() for own in places])
+    expected = abs(-means + columns["log_prob"].mean())
+    assert group_scores(whole, columns, places) == pytest.approx(expected)
+    each = fitted_scorer("dose-kde", columns)
+    expected = [each(columns)[own].mean() for own in places]
+    assert group_scores(each, columns, places) == pytest.approx(expected)
+
+
+def test_wider_images_of_the_same_mean_are_seen_in_groups():
+    """The mean column of a group is no image: by a density of single images it lies where all are."""
+    random = np.random.default_rng(0)
+    names = "latent_term", "log_det", "log_prob", "prior_volume"
+
+    def images(spread):
+        z, volume = spread * random.normal(0, 20, 1000), spread * random.normal(0, 200, 1000)
+        own = z - 700, volume - 2300, z + volume - 3000, np.zeros(1000)
+        return dict(zip(names, own, strict=True))
+
+    score = fitted_scorer("dose-kde", images(1))
+    of_in, of_ood = (
+        group_scores(score, one, disjoint_groups(1000, 10, 0)) for one in (images(1), images(2))
+    )
+    assert ob.auroc(of_in, of_ood).value > 0.99
+
+
+class Spread:
+    """Variance of a group's log p about its mean."""
+
+    def fit(self, log_prob):
+        return log_prob.mean()
+
+    def score(self, mean, log_prob):
+        return (log_prob - mean) ** 2
+
+    def score_groups(self, mean, log_prob):
+        return log_prob.var(1)
+
+
+def test_a_test_of_groups_of_its_own(columns):
+    own = {"groups": "own test"}
+    try:
+        ob.register_scorer("probe-spread", **own)(Spread)
+        score = fitted_scorer("probe-spread", columns)
+        places = disjoint_groups(50, 10, seed=1)
+        expected = [columns["log_prob"][one].var() for one in places]
+        assert group_scores(score, columns, places) == pytest.approx(expected)
+    finally:
+        scorers._entries.pop("probe-spread", None)
+
+
+def test_groups_that_cannot_be_judged_are_refused():
+    def by_volume(log_det):
+        return log_det
+
+    def single(log_prob):
+        return log_prob
+
+    for code, groups, sentence in (
+        (by_volume, "mean of columns", "takes log_det: only scorers that are linear in log_prob"),
+        (single, "own test", 'both or neither: groups="own test" and a method'),
+        (Spread, "mean of scores", "both or neither"),
+        (single, "sum", "judges groups by 'sum'; there are mean of columns"),
+    ):
+        with pytest.raises(ScorerError, match=re.escape(sentence)):
+            ob.register_scorer("probe-refused", groups=groups)(code)
+    assert "does not say how a group of images is judged" in ob.scorer("msma-knn").no_groups()
+    assert ob.scorer("typicality").no_groups() == ""
 
 
 def test_a_scorer_s_arguments_are_checked():
@@ -563,7 +651,13 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     )  # less likely, and the members disagree
     for name in ("kl", "rao_score", "input_gradient_norm", "likelihood_regret"):
         far[name] += 300
-    for name in ("layer_gradient_norms", "score_norms", "reconstruction_errors", "path_moments"):
+    tables = (
+        "layer_gradient_norms",
+        "score_norms",
+        "score_norms_by_width",
+        "reconstruction_errors",
+    )
+    for name in (*tables, "path_moments"):
         far[name] += 30 * columns[name].std()
     of_levels = ("equivariance_gaps", "score_trace_ratios", "denoising_errors", "perceptual_errors")
     for name in (*of_levels, "path_error", "projections"):
@@ -576,9 +670,10 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     far["posterior_entropy"] -= 300
     far["prior_cross_entropy"] += 300
     model_free = {name for name in FORMULAS if ob.scorer(name).baseline}
-    hierarchical = {"hvae-ratio-1", "hvae-ratio-2"}  # what latents add is larger for OOD images
+    hierarchical = {name for name in FORMULAS if name.startswith("hvae-ratio")}  # latents add more
     far_above = far | {
-        name: columns[name] - 9000 for name in ("log_prob_above_1", "log_prob_above_2")
+        name: columns[name] - 9000
+        for name in ("log_prob_above_1", "log_prob_above_2", "elbo_above_1", "elbo_above_2")
     }
     for name in set(FORMULAS) - model_free:
         score = ob.scorer(name).fitted(columns, far)
@@ -587,15 +682,72 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
         ), name
 
 
-def test_the_rejection_threshold_holds_its_size():
-    """In-dist groups from the same distribution are flagged at about the stated rate; groups of one by definition."""
-    from oodbench.trials.rows import rejection_threshold
-
-    random = np.random.default_rng(0)
-    for size in (1, 5, 25):
-        reference = {"log_prob": random.normal(-3000, 300, 4000)}
-        score = ob.scorer("typicality").fitted(reference)
-        threshold = rejection_threshold(reference, score, size, seed=0)
+@pytest.mark.parametrize("size", [1, 5, 25])
+@pytest.mark.parametrize("n", [300, 3000])
+def test_the_rejection_threshold_holds_its_size(size, n):
+    """In-dist groups from the same distribution are flagged at about the stated rate."""
+    random, found = np.random.default_rng(0), []
+    division = divided(n, 0, ob.scorer("typicality"))
+    for _ in range(20 if size == 1 else 5):
+        reference = {"log_prob": random.normal(-3000, 300, n)}
+        held_out = [
+            held_out_scores(
+                fitted_scorer("typicality", part(reference, fitting)),
+                part(reference, own),
+                size,
+                1000,
+                0,
+            )
+            for fitting, own in division.fits()
+        ]
+        score = fitted_scorer("typicality", part(reference, np.arange(division.fitting)))
         groups = random.normal(-3000, 300, (20_000, size)).mean(1)
-        scores = score({"log_prob": groups})
-        assert (scores > threshold).mean() == pytest.approx(0.01, abs=0.007)
+        found.append(
+            (score({"log_prob": groups}) > rejection_threshold(np.concatenate(held_out))).mean()
+        )
+    assert np.mean(found) == pytest.approx(0.01, abs=0.012 if size > 1 else 0.004)
+
+
+def test_a_scorer_that_learns_its_images_by_heart_is_calibrated_on_others():
+    """Distance to the nearest reference image is 0 for all that it was fitted on: as a threshold that flags everything."""
+    random = np.random.default_rng(1)
+    nearest = Scorer(
+        "probe-nearest", ("log_prob",), ("log_prob",), lambda log_prob: log_prob,
+        lambda known, log_prob: abs(log_prob[:, None] - known).min(1),
+    )  # fmt: skip
+    reference = {"log_prob": random.normal(size=400)}
+    division = divided(400, 0, nearest)
+    assert division.is_crossed
+    held_out = [
+        FittedScorer(nearest, "n", part(reference, fitting))(part(reference, own))
+        for fitting, own in division.fits()
+    ]
+    score = FittedScorer(nearest, "n", reference)
+    assert score(reference).max() == 0
+    flagged = score({"log_prob": random.normal(size=5000)}) > rejection_threshold(
+        np.concatenate(held_out)
+    )
+    assert flagged.mean() == pytest.approx(0.01, abs=0.01)
+
+
+@pytest.mark.parametrize(("n", "prepared"), [(300, 0), (500, 200), (1000, 0), (3000, 200)])
+def test_no_reference_image_has_two_uses(n, prepared):
+    division = divided(n, prepared, ob.scorer("fisher-combination"))
+    assert division.left == n - prepared
+    tested = []
+    for fitting, held_out in division.fits():
+        assert not set(fitting) & set(held_out)
+        assert max(*fitting, *held_out) < n - prepared
+        tested += held_out.tolist()
+    if division.is_crossed:
+        assert sorted(tested) == list(range(n - prepared))
+        assert division.fitting == n - prepared
+    else:
+        assert tested == list(range(division.fitting, n - prepared))
+        assert len(tested) == 500
+
+
+def test_the_threshold_is_a_rank_of_what_was_held_out():
+    assert rejection_threshold(np.arange(1, 100)) == 99  # 100 exchangeable ones, one of them beyond
+    assert rejection_threshold(np.arange(1, 300)) == 297
+    assert rejection_threshold(np.arange(5.0)) == 4

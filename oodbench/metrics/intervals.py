@@ -143,7 +143,7 @@ def of_average_precision(value: float, ends: np.ndarray, near: bool, smaller: in
     near : whether the AUROC is near 0 or 1
     """
     low, high = float(ends[0]), float(ends[1])
-    inside = 0 < min(low, value) and max(high, value) < 1
+    inside = min(low, value) > 0 and max(high, value) < 1
     if near or low == high or not inside:
         return Estimate(value, *wider((low, high), wilson(value, smaller)))
     centre = 2 * logit(value)
