@@ -370,13 +370,16 @@ FORMULAS = {
     "complexity-corrected-ratio": lambda c, i, r: (
         sum(c["matching_losses"][i]) / 32 - sum(c["matching_losses"][i, :8]) / 8
     ),
-    "denoising-error": lambda c, i, r: 3 * standardised(
-        c["denoising_errors"], r["denoising_errors"], i
+    "denoising-error": lambda c, i, r: (
+        3 * standardised(c["denoising_errors"], r["denoising_errors"], i)
     ),
     "diffusion-reconstruction-lpips": lambda c, i, r: (
-        standardised(c["reconstruction_errors"], r["reconstruction_errors"], i)
-        + standardised(c["perceptual_errors"], r["perceptual_errors"], i)
-    ) / 2,
+        (
+            standardised(c["reconstruction_errors"], r["reconstruction_errors"], i)
+            + standardised(c["perceptual_errors"], r["perceptual_errors"], i)
+        )
+        / 2
+    ),
     "ks": lambda c, i, r: c["ks"][i],
     "chi2": lambda c, i, r: c["chi2"][i],
     "anderson-darling": lambda c, i, r: c["anderson_darling"][i],

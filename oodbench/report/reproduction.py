@@ -117,7 +117,11 @@ def reproduction(results: Results) -> Section | None:
     lines.sort(key=lambda one: KINDS.index(one[0]))
     words = [RULE.strip().replace("\n", " ").replace("*", "")]
     disputed = _disputed(known, results)
-    tables = [_tally(lines), *([disputed] if disputed[1] else []), (HEADS, [line for _, line in lines])]
+    tables = [
+        _tally(lines),
+        *([disputed] if disputed[1] else []),
+        (HEADS, [line for _, line in lines]),
+    ]
     return Section("Published, and measured again", words, tables)
 
 

@@ -48,7 +48,9 @@ class Levels(NamedTuple):
     densities: list[KernelDensity]
 
 
-@register_scorer("gepc", cite="GEPC, arXiv:2602.00191, after the authors' code", least_reference=LEAST)
+@register_scorer(
+    "gepc", cite="GEPC, arXiv:2602.00191, after the authors' code", least_reference=LEAST
+)
 class Equivariance:
     """Negative log-density, by a KDE, of the equivariance gaps at the two of four noise levels where they vary least.
 
@@ -86,7 +88,10 @@ class Scoped:
         return found
 
 
-@register_scorer("complexity-corrected-ratio", cite="Goodier & Campbell, BMVC 2023, arXiv:2310.17432, as in Kamkari et al. 2024")  # fmt: skip
+@register_scorer(
+    "complexity-corrected-ratio",
+    cite="Goodier & Campbell, BMVC 2023, arXiv:2310.17432, as in Kamkari et al. 2024",
+)
 def corrected_ratio(matching_losses: np.ndarray) -> np.ndarray:
     """Weighted loss over all noise levels less that over the quarter of the least noise, ``L(1) − L(¼)``.
 
@@ -97,7 +102,9 @@ def corrected_ratio(matching_losses: np.ndarray) -> np.ndarray:
     return found
 
 
-@register_scorer("denoising-error", cite="one-step form of Graham et al., CVPRW 2023, arXiv:2211.07740")
+@register_scorer(
+    "denoising-error", cite="one-step form of Graham et al., CVPRW 2023, arXiv:2211.07740"
+)
 class DenoisingError:
     """Squared error of one denoising step at three noise levels, each standardised over reference images, summed."""
 
@@ -114,7 +121,7 @@ class DenoisingError:
     cite="Graham et al., CVPRW 2023, arXiv:2211.07740; external features: an AlexNet of ImageNet",
 )
 class PerceptualReconstruction:
-    """Mean over noise levels of squared error and LPIPS of the reconstruction, each standardised over the reference; external features."""
+    """Mean of a reconstruction's squared errors and LPIPS, each standardised over the reference; external features."""
 
     def fit(self, reconstruction_errors: np.ndarray, perceptual_errors: np.ndarray) -> Standard:
         return Standard.of(np.concatenate([reconstruction_errors, perceptual_errors], 1))

@@ -44,7 +44,9 @@ def ks_of_two(groups: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     Between two images of a group only the reference's distribution moves, so that the largest distance is at one of them, or just
     before it.
     """
-    at, before = (np.searchsorted(ordered, groups, side) / len(ordered) for side in ("right", "left"))
+    at, before = (
+        np.searchsorted(ordered, groups, side) / len(ordered) for side in ("right", "left")
+    )
     own_at = (groups[:, :, None] >= groups[:, None, :]).mean(2)
     own_before = (groups[:, :, None] > groups[:, None, :]).mean(2)
     found: np.ndarray = np.maximum(np.abs(own_at - at), np.abs(own_before - before)).max(1)

@@ -68,7 +68,9 @@ class PathCopod:
         return tails.score(decorrelated(np.stack([path_error, path_mean_norm, path_std_norm], 1)))
 
 
-@register_scorer("likelihood-path-mahalanobis", cite=PATH, least_reference=LEAST, groups="mean of scores")
+@register_scorer(
+    "likelihood-path-mahalanobis", cite=PATH, least_reference=LEAST, groups="mean of scores"
+)
 class PathMahalanobis:
     """Squared Mahalanobis distance of ``‖x − x̂‖``, ``‖µ_z‖`` and ``‖σ_z‖`` from the reference."""
 

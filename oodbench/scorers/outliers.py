@@ -53,7 +53,7 @@ def _of_column(values: np.ndarray, ordered: np.ndarray, skew: float) -> np.ndarr
 
 @dataclass(frozen=True)
 class Covariance:
-    """Mean and covariance of the reference's columns, as a whitening of the standardised ones; constant directions are left out."""
+    """Mean and covariance of the reference's columns, as a whitening of standardised ones; constant directions are left out."""
 
     standard: Standard
     whitening: np.ndarray
@@ -72,7 +72,7 @@ class Covariance:
 
 
 def mixture_by_bic(reference: np.ndarray) -> Mixture:
-    """The Gaussian mixture of one to five components over standardised columns with the least Bayesian information criterion."""
+    """The Gaussian mixture of one to five components over standardised columns with the least information criterion (BIC)."""
     from sklearn.mixture import GaussianMixture
 
     standard = Standard.of(reference)

@@ -57,12 +57,14 @@ class OfVae:
 
 @register_scorer("dose-copod", cite=COPOD, least_reference=LEAST, groups="mean of scores")
 class DoseCopod(OfFlow):
-    """How far in the empirical tails a flow's −½‖z‖² and volume lie, summed (COPOD); the volume of a constant-volume flow is left out."""
+    """How far in the empirical tails a flow's −½‖z‖² and volume lie, summed (COPOD); a constant volume is left out."""
 
     estimate = Tails
 
 
-@register_scorer("dose-mahalanobis", cite=MAHALANOBIS, least_reference=LEAST, groups="mean of scores")
+@register_scorer(
+    "dose-mahalanobis", cite=MAHALANOBIS, least_reference=LEAST, groups="mean of scores"
+)
 class DoseMahalanobis(OfFlow):
     """Squared Mahalanobis distance of a flow's −½‖z‖² and volume from the reference."""
 
@@ -76,14 +78,18 @@ class DoseCopodVae(OfVae):
     estimate = Tails
 
 
-@register_scorer("dose-mahalanobis-vae", cite=MAHALANOBIS, least_reference=LEAST, groups="mean of scores")
+@register_scorer(
+    "dose-mahalanobis-vae", cite=MAHALANOBIS, least_reference=LEAST, groups="mean of scores"
+)
 class DoseMahalanobisVae(OfVae):
     """Squared Mahalanobis distance of a VAE's bound, distortion, entropy and cross-entropy from the reference."""
 
     estimate = Covariance
 
 
-@register_scorer("osada-mixture", cite=OSADA, least_reference=LEAST_OF_MIXTURE, groups="mean of scores")
+@register_scorer(
+    "osada-mixture", cite=OSADA, least_reference=LEAST_OF_MIXTURE, groups="mean of scores"
+)
 class Osada:
     """Negative log-density of ``(L(x), −log p(x))`` under a Gaussian mixture of one to five components, chosen by BIC.
 
@@ -100,7 +106,9 @@ class Osada:
         return mixture.negative_log_density(np.stack([code_length_png, -log_prob], 1))
 
 
-@register_scorer("osada-mixture-latent", cite=OSADA, least_reference=LEAST_OF_MIXTURE, groups="mean of scores")
+@register_scorer(
+    "osada-mixture-latent", cite=OSADA, least_reference=LEAST_OF_MIXTURE, groups="mean of scores"
+)
 class OsadaLatent:
     """``osada-mixture`` with a flow's log p(z) = −½‖z‖², z standardised by the prior, in place of log p(x)."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from oodbench.registry import register_statistics
@@ -43,7 +44,7 @@ def _noise(model: Any, images: Tensor, levels: int, like: Tensor) -> Tensor:
 def equivariance(model: Any, images: Tensor) -> dict[str, Tensor]:
     """How far the score of a moved image is from the moved score, ``‖g⁻¹ s(g x_t) − s(x_t)‖²/‖s(x_t)‖²``, ``(B, 4)``.
 
-    At four noise levels, the mean over seven motions g: none, two mirrors, a quarter and a half turn, one pixel right and one down.
+    At four noise levels, the mean over seven motions g: none, two mirrors, a quarter and a half turn, a pixel right, one down.
     Squares are averaged over channels, and over the three tenths of the pixels where they are largest (GEPC, arXiv:2602.00191).
     """
     import torch
@@ -57,7 +58,9 @@ def equivariance(model: Any, images: Tensor) -> dict[str, Tensor]:
 
 
 def _gap(model: Any, x_t: Tensor, t: Tensor) -> Tensor:
-    still = model.noise_at(x_t, t).double()  # the score but for a factor, which a ratio does not see
+    still = model.noise_at(
+        x_t, t
+    ).double()  # the score but for a factor, which a ratio does not see
     moved = [back(model.noise_at(there(x_t), t).double()) for there, back in _motions()]
     # the seventh motion moves nothing, so its gap is 0; it counts in the mean
     total = sum(_largest((one - still) ** 2) for one in moved) / (len(moved) + 1)
@@ -67,15 +70,16 @@ def _gap(model: Any, x_t: Tensor, t: Tensor) -> Tensor:
 
 def _motions() -> Iterator[tuple[Any, Any]]:
     """Six motions of images ``(B, C, H, W)``, each with its inverse."""
-    from functools import partial
-
     import torch
 
     for axis in (3, 2):
         mirror = partial(torch.flip, dims=(axis,))
         yield mirror, mirror
     for turns in (1, 2):
-        yield partial(torch.rot90, k=turns, dims=(2, 3)), partial(torch.rot90, k=-turns, dims=(2, 3))
+        yield (
+            partial(torch.rot90, k=turns, dims=(2, 3)),
+            partial(torch.rot90, k=-turns, dims=(2, 3)),
+        )
     for axis in (3, 2):
         yield partial(torch.roll, shifts=1, dims=axis), partial(torch.roll, shifts=-1, dims=axis)
 
@@ -105,13 +109,16 @@ def curvature(model: Any, images: Tensor) -> dict[str, Tensor]:
     for number, share in enumerate(SHARES):
         t = _at(max(0, round(share * len(model.log_snr)) - 1), images)
         x_t = model.noised(x, t, noise[:, number])
-        predicted, trace = velocity_and_trace(
-            lambda at, _, t=t: model.noise_at(at, t), x_t, 0.0, signs[:, number : number + 1]
-        )
+        velocity = partial(_predicted, model, t)
+        predicted, trace = velocity_and_trace(velocity, x_t, 0.0, signs[:, number : number + 1])
         sigma = model.scales(t)[1].flatten().double()
         squared = (predicted.double() ** 2).flatten(1).sum(1)
         found.append(squared / (sigma * trace))
     return {"score_trace_ratios": torch.stack(found, 1)}
+
+
+def _predicted(model: Any, t: Tensor, x_t: Tensor, _: float) -> Any:
+    return model.noise_at(x_t, t)
 
 
 @register_statistics({"matching_losses": "1"}, version="1", capability="score")
@@ -203,6 +210,6 @@ def _lpips(device: Any) -> Any:
     if not file.exists():
         raise ModelError(
             f"LPIPS needs the weights of AlexNet, and {file} is not here; "
-            'fetch it by: python -c "from torchvision.models import alexnet; alexnet(weights=\'DEFAULT\')"'
+            "fetch it by: python -c \"from torchvision.models import alexnet; alexnet(weights='DEFAULT')\""
         )
     return lpips.LPIPS(net="alex", verbose=False).to(device).eval()
