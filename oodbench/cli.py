@@ -17,6 +17,7 @@ from oodbench.commands.options import (
     FILE,
     FOLDER,
     Paths,
+    echo,
     load_plugins,
     plugin_option,
     print_table,
@@ -65,7 +66,7 @@ def plan(
     made = make_plan(chosen, only, device)
     results = ResultsFolder(out or Path("runs") / chosen.name)
     for line in plan_page(made, work_left(made, results), whole):
-        click.echo(line)
+        echo(line)
 
 
 @main.command()
@@ -75,9 +76,9 @@ def cache(remove: bool) -> None:
     from oodbench.cache import describe_cache, remove_unreadable
 
     for line in describe_cache():
-        click.echo(line)
+        echo(line)
     if remove:
-        click.echo(remove_unreadable())
+        echo(remove_unreadable())
 
 
 @main.command()
@@ -88,7 +89,7 @@ def archive(folder: Path, out: Path | None) -> None:
     from oodbench.trials.scores import archive_scores
 
     path = out or folder / "scores.tar"
-    click.echo(f"{path}: sha256 {archive_scores(folder, path)}")
+    echo(f"{path}: sha256 {archive_scores(folder, path)}")
 
 
 def _default_results() -> Path:
@@ -114,12 +115,12 @@ def report(folder: Path, check: bool, from_scores: bool) -> None:
 
     if not check:
         for path in write_report(folder):
-            click.echo(str(path))
+            echo(str(path))
         return
     faults = check_report(folder) + (score_faults(folder) if from_scores else [])
     if faults:
         raise OodbenchError("\n".join(faults))
-    click.echo(f"{folder}: every page is what its rows give")
+    echo(f"{folder}: every page is what its rows give")
 
 
 @main.command()
@@ -163,7 +164,7 @@ def show(name: str, plugins: Paths) -> None:
     from oodbench import listing
 
     load_plugins(plugins)
-    click.echo(listing.show(name))
+    echo(listing.show(name))
 
 
 @main.command()
@@ -180,7 +181,7 @@ def check(target: str) -> None:
     for name in checked:
         own = [fault for fault in faults if fault.startswith(f"{name}: ")]
         passed = f"{name}: all contract tests passed{standing(name)}"
-        click.echo("\n".join(own) if own else passed)
+        echo("\n".join(own) if own else passed)
     if faults or not checked:
         raise OodbenchError(
             f"{len(faults)} contract tests failed"
@@ -196,7 +197,7 @@ def _check_suite(target: str) -> None:
     faults = list(suite_faults(target))
     if faults:
         raise OodbenchError("\n".join([*faults, f"{target} gives no row on this machine"]))
-    click.echo(f"{target}: a suite that can be run here; `oodbench plan --suite {target}` says how")
+    echo(f"{target}: a suite that can be run here; `oodbench plan --suite {target}` says how")
 
 
 @main.command()
@@ -221,7 +222,7 @@ def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None
     """
     from oodbench.analysis.explain import explain as explain_pair
 
-    click.echo(explain_pair(model, in_dist, ood, limit, probes))
+    echo(explain_pair(model, in_dist, ood, limit, probes))
 
 
 @main.command()
@@ -247,7 +248,7 @@ def train(card: str, out: Path | None, device: str, threads: int | None, logger:
     loaded = load_card(card)
     command = " ".join(["oodbench", *sys.argv[1:]])
     record = fit(loaded, out or Path(loaded.name), device, threads, command, logger)
-    click.echo(
+    echo(
         f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
     )
 
@@ -261,7 +262,7 @@ def fetch_cards(cards: tuple[str, ...]) -> None:
 
     for name in cards:
         path = fetch_weights(load_card(name))
-        click.echo(f"{name}: {path.stat().st_size / 1e6:.1f} MB, as its card says, in {path}")
+        echo(f"{name}: {path.stat().st_size / 1e6:.1f} MB, as its card says, in {path}")
 
 
 @main.command("import")
@@ -312,23 +313,21 @@ def import_(
     }
     write_card(imported, out, out.name, trained_on, view, record, overwrite)
     for note in imported.notes:
-        click.echo(note)
-    click.echo(
-        f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}."
-    )
-    click.echo(f"Use it by its path, {out}, in a suite or in load_model.")
+        echo(note)
+    echo(f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}.")
+    echo(f"Use it by its path, {out}, in a suite or in load_model.")
 
 
 def _named_values(options: Iterable[str]) -> dict[str, Any]:
     """The values of ``NAME=VALUE``, each name once, values as YAML has them."""
-    import yaml
+    from oodbench.yaml_files import load_value
 
     found: dict[str, Any] = {}
     for text in options:
         name, separator, value = text.partition("=")
         try:
-            known = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
+            known = load_value(value)
+        except Exception:  # whatever YAML stumbles over
             separator = ""
         if not separator:
             raise OodbenchError(
@@ -352,7 +351,7 @@ def data_list() -> None:
 
     print_table(*listing.data())
     for sentence in listing.own_that_do_not_open():
-        click.echo(f"not listed: {sentence}", err=True)
+        echo(f"not listed: {sentence}", err=True)
 
 
 @data.command()
@@ -369,9 +368,7 @@ def fetch(names: tuple[str, ...]) -> None:
             for images in fetch_set(
                 card, lambda name, size: bars.add(name, name, size), bars.advance
             ):
-                click.echo(
-                    f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…"
-                )
+                echo(f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…")
 
 
 @data.command("make")
@@ -385,7 +382,7 @@ def make_set(name: str, out: Path | None) -> None:
     from oodbench.data.remake import make
 
     for line in make(data_card(name), out):
-        click.echo(line)
+        echo(line)
 
 
 @data.command()
@@ -399,10 +396,10 @@ def verify(names: tuple[str, ...]) -> None:
     for card in [data_card(name) for name in names] or catalog().values():
         try:
             for finding in verify_set(card):
-                click.echo(finding)
+                echo(finding)
         except OodbenchError as error:
             faults += 1
-            click.echo(f"{card.name}: {error}", err=True)
+            echo(f"{card.name}: {error}", err=True)
     if faults:
         raise OodbenchError(f"{faults} image sets are damaged")
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oodbench.cache import older_cache
+from oodbench.cache import older_cache, sweep_cache
 from oodbench.passes.executors import Executor, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.shards import forget
+from oodbench.paths import sweep
 from oodbench.plan import Plan, make_plan
 from oodbench.progress import console
 from oodbench.registry import load_plugin, registered_by
@@ -41,6 +42,7 @@ class Options:
     device: str = "cpu"
     plugins: tuple[Path, ...] = ()
     show: Show = "progress"
+    timeout: float | None = None
 
 
 def run(
@@ -127,9 +129,11 @@ def run_suite(
     work = work_left(plan, results)
     book = Book(results, plan)
     with ExitStack() as stack:
+        stack.callback(sweep, folder)
+        stack.callback(sweep_cache)
         screen = stack.enter_context(screen_for(options.show, work, plan, options.workers))
         plugins = (*map(Path, suite.plugins), *options.plugins)
-        executor = stack.enter_context(executor_for(options.workers, plugins))
+        executor = stack.enter_context(executor_for(options.workers, plugins, options.timeout))
         carry_out(work, executor, book, screen)
         screen.stage("figures and pages")
         book.close(skip_rows(suite.name, plan.skips))

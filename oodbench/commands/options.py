@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from oodbench.errors import OodbenchError
+from oodbench.foreign import printable
 
 Paths = tuple[Path, ...]
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -58,9 +59,7 @@ def load_plugins(plugins: Iterable[Path]) -> None:
         load_plugin(path)
     len(scorers)  # loads the installed plugins too
     for name, why in broken_plugins.items():
-        click.echo(
-            f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True
-        )
+        echo(f"The installed plugin {name!r} is left out, since it fails to load: {why}", err=True)
 
 
 def check_device(device: str) -> None:
@@ -82,6 +81,11 @@ def check_device(device: str) -> None:
         ) from error
 
 
+def echo(text: str, err: bool = False) -> None:
+    """A line on the terminal, in which text of files moves no cursor and hides no letter."""
+    click.echo(printable(text), err=err)
+
+
 def print_table(heads: list[str], lines: list[list[str]]) -> None:
     """A table on the terminal."""
     from rich import box
@@ -91,7 +95,7 @@ def print_table(heads: list[str], lines: list[list[str]]) -> None:
 
     shown = Table(box=box.SIMPLE, pad_edge=False)
     for number, head in enumerate(heads):
-        shown.add_column(escape(head), overflow="fold", no_wrap=not number)
+        shown.add_column(escape(printable(head)), overflow="fold", no_wrap=not number)
     for line in lines:
-        shown.add_row(*map(escape, line))
+        shown.add_row(*(escape(printable(cell)) for cell in line))
     Console(width=None if sys.stdout.isatty() else 160).print(shown)

@@ -14,6 +14,7 @@ from oodbench.commands.options import (
     FOLDER,
     Paths,
     check_device,
+    echo,
     load_plugins,
     print_table,
     suite_options,
@@ -91,6 +92,12 @@ def own_options(command: Any) -> Any:
     help="Processes [default: one a core; one on an accelerator].",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    help="End what takes longer for 500 images, or for a row: it has FAILED.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but failures.")
 @click.option("--json", "as_json", is_flag=True, help="Say all in JSON, an object a line.")
 def run(
@@ -107,6 +114,7 @@ def run(
     out: Path | None,
     workers: int | None,
     device: str,
+    timeout: float | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -132,7 +140,7 @@ def run(
     load_plugins(plugins)
     processes = default_workers(device) if workers is None else workers
     show: Show = "json" if as_json else "quiet" if quiet else "progress"
-    options = Options(processes, device, plugins, show)
+    options = Options(processes, device, plugins, show, timeout)
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
         plans: list[Plan] = []
@@ -147,7 +155,7 @@ def run(
     if show == "progress":
         page = places["leaderboard"]
         _print_leaderboard(rows, page) if own else print_summary(rows, chosen, page)
-        click.echo("   ".join(f"{what}: {place}" for what, place in places.items()))
+        echo("   ".join(f"{what}: {place}" for what, place in places.items()))
     elif show == "json":
         write_event("end", **{what: str(place) for what, place in places.items()})
     if own and not plans[0].trials:  # rows of an earlier run may stand in the folder
@@ -178,7 +186,7 @@ def _own_suite(
     entry, files = _model(own, card, bare_reference(own.in_dist), device)
     if not own.ood:
         told = f"No --ood: {' and '.join(GENERATED)} images are told from --in-dist."
-        click.echo(told, err=True)
+        echo(told, err=True)
     made = composed(
         entry,
         own.in_dist,
@@ -208,16 +216,16 @@ def _train(folder: Path, device: str) -> None:
 
     card = load_card(str(folder))
     if card.weights.exists():
-        click.echo(f"{card.name} was trained before: {folder}", err=True)
+        echo(f"{card.name} was trained before: {folder}", err=True)
         return
     from oodbench.zoo.train import train
 
     steps = card.recipe and card.recipe.steps
-    click.echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
+    echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
     accelerator = "gpu" if device.startswith("cuda") else device
     record = train(card, folder, accelerator, command=" ".join(["oodbench", *sys.argv[1:]]))
     fit = f"{record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}"
-    click.echo(f"{card.name}: {fit}", err=True)
+    echo(f"{card.name}: {fit}", err=True)
 
 
 def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
@@ -231,8 +239,8 @@ def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
     if show != "progress":
         return
     for line in before(plan):
-        click.echo(line)
-    click.echo(f"The same again: oodbench run --suite {path} --out {folder}")
+        echo(line)
+    echo(f"The same again: oodbench run --suite {path} --out {folder}")
 
 
 def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
@@ -241,7 +249,7 @@ def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
 
     heads, lines = leaderboard(rows)
     if lines:
-        click.echo(legend(rows))
+        echo(legend(rows))
         print_table(heads, lines)
     print_failed(rows)
     _print_skips(rows, page)
@@ -251,13 +259,13 @@ def print_summary(rows: list[dict[str, Any]], suite: Suite, page: Path) -> None:
     """AUROC of single real images, pair by pair, with every failure and the skips in brief; the rest is in ``page``."""
     from oodbench.summary import OF_PAIRS, legend, pair_tables
 
-    click.echo(legend(rows) + OF_PAIRS)
+    echo(legend(rows) + OF_PAIRS)
     for pair in pair_tables(rows, suite):
-        click.echo(f"\n{pair.title}")
+        echo(f"\n{pair.title}")
         print_table(pair.heads, pair.lines)
-        click.echo(pair.lead)
+        echo(pair.lead)
     print_failed(rows)
-    click.echo(f"Rows on groups and on noise, constant and corrupted images are in {page}.")
+    echo(f"Rows on groups and on noise, constant and corrupted images are in {page}.")
     _print_skips(rows, page)
 
 
@@ -265,11 +273,11 @@ def print_failed(rows: list[dict[str, Any]]) -> None:
     """The reason of each trial that FAILED."""
     for row in rows:
         if row["status"] == "failed":
-            click.echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
+            echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
 
 
 def _print_skips(rows: list[dict[str, Any]], page: Path) -> None:
     from oodbench.summary import skip_summary
 
     for line in skip_summary(rows, str(page)):
-        click.echo(line)
+        echo(line)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from oodbench.errors import StoreError
+from oodbench.foreign import parsing
 from oodbench.paths import write_if_changed
 from oodbench.report.comparison import comparison_page
 from oodbench.report.drawn import draw_stale, orphans, stale
@@ -52,6 +54,20 @@ def write_report(folder: Path) -> list[Path]:
     if known is not None:
         return known
     results = read_results(folder)
+    with _showing(folder):
+        return _written(folder, results)
+
+
+@contextmanager
+def _showing(folder: Path) -> Iterator[None]:
+    """Rows that are sealed and yet no rows of ours fail wherever a page looks into them: in one sentence."""
+    with parsing(
+        folder, StoreError, "the results of a run", "run the suite again into a new --out"
+    ):
+        yield
+
+
+def _written(folder: Path, results: Results) -> list[Path]:
     _refuse_in_place_of_pages(folder, _page_names(results))
     illustrations = gallery(results)
     draw_stale(folder, illustrations)
@@ -69,9 +85,8 @@ def write_overview(folder: Path) -> None:
     if not read_lines(folder / ROWS)[0]:  # the first row of a slow run is yet to come
         return
     results = read_results(folder)
-    page = (
-        overview(results, _set_pages(results), []) if results.tried else ""
-    )  # no figure is drawn yet
+    with _showing(folder):  # no figure is drawn yet
+        page = overview(results, _set_pages(results), []) if results.tried else ""
     if page:
         write_if_changed(folder / "README.md", page.encode())
 
@@ -80,6 +95,11 @@ def check_report(folder: Path) -> list[str]:
     """Sentences on what differs between what is on disk and what the rows give; none where all is in
     order."""
     results = read_results(folder)
+    with _showing(folder):
+        return _differences(folder, results)
+
+
+def _differences(folder: Path, results: Results) -> list[str]:
     illustrations = gallery(results)
     pages, remedy = _pages(results, illustrations), f"`oodbench report {folder}`"
     faults = grid_faults(folder, results.curves)
@@ -111,7 +131,8 @@ def foreign_files(folder: Path) -> list[Path]:
             and not path.name.endswith(".damaged.jsonl")
         )
     rows, _ = read_lines(folder / ROWS)  # damaged lines are the run's to make again
-    return _foreign(folder, _page_names(Results(folder, rows)))
+    with _showing(folder):
+        return _foreign(folder, _page_names(Results(folder, rows)))
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -27,7 +27,7 @@ def remembered(folder: Path) -> list[Path] | None:
         known = json.loads(_place(folder).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    if known.get("state") != _state(folder):
+    if not isinstance(known, dict) or known.get("state") != _state(folder):
         return None
     return [folder / name for name in known["pages"]]
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
+from oodbench.report.harmless import is_harmless
 from oodbench.report.illustrations import INK_STYLE, Illustration
 from oodbench.report.section import Section
 from oodbench.report.tables import HEAD, only_here_notes, slug, table, text
 
 INLINE = re.compile(
-    r"\\(?P<letter>[\\|`<*\[])"
+    r"\\(?P<letter>[\\|`<*~$\[_&])"
     r"|`(?P<code>[^`]+)`"
-    r"|\[(?P<label>[^\]]+)\]\((?P<target>[\w./#-]+)\)"
+    r"|\[(?P<label>[^\]]+)\]\((?P<target>(?!//)[\w./#-]+)\)"
 )
 """The inline markdown that texts may hold: an escaped letter, code, a link to a file beside the page."""
 
@@ -80,9 +81,9 @@ def _is_number(cell: str) -> bool:
 def _svg(folder: Path, illustration: Illustration) -> Markup:
     """A figure's drawing, its ink the page's; empty where it was not drawn."""
     path = folder / illustration.file
-    if not path.exists():
+    drawing = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    if not is_harmless(drawing):
         return Markup("")
-    drawing = path.read_text("utf-8")
     drawing = drawing[drawing.index("<svg") :].replace(INK_STYLE, "")  # the page has its own
     label = escape(illustration.label)
     head, rest = drawing.split(">", 1)

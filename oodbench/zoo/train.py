@@ -411,8 +411,11 @@ def train(
     )
     try:
         trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
-    except SystemExit as stopped:  # how Lightning ends on Ctrl-C
-        raise KeyboardInterrupt from stopped
+    except (
+        SystemExit
+    ) as ended:  # how Lightning ends on Ctrl-C, and on a signal that is raised like it
+        cause = ended.__context__
+        raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from ended
     steps = trainer.global_step  # a last validation sets it back
     weights, reached = _best(fit, trainer, best, loaders[1])
     weights, storage = _stored(fit.model, weights, ref)
