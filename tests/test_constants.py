@@ -136,6 +136,13 @@ LEAST = {
     "fisher-combination": 40,
     "sitn": 20,
     "residual-whiteness": 20,
+    "dose-copod": 20,
+    "dose-mahalanobis": 20,
+    "dose-copod-vae": 20,
+    "dose-mahalanobis-vae": 20,
+    "likelihood-path-copod": 20,
+    "likelihood-path-mahalanobis": 20,
+    "diffpath-1d": 20,
 }
 """Reference images without which a scorer cannot be fitted."""
 

@@ -7,11 +7,12 @@ import re
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 from scipy.special import logsumexp
-from scipy.stats import gaussian_kde
+from scipy.stats import gaussian_kde, ks_2samp, kstest, skew
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from sklearn.svm import OneClassSVM
 
 import oodbench as ob
@@ -62,6 +63,16 @@ def columns(random):
         "elbo_above_2": random.normal(-3600, 300, 50),
         "reconstruction_errors": random.uniform(0, 1, (50, 4)),
         "path_moments": random.normal(100, 10, (50, 6)),
+        "path_error": random.normal(12, 2, 50),
+        "path_mean_norm": random.normal(7, 1, 50),
+        "path_std_norm": random.normal(3, 0.2, 50),
+        "projections": random.normal(size=(50, 50)),
+        "pixel_projections": random.normal(size=(50, 50)),
+        "equivariance_gaps": random.normal(0.2, 0.02, (50, 4)) * [1, 1.5, 2, 3] + [0, 0.5, 2, 0],
+        "score_trace_ratios": random.normal(1, 0.1, (50, 2)),
+        "matching_losses": random.uniform(0.2, 0.6, (50, 32)),
+        "denoising_errors": random.uniform(0, 1, (50, 3)),
+        "perceptual_errors": random.uniform(0, 1, (50, 4)),
         "total_variation": random.uniform(20, 60, 50),
         "nearest_pixel_distance": random.uniform(2, 9, 50),
         "pca_residual": random.uniform(1, 9, 50),
@@ -189,6 +200,87 @@ def tuned_ratio(c, r, i):
     return c["backgrounds_log_prob"][i, 1] - c["log_prob"][i]
 
 
+def copod(statistics, reference, i):
+    """The tails counted, a column at a time."""
+    total = 0.0
+    for column, ref in zip(statistics, reference):
+        n, x = len(ref), column[i]
+        left = -math.log((sum(one <= x for one in ref) + 1) / (n + 1))
+        right = -math.log((sum(one >= x for one in ref) + 1) / (n + 1))
+        side = right if skew(ref) > 0 else left
+        total += max(side, (left + right) / 2)
+    return total
+
+
+def mahalanobis(statistics, reference, i):
+    table, ref = np.stack(statistics, 1), np.stack(reference, 1)
+    away = table[i] - ref.mean(0)
+    return float(away @ np.linalg.inv(np.cov(ref.T, ddof=0)) @ away)
+
+
+def without_sum(c):
+    """A flow's two terms, whose sum log p is."""
+    return of_flow(c)[1:]
+
+
+def without_kl(c):
+    return [column for column in of_vae(c) if column is not c["kl"]]
+
+
+def osada(c, r, i, likelihood):
+    """By scikit-learn's scaler and mixtures of one to five components."""
+    table, ref = (np.stack([one["code_length_png"], -one[likelihood]], 1) for one in (c, r))
+    scaler = StandardScaler().fit(ref)
+    values = scaler.transform(ref)
+    fitted = [GaussianMixture(k, random_state=0, n_init=3).fit(values) for k in (1, 2, 3, 4, 5)]
+    best = fitted[int(np.argmin([one.bic(values) for one in fitted]))]
+    return -best.score_samples(scaler.transform(table[i : i + 1]))[0]
+
+
+def of_square_root(c, r, i):
+    """Negative log-density of one moment's square root, by scipy's estimate."""
+    return -float(gaussian_kde(r["path_moments"][:, 4] ** 0.5).logpdf(c["path_moments"][i, 4] ** 0.5)[0])  # fmt: skip
+
+
+def along(name, c, r, i, distance):
+    """A group test of one image: the mean over directions."""
+    return np.mean([distance(c[name][i : i + 1, k], r[name][:, k]) for k in range(50)])
+
+
+def one_image_discrepancy(c, r, i):
+    points, x = r["projections"], c["projections"][i]
+    squares = [((a - b) ** 2).sum() for n, a in enumerate(points) for b in points[:n]]
+    h = np.median(squares)
+    across = np.mean([math.exp(-((x - point) ** 2).sum() / h) for point in points])
+    return np.mean([math.exp(-one / h) for one in squares]) - 2 * across
+
+
+def path_columns(c):
+    return np.stack([c["path_error"], c["path_mean_norm"], c["path_std_norm"]], 1)
+
+
+def path_copod(c, r, i):
+    """Quantiles by scikit-learn, decorrelated by scipy's root of a matrix."""
+    normal = QuantileTransformer(n_quantiles=50, output_distribution="normal")
+    ref = normal.fit_transform(path_columns(r))
+    rotation = np.linalg.inv(sqrtm(np.corrcoef(ref.T)))
+    turned = normal.transform(path_columns(c)) @ rotation
+    return copod(turned.T, (ref @ rotation).T, i)
+
+
+def silverman(reference, value):
+    spread = min(np.std(reference, ddof=1), np.subtract(*np.percentile(reference, (75, 25))) / 1.34)
+    factor = 0.9 * spread * 50**-0.2 / np.std(reference, ddof=1)
+    return gaussian_kde(reference, bw_method=factor).logpdf(value)[0]
+
+
+def gepc(c, r, i):
+    gaps, ref = c["equivariance_gaps"][i], r["equivariance_gaps"].T
+    order = sorted(range(4), key=lambda k: np.std(ref[k]) / np.mean(ref[k]))[:2]
+    weights = [np.mean(ref[k]) / np.std(ref[k]) for k in order]
+    return -sum(w * silverman(ref[k], gaps[k]) for w, k in zip(weights, order)) / sum(weights)
+
+
 FORMULAS = {
     "likelihood": lambda c, i, r: -c["log_prob"][i],
     "likelihood-two-sided": lambda c, i, r: abs(
@@ -215,6 +307,12 @@ FORMULAS = {
     "dose-svm": lambda c, i, r: svm(of_flow(c), of_flow(r), i),
     "dose-kde-vae": lambda c, i, r: kde(of_vae(c), of_vae(r), i),
     "dose-svm-vae": lambda c, i, r: svm(of_vae(c), of_vae(r), i),
+    "dose-copod": lambda c, i, r: copod(without_sum(c), without_sum(r), i),
+    "dose-mahalanobis": lambda c, i, r: mahalanobis(without_sum(c), without_sum(r), i),
+    "dose-copod-vae": lambda c, i, r: copod(without_kl(c), without_kl(r), i),
+    "dose-mahalanobis-vae": lambda c, i, r: mahalanobis(without_kl(c), without_kl(r), i),
+    "osada-mixture": lambda c, i, r: osada(c, r, i, "log_prob"),
+    "osada-mixture-latent": lambda c, i, r: osada(c, r, i, "latent_term"),
     "approximate-mass": lambda c, i, r: c["input_gradient_norm"][i],
     "gradient-norm": lambda c, i, r: math.log(
         sum(math.exp(one) for one in c["layer_gradient_norms"][i])
@@ -246,6 +344,41 @@ FORMULAS = {
     ),
     "diffpath-6d": lambda c, i, r: mixture(
         c["path_moments"], r["path_moments"], i, ["full", "tied", "diag", "spherical"]
+    ),
+    "diffpath-1d": lambda c, i, r: of_square_root(c, r, i),
+    "likelihood-path-copod": lambda c, i, r: path_copod(c, r, i),
+    "likelihood-path-mahalanobis": lambda c, i, r: mahalanobis(
+        path_columns(c).T, path_columns(r).T, i
+    ),
+    "god1ks": lambda c, i, r: along(
+        "projections", c, r, i, lambda one, _: kstest(one, "norm").statistic
+    ),
+    "god2ks": lambda c, i, r: along(
+        "projections", c, r, i, lambda one, ref: ks_2samp(one, ref).statistic
+    ),
+    "god2ks-pixels": lambda c, i, r: along(
+        "pixel_projections", c, r, i, lambda one, ref: ks_2samp(one, ref).statistic
+    ),
+    "klod-diagonal": lambda c, i, r: np.mean(
+        [0.5 * (1e-6 + m * m - 1 - math.log(1e-6)) for m in c["projections"][i]]
+    ),
+    "mmd": lambda c, i, r: one_image_discrepancy(c, r, i),
+    "gepc": lambda c, i, r: gepc(c, r, i),
+    "scoped": lambda c, i, r: max(
+        -silverman(r["score_trace_ratios"][:, k], c["score_trace_ratios"][i, k]) for k in (0, 1)
+    ),
+    "complexity-corrected-ratio": lambda c, i, r: (
+        sum(c["matching_losses"][i]) / 32 - sum(c["matching_losses"][i, :8]) / 8
+    ),
+    "denoising-error": lambda c, i, r: (
+        3 * standardised(c["denoising_errors"], r["denoising_errors"], i)
+    ),
+    "diffusion-reconstruction-lpips": lambda c, i, r: (
+        (
+            standardised(c["reconstruction_errors"], r["reconstruction_errors"], i)
+            + standardised(c["perceptual_errors"], r["perceptual_errors"], i)
+        )
+        / 2
     ),
     "ks": lambda c, i, r: c["ks"][i],
     "chi2": lambda c, i, r: c["chi2"][i],
@@ -287,7 +420,7 @@ COSTLY = ("lid", "likelihood-regret", "gradient-norm", "gradient-layers", "fishe
 @pytest.mark.parametrize("name", FORMULAS)
 def test_scores_follow_their_formula(name, columns):
     reference = {key: np.roll(column, 7, 0) * 1.01 for key, column in columns.items()}
-    images = range(3) if "gmm" in name or "6d" in name else range(50)
+    images = range(3) if "gmm" in name or "6d" in name or "mixture" in name else range(50)
     found = ob.scorer(name).fitted(reference, validation_of(reference))(columns)
     assert found[images] == pytest.approx(
         [FORMULAS[name](columns, i, reference) for i in images], rel=1e-6
@@ -529,6 +662,10 @@ def test_each_scorer_tells_far_images_from_near_ones(columns, random):
     )
     for name in (*tables, "path_moments"):
         far[name] += 30 * columns[name].std()
+    of_levels = ("equivariance_gaps", "score_trace_ratios", "denoising_errors", "perceptual_errors")
+    for name in (*of_levels, "path_error", "projections"):
+        far[name] += 30 * columns[name].std()
+    far["matching_losses"][:, 8:] += 1
     white = ("ks", "chi2", "anderson_darling", "kurtosis", "spectrum_cv", "box_pierce")
     for name in (*white, "whiteness_2d", "whiteness_rows"):
         far[name] += 30 * columns[name].std()

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -31,7 +32,8 @@ RULE = """\
 deviation of ours; a published inequality that all of our 95 % interval obeys. **Differs**: any other; *same
 side* where both lie on one side of chance. **None**: not comparable, for the reason among the differences. **n**: our in-dist and
 OOD images, or groups of them. A claim is judged once, on the rows of most images. Values read as `remembered`
-are hints that were not checked against a source: they stand last and are not judged. Models here are small: what
+are hints that were not checked against a source: they stand last and are not judged. Where published values of one cell lie
+further apart than the rule allows, their range stands in a table of its own. Models here are small: what
 each is stands among the known differences. Ours stays ours where it disagrees.
 """
 REMEMBERED = "remembered"
@@ -112,10 +114,12 @@ def reproduction(results: Results) -> Section | None:
         return None
     judged = [_Judged(claim, _fullest(claim, results)) for claim in known]
     judged.sort(key=lambda one: KINDS.index(one.claim.kind))
+    disputed = _disputed(known, results)
     words = [_summary(judged), RULE.strip().replace("\n", " ").replace("*", "")]
     tables = [
         (HEADS, [one.line(number) for number, one in enumerate(judged, 1)]),
         _tally(judged),
+        *([disputed] if disputed[1] else []),
         (NOTES, [one.notes(number) for number, one in enumerate(judged, 1)]),
     ]
     return Section("Published, and measured again", words, tables)
@@ -131,6 +135,44 @@ def _summary(judged: Sequence[_Judged]) -> str:
     )
 
 
+DISPUTED = [
+    "sources disagree on",
+    "scorer",
+    "published range",
+    "ours",
+    "ours is",
+    "sources",
+]
+
+
+def _disputed(known: list[Claim], results: Results) -> tuple[list[str], list[list[str]]]:
+    """The cells for which published values lie further apart than a claim may from ours, each with their range."""
+    cells: dict[tuple[Any, ...], list[Claim]] = {}
+    for claim in known:
+        if claim.value is not None and claim.read != REMEMBERED and not claim.not_comparable:
+            cells.setdefault((*_wanted(claim), claim.metric), []).append(claim)
+    return DISPUTED, [_range(own, results) for own in cells.values() if _spread(own)]
+
+
+def _spread(own: list[Claim]) -> bool:
+    values = [claim.value or 0.0 for claim in own]
+    return max(values) - min(values) > ALLOWED[own[0].metric]
+
+
+def _range(own: list[Claim], results: Results) -> list[str]:
+    """One cell on which sources disagree: the range, ours, and whether it lies within."""
+    claim, row = own[0], _fullest(own[0], results)
+    ordered = sorted(own, key=lambda one: one.value or 0.0)
+    low, high = (one.value or 0.0 for one in (ordered[0], ordered[-1]))
+    value = row.get(claim.metric) if row else None
+    place = "–" if value is None else ("below", "within", "above")[(value >= low) + (value > high)]
+    said = "; ".join(f"{one.paper}, {one.model}: {one.published}" for one in ordered)
+    metric = f", {claim.metric}" * (claim.metric != "auroc")
+    cell = f"{claim.ours}, {claim.in_dist} → {claim.ood}{_groups(claim)}"
+    shown = "–" if value is None else f"{value:.3f}"
+    return [cell, f"{claim.scorer}{metric}", f"{low:g} – {high:g}", shown, place, said]
+
+
 def _tally(judged: Sequence[_Judged]) -> tuple[list[str], list[list[str]]]:
     """Verdicts by kind of claim; what is remembered counts nowhere."""
     found = [(one.claim.kind, one.word) for one in judged]
@@ -142,8 +184,9 @@ def _tally(judged: Sequence[_Judged]) -> tuple[list[str], list[list[str]]]:
 def reproduction_page(results: Results, section: Section, links: Links) -> str:
     """What was published beside ours with the verdict; the rule and where each number was read below."""
     parts = page_head("Published numbers, measured again", links, "reproduction.md")
-    shown, tally, notes = (bare_table(*one) for one in section.tables)
+    shown, tally, *disputed, notes = (bare_table(*one) for one in section.tables)
     parts += [f"**{section.text[0]}**\n", shown, "## By kind\n", tally, RULE]
+    parts += [folded("Cells on which sources disagree", one) for one in disputed]
     parts += [
         folded("Where each number was read, on how many images, and known differences", notes)
     ]
@@ -152,11 +195,18 @@ def reproduction_page(results: Results, section: Section, links: Links) -> str:
 
 def _fullest(claim: Claim, results: Results) -> Row | None:
     """The sound row of most images of the claim's model, sets, scorer and group size, of the smallest seed."""
-    wanted = (claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size)
-    own = [row for row in results.tried if _identity(row) == wanted]
+    own = [row for row in results.tried if _identity(row) == _wanted(claim)]
     sound = [row for row in own if row["status"] == "ok" and is_ranked(row)]
     ordered = sorted(sound, key=lambda row: (row["seed"], row["in_dist"], row["ood"]))
     return max(ordered, key=lambda row: min(row["n_in"], row["n_ood"]), default=None)
+
+
+def _wanted(claim: Claim) -> tuple[str, str, str, str, int]:
+    return claim.ours, claim.in_dist, claim.ood, claim.scorer, claim.group_size
+
+
+def _groups(claim: Claim) -> str:
+    return f", groups of {claim.group_size}" * (claim.group_size > 1)
 
 
 def _identity(row: Row) -> tuple[str, str, str, str, int]:
@@ -187,8 +237,8 @@ class _Judged:
 
     def line(self, number: int) -> list[str]:
         claim = self.claim
-        groups = f", groups of {claim.group_size}" * (claim.group_size > 1)
-        what = f"{claim.scorer}, {METRICS[claim.metric]}: {self.pair()}{groups}, {claim.model}"
+        cell = f"{self.pair()}{_groups(claim)}"
+        what = f"{claim.scorer}, {METRICS[claim.metric]}: {cell}, {claim.model}"
         judged = self.word if self.word in WORDS[:3] else "none"
         return [f"{number}. {text(what)}", claim.published, self.ours(), judged]
 
