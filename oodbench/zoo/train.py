@@ -10,7 +10,9 @@ import logging
 import math
 import platform
 import shutil
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from oodbench.data.images import ImageSet, in_split, load_images
 from oodbench.errors import ModelError
@@ -75,6 +77,11 @@ class Fit(pl.LightningModule):
     def _bits_per_dim(self, images: Tensor) -> Tensor:
         return self.model.loss(images).mean() / (images[0].numel() * math.log(2))
 
+    def on_fit_start(self) -> None:
+        """Let each process draw noise and mutations of its own: the seed that they share would draw alike."""
+        if self.trainer.world_size > 1:
+            torch.manual_seed(self.recipe.seed + self.global_rank)
+
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         images = mutate(batch[0], self.recipe.mutation) if self.recipe.mutation else batch[0]
         loss = self._bits_per_dim(images)
@@ -87,6 +94,7 @@ class Fit(pl.LightningModule):
             self._bits_per_dim(batch[0]),
             prog_bar=True,
             batch_size=len(batch[0]),
+            sync_dist=True,  # all processes must choose the same weights
         )
 
     def configure_gradient_clipping(
@@ -125,7 +133,8 @@ class Watch(pl.Callback):
         for name, images in self.others.items():
             other = self._scores(module, images)
             finite = np.isfinite(own).all() and np.isfinite(other).all()
-            module.log(f"auroc_{name}", area_under_roc(own, other) if finite else math.nan)
+            area = area_under_roc(own, other) if finite else math.nan
+            module.log(f"auroc_{name}", area, sync_dist=True)
 
     def _scores(self, module: Any, images: Tensor) -> np.ndarray:
         batches = images.split(module.recipe.batch_size)
@@ -150,11 +159,37 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
 
 
-def _loader(images: np.ndarray, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+class Dealt(Sampler[int]):
+    """An epoch's images for one of several processes: dealt out in one random order, so that none has another's image.
+
+    The order is of (seed, epoch); each process has every ``processes``-th image of it, and the few that are left over wait for
+    another epoch. Batches of one step are then a batch of as many images in that order.
+    """
+
+    def __init__(self, n: int, processes: int, seed: int):
+        self.n, self.processes, self.seed, self.epoch = n, processes, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells the epoch before it begins."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n // self.processes
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        return iter(order[rank :: self.processes][: len(self)].tolist())
+
+
+def _loader(
+    images: np.ndarray, batch_size: int, shuffle: bool = False, dealt: Dealt | None = None
+) -> DataLoader[Any]:
     return DataLoader(
         TensorDataset(torch.from_numpy(np.array(images))),
         batch_size,
-        shuffle=shuffle,
+        shuffle=shuffle and dealt is None,
+        sampler=dealt,
         drop_last=shuffle,
     )
 
@@ -200,9 +235,11 @@ def _check_same_card(card: Card, last: Path) -> None:
         )
 
 
-def _trainer(device: str, **settings: Any) -> pl.Trainer:
+def _trainer(device: str, devices: int, **settings: Any) -> pl.Trainer:
+    if devices > 1:
+        settings |= {"strategy": "ddp", "use_distributed_sampler": False}
     try:
-        return pl.Trainer(accelerator=device, devices=1, **settings)
+        return pl.Trainer(accelerator=device, devices=devices, **settings)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ModelError(f"the device {device!r} cannot be trained on here: {error}") from error
 
@@ -272,6 +309,14 @@ def _checked_recipe(card: Card) -> Recipe:
             f"validation could choose the weights; make it {recipe.steps} or less"
         )
     return recipe
+
+
+def _check_divides(card: Card, recipe: Recipe, devices: int) -> None:
+    if recipe.batch_size % devices:
+        raise ModelError(
+            f"{card.name}: a batch of {recipe.batch_size} cannot be divided among {devices} devices; choose --devices that "
+            "divides it, or another recipe.batch_size"
+        )
 
 
 def _check_enough(images: ImageSet, recipe: Recipe) -> None:
@@ -346,6 +391,7 @@ def train(
     threads: int | None = None,
     command: str = "",
     logger: str = "",
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
 
@@ -355,10 +401,11 @@ def train(
     Parameters
     ----------
     logger : import path of a logger of Lightning that is told the metrics too, and shown early samples; see :func:`logger_at`
+    devices : processes that share each batch of the recipe, one a device; their gradients' mean is that of the batch
 
     Returns
     -------
-    the record that is also written to ``trained.json``
+    the record that is also written to ``trained.json``, by the first process
 
     Raises
     ------
@@ -369,6 +416,7 @@ def train(
     images = load_images(in_split(card.trained_on, "train"), shape=card.shape)
     ref = load_images(in_split(card.trained_on, "ref"), shape=card.shape)
     _check_enough(images, recipe)
+    _check_divides(card, recipe, devices)
     told = [logger_at(logger, out)] if logger else []
     _quiet_lightning()
     if threads:
@@ -388,6 +436,7 @@ def train(
     )
     trainer = _trainer(
         device,
+        devices,
         max_steps=recipe.steps,
         precision=recipe.precision,
         val_check_interval=recipe.validate_every,
@@ -405,16 +454,20 @@ def train(
         enable_model_summary=False,
     )
     fit = Fit(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
+    dealt = Dealt(len(images), devices, recipe.seed) if devices > 1 else None
     loaders = (
-        _loader(images.images, recipe.batch_size, shuffle=True),
+        _loader(images.images, recipe.batch_size // devices, shuffle=True, dealt=dealt),
         _loader(_validation_images(ref, recipe), recipe.batch_size),
     )
+    goes_on = last if last.exists() else None
     try:
-        trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
+        trainer.fit(fit, *loaders, ckpt_path=goes_on)
     except SystemExit as stopped:  # how Lightning ends on Ctrl-C
         raise KeyboardInterrupt from stopped
     steps = trainer.global_step  # a last validation sets it back
     weights, reached = _best(fit, trainer, best, loaders[1])
+    if not trainer.is_global_zero:
+        sys.exit()  # the first process writes for all
     weights, storage = _stored(fit.model, weights, ref)
     content = save_safetensors(weights)
     record = {
@@ -428,6 +481,7 @@ def train(
         "recipe": recipe.model_dump(),
         "command": command,
         "torch": torch.__version__,
+        **({"devices": devices} if devices > 1 else {}),
         "machine": f"{platform.machine()} {trainer.accelerator.__class__.__name__}, {torch.get_num_threads()} threads",
     }
     write_whole(out / "weights.safetensors", lambda file: file.write(content))
