@@ -17,7 +17,7 @@ from oodbench.store import MEASURED, SEALS, read_rows
 pytest.importorskip("ray", minversion="2.50", reason="Ray is not installed: pip install 'oodbench[ray]'")  # fmt: skip
 
 DRIVER = """
-import json, sys, threading, time
+import socket, sys, threading, time
 import ray
 from ray.cluster_utils import Cluster
 from click.testing import CliRunner
@@ -25,9 +25,18 @@ from oodbench.cli import main
 from oodbench.store import ColumnStore
 
 suite, out, plugin, kill = sys.argv[1:]
-memory = dict(num_cpus=1, object_store_memory=80 * 2**20)
-cluster = Cluster(initialize_head=True, head_node_args=memory | {"include_dashboard": False})
-second = cluster.add_node(**memory)
+AGENTS = "metrics_agent_port", "runtime_env_agent_port", "metrics_export_port", "dashboard_agent_listen_port"
+
+def node():
+    # a node that chooses its agents' ports waits half a minute for them and gives up, which is short on a busy machine
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in AGENTS]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return dict(num_cpus=1, object_store_memory=80 * 2**20, **dict(zip(AGENTS, ports)))
+
+cluster = Cluster(initialize_head=True, head_node_args=node() | {"include_dashboard": False})
+second = cluster.add_node(**node())
 cluster.wait_for_nodes()
 
 def lose_a_node():
