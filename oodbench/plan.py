@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from oodbench.adjusting import Adjustment, adjustments
 from oodbench.data.catalog import catalog
 from oodbench.data.identifiers import DIVISION, parse_identifier
 from oodbench.data.images import shown_name
@@ -141,6 +142,7 @@ class Plan:
     only: Only
     trials: list[Trial] = field(default_factory=list)
     subjects: list[Subject] = field(default_factory=list)
+    adjustments: list[Adjustment] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     nearness: dict[tuple[Model, Images, Images], str | None] = field(default_factory=dict)
@@ -234,6 +236,7 @@ class _Planner:
         if self.suite.analysis is not None:
             tests = dict.fromkeys((trial.model, trial.test) for trial in self.made.trials)
             self.made.subjects = [self._subject(model, test) for model, test in tests]
+            self.made.adjustments = adjustments(self.made, self.resolver)
         return self.made
 
     def _models_of(self, pair: Pair) -> list[Model]:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 from oodbench.report.tables import changes
 from oodbench.resolver import set_name
 from oodbench.screen import leaderboard, skips_by_reason
-from oodbench.store import Row, is_ranked, standing
+from oodbench.store import Row, is_bar, is_ranked, standing
 from oodbench.suite import Entry, Suite, named
 from oodbench.trials.counted import is_counted
 
 LEGEND = (
     "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
 )
-OF_PAIRS = "; ◂ likelihood itself; ‡ the bar: the best baseline"
+OF_PAIRS = "; ◂ likelihood itself; ‡ the bar: the best baseline that sees no more data"
 TUNED = "; † tuned on validation OOD images, ranked apart"
 SEEN = "; § a model that the scorer reads has seen the OOD set: ranked nowhere"
 SKIPS = 5
@@ -73,7 +73,8 @@ def _pair_table(rows: list[Row]) -> PairTable:
     heads, lines = leaderboard(rows, _mean_where_known)
     models = dict.fromkeys(row["model"] for row in rows)
     start = len(heads) - len(models)
-    bar = best(row for row in rows if row["baseline"])
+    leads, _ = two_best(row for row in rows if standing(row) == "scorer")
+    bar = best(row for row in rows if leads is None or is_bar(row, leads) if row["baseline"])
     marked = {"likelihood": "likelihood ◂"}
     if bar is not None:
         marked[f"{bar['scorer']} *"] = f"{bar['scorer']} * ‡"

@@ -339,7 +339,8 @@ def stored(tmp_path_factory):
     suite = Suite(
         name="small", title="Each kind of row", models=["glow-fashionmnist"],
         pairs=[{"in_dist": "fashionmnist", "ood": ["mnist"]}],
-        scorers=["likelihood", "typicality", "ensemble-likelihood", "likelihood-regret", "pixel-mean"],
+        scorers=["likelihood", "typicality", "ensemble-likelihood", "likelihood-regret", "pixel-mean",
+                 "pixel-mean-two-sided"],
         limit=12, bootstrap=5, analysis={"images": 4, "samples": 2, "probes": 2, "gray": (0, 50)},
     )  # fmt: skip
     run_suite(suite, Options(), folder)

@@ -19,7 +19,7 @@ LAYERS = [
     {"passes"},
     {"detector"},
     {"resolver"},
-    {"plan"},
+    {"plan", "adjusting"},
     {"trials"},
     {"analysis"},
     {"report"},

@@ -801,6 +801,7 @@ def test_every_field_of_a_comparison(world):
             "scorers": list(own),
             "baselines": sorted(BASELINES),
             "tuned": [],
+            "look_at_ref": [name for name in own if name in {*FITTED, "lid"}],
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
             "paired": paired(list(own.values())),

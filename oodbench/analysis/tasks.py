@@ -7,6 +7,7 @@ second-order    predicted against measured gap of two image sets, see :mod:`oodb
 samples         images drawn from a model: likelier than which sets, ‖z‖ before rounding, and at other temperatures
 members         AUROC of raw likelihood of each member of an ensemble by itself
 training        bits/dim, and AUROC of raw likelihood, after each validation of a model's training
+complexity      AUROC of scorers with what baselines see in an image taken out, see :mod:`oodbench.analysis.complexity`
 ==============  ====================================================================================================
 
 These are rows of ``analysis.jsonl``. What figures draw, in ``curves.jsonl``: ``likelihoods``, ``decomposition``,
@@ -15,11 +16,14 @@ These are rows of ``analysis.jsonl``. What figures draw, in ``curves.jsonl``: ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
+from oodbench.adjusting import Adjustment
 from oodbench.analysis import curves, rows
+from oodbench.analysis.complexity import Judgement, complexity
 from oodbench.analysis.material import Material, SetValue
 from oodbench.data.corruptions import rung
 from oodbench.digests import code_digest
@@ -28,15 +32,18 @@ from oodbench.passes.columns import LostError
 from oodbench.passes.shards import ChangedError
 from oodbench.passes.values import Images, Model
 from oodbench.plan import Plan, Subject, Trial
+from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
+from oodbench.trials.replicates import metrics_digest
 
-RULES = {
+RULES: Mapping[str, Callable[[Any], rows.Result]] = {
     "likelihood": rows.likelihood,
     "graying": rows.graying,
     "second-order": rows.second_order,
     "samples": rows.samples,
     "members": rows.members,
     "training": rows.training,
+    "complexity": complexity,
     "likelihoods": curves.likelihoods,
     "decomposition": curves.decomposition,
     "contracted": curves.contracted,
@@ -44,7 +51,7 @@ RULES = {
     "grid": curves.grid,
     "data": curves.data,
 }
-ANALYSES = ("likelihood", "graying", "second-order", "samples", "members", "training")
+ANALYSES = ("likelihood", "graying", "second-order", "samples", "members", "training", "complexity")
 """Kinds that are rows of ``analysis.jsonl``; the others are drawn by figures."""
 SHOWN = (75, 50)
 """Per cent of contraction that the histograms show."""
@@ -58,10 +65,13 @@ IN_GRID = 16
 def analysis_digest() -> str:
     """Hash of the code that computes these rows."""
     modules = [
-        f"oodbench.analysis.{name}" for name in ("rows", "curves", "second_order", "assumptions")
+        f"oodbench.analysis.{name}"
+        for name in ("rows", "curves", "second_order", "assumptions", "complexity")
     ]
     own = code_digest(*modules, within="oodbench.analysis")
-    return key_of(own, code_digest("oodbench.trials.curves", within="oodbench.trials"))
+    return key_of(
+        own, code_digest("oodbench.trials.curves", within="oodbench.trials"), metrics_digest()
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +81,7 @@ class AnalysisTask:
     kind: str
     key: str
     head: Row
-    material: Material
+    material: Material | Judgement
     here: bool = False
     files: tuple[str, ...] = field(default=())
 
@@ -119,6 +129,7 @@ def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
     found = [*_of_pairs(plan)]
     for subject in plan.subjects:
         found += _of_subject(plan, subject)
+    found += [_complexity(plan, one) for one in plan.adjustments]
     for test in dict.fromkeys(subject.test.identifier for subject in plan.subjects):
         found += _of_data(plan, [one for one in plan.subjects if one.test.identifier == test])
     return list({task.key: task for task in found}.values())
@@ -255,6 +266,22 @@ def _training(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
         yield _task("training", head, Material([], {"log": subject.logs[model]}))
 
 
+def _complexity(plan: Plan, one: Adjustment) -> AnalysisTask:
+    reads = {
+        side: {need: tuple(own.keys for own in passes) for need, passes in needs.items()}
+        for side, needs in one.reads.items()
+    }
+    identities = {scorer.name: scorer.identity for scorer in one.scorers}
+    places, seed = one.left_out.places, plan.suite.seed
+    judgement = Judgement(identities, one.covariates, reads, places, seed)
+    head = _head_of(plan, one.model, one.test, "ood", one.ood) | {
+        "kind": "complexity",
+        "ref": one.ref.identifier,
+    }
+    local = any(name in scorers.local for name in identities)
+    return replace(_task("complexity", head, judgement), here=local)
+
+
 def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     """What figures draw of one model."""
     model, test = subject.model, subject.test
@@ -299,13 +326,15 @@ def _of_data(plan: Plan, subjects: list[Subject]) -> Iterator[AnalysisTask]:
 
 def _head(kind: str, plan: Plan, subject: Subject, role: str, images: Images) -> Row:
     """What a row of ``analysis.jsonl`` says of its task."""
-    model = subject.model
+    return {"kind": kind, **_head_of(plan, subject.model, subject.test, role, images)}
+
+
+def _head_of(plan: Plan, model: Model, test: Images, role: str, images: Images) -> Row:
     return {
-        "kind": kind,
         "suite": plan.suite.name,
         "model": model.name,
         "likelihood": model.likelihood,
-        "in_dist": subject.test.identifier,
+        "in_dist": test.identifier,
         "role": role,
         "images": images.identifier,
         "synthetic": images.synthetic,
@@ -315,7 +344,7 @@ def _head(kind: str, plan: Plan, subject: Subject, role: str, images: Images) ->
         "inputs": {
             "model": model.identity,
             "images": images.sha256,
-            "in_dist": subject.test.sha256,
+            "in_dist": test.sha256,
         },
     }
 
@@ -346,7 +375,11 @@ def _set(role: str, images: Images, keys: tuple[str, ...]) -> SetValue:
 
 
 def _task(
-    kind: str, head: Row, material: Material, model: Model | None = None, files: Iterable[str] = ()
+    kind: str,
+    head: Row,
+    material: Material | Judgement,
+    model: Model | None = None,
+    files: Iterable[str] = (),
 ) -> AnalysisTask:
     key = key_of(SCHEMA, analysis_digest(), head, material.what())
     local = bool(model and model.here and kind == "second-order")

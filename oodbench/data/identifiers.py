@@ -15,7 +15,8 @@ from oodbench.errors import DataError
 
 TAIL = re.compile(
     r"(\[(?P<division>\d+/\d+/\d+)\])?(/(?P<split>all|train|ref|test))?"
-    r"(\[first (?P<prefix>[1-9]\d*)\])?(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn)\])?"
+    r"(\[first (?P<prefix>[1-9]\d*)\])?(\[part (?P<part>[1-9]\d*) of (?P<parts>[1-9]\d*)\])?"
+    r"(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn)\])?"
     r"(@(?P<view>[\w,-]+))?"
 )
 COUNTS = re.compile(r"\[[^]]*\]")
@@ -27,6 +28,7 @@ ODD = re.compile(r"[@\[\]'\"\n]")
 """Letters that a name has to be quoted for, where it is no path that exists."""
 MEMBER = "#"
 """Stands between a file and the name of one of the arrays, or columns, that it holds."""
+Part = tuple[int, int]
 Division = tuple[int, int, int]
 """Per cent of `train`, `ref` and `test`."""
 DIVISION: Division = (70, 15, 15)
@@ -34,7 +36,7 @@ DIVISION: Division = (70, 15, 15)
 
 @dataclass(frozen=True)
 class Identifier:
-    """``name[division]/split[first N][n drawn]@view`` in its parts; as text again by ``str``.
+    """``name[division]/split[first N][part k of m][n drawn]@view`` in its parts; as text again by ``str``.
 
     Attributes
     ----------
@@ -44,6 +46,7 @@ class Identifier:
     draw : n images of those, drawn by :func:`oodbench.data.division.drawn_rows`; None: all of them
     view : None leaves it to the rule, ``""`` cannot be written
     division : per cent of a flat folder or array that are ``train``, ``ref`` and ``test``; None: 70, 15 and 15
+    part : (k, m): the k-th of m parts of the first N, in a fixed random order, which share no image; None: all
     """
 
     name: str
@@ -52,17 +55,18 @@ class Identifier:
     draw: int | None = None
     view: str | None = None
     division: Division | None = None
+    part: Part | None = None
 
     def __str__(self) -> str:
         return self.set_text + self.tail
 
     @property
     def tail(self) -> str:
-        """What stands behind the set: ``/split[first N][n drawn]@view``."""
-        part = "" if self.prefix is None else f"[first {self.prefix}]"
+        """What stands behind the set: ``/split[first N][part k of m][n drawn]@view``."""
+        first = "" if self.prefix is None else f"[first {self.prefix}]"
         drawn = "" if self.draw is None else f"[{self.draw} drawn]"
         view = f"@{self.view}" if self.view else ""
-        return f"/{self.split}{part}{drawn}{view}"
+        return f"/{self.split}{first}{shown_part(self.part)}{drawn}{view}"
 
     @property
     def set_text(self) -> str:
@@ -83,6 +87,11 @@ class Identifier:
     def seen_through(self, view: str) -> Identifier:
         """The same images in another view."""
         return replace(self, view=view)
+
+
+def shown_part(part: Part | None) -> str:
+    """A part as an identifier shows it; empty for the whole."""
+    return "" if part is None else "[part {} of {}]".format(*part)
 
 
 def shown_division(division: Division | None) -> str:
@@ -112,12 +121,12 @@ def parse_identifier(identifier: str) -> Identifier:
     if tail["view"]:
         check_view(tail["view"])
     prefix, draw = _count(tail["prefix"]), _count(tail["draw"] or tail["limit"])
-    division = _division(tail["division"], identifier)
+    division, part = _division(tail["division"], identifier), _part(tail, identifier)
     folder = None if tail["split"] else _test_of(name)
     if folder is not None:
-        return Identifier(folder, "test", prefix, draw, tail["view"], division)
+        return Identifier(folder, "test", prefix, draw, tail["view"], division, part)
     split = tail["split"] or _usual_split(name)
-    return Identifier(name, split, prefix, draw, tail["view"], division)
+    return Identifier(name, split, prefix, draw, tail["view"], division, part)
 
 
 def _name_and_tail(identifier: str) -> tuple[str, re.Match[str]]:
@@ -165,6 +174,15 @@ def without_counts(identifier: str) -> str:
 
 def _count(digits: str | None) -> int | None:
     return None if digits is None else int(digits)
+
+
+def _part(tail: re.Match[str], identifier: str) -> Part | None:
+    if tail["part"] is None:
+        return None
+    part, parts = int(tail["part"]), int(tail["parts"])
+    if part > parts:
+        raise DataError(f"{identifier} means part {part} of {parts}; the parts are 1 to {parts}")
+    return part, parts
 
 
 def _division(text: str | None, identifier: str) -> Division | None:

@@ -27,6 +27,7 @@ from oodbench.data.identifiers import (
     MEMBER,
     Division,
     Identifier,
+    Part,
     as_path,
     file_and_member,
     parse_identifier,
@@ -51,6 +52,7 @@ class ImageSet:
     name, split, view : for people, together with the counts in :attr:`identifier`
     images : uint8 ``(N, C, H, W)``, read-only, memory-mapped where they are not drawn
     official : size of the official split, None where none is known
+    part, part_of : (k, m) where these are the k-th of m parts, and of how many images; None: of all that are here
     drawn_from : how many images were here when these were drawn of them; None: they are all that are here
     in_random_order : whether the split's own order is random, so that a draw is its beginning
     card : the set's name in the catalog, ``""`` for a user's own files, whatever their name
@@ -66,6 +68,8 @@ class ImageSet:
     drawn_from: int | None = None
     in_random_order: bool = False
     card: str = ""
+    part: Part | None = None
+    part_of: int | None = None
     division: Division | None = None
     remarks: tuple[str, ...] = ()
 
@@ -75,10 +79,10 @@ class ImageSet:
 
         ``[first N]`` stands where not the whole official split is here, ``[n drawn]`` where a draw was made.
         """
-        here = len(self) if self.drawn_from is None else self.drawn_from
+        here = self.part_of or (len(self) if self.drawn_from is None else self.drawn_from)
         prefix = None if self.official in (None, here) else here
         draw = None if self.drawn_from is None else len(self)
-        counts = Identifier(self.name, self.split, prefix, draw, self.view)
+        counts = Identifier(self.name, self.split, prefix, draw, self.view, part=self.part)
         return f"{self.name}{shown_division(self.division)}{counts.tail}"
 
     @cached_property
@@ -103,6 +107,20 @@ class ImageSet:
     def prefix(self, n: int | None) -> ImageSet:
         """The first ``n`` images in the order of the split (all of them for None)."""
         return self if n is None or n >= len(self) else replace(self, images=self.images[:n])
+
+    def in_part(self, part: Part | None) -> ImageSet:
+        """The k-th of m parts in a fixed random order, which differ by one image at most and share none."""
+        if part is None:
+            return self
+        k, m = part
+        order = drawn_rows(len(self), len(self), self.in_random_order)
+        return replace(
+            self,
+            images=_read_only(self.images[order[k - 1 :: m]]),
+            part=part,
+            part_of=len(self),
+            in_random_order=True,
+        )
 
     def drawn(self, n: int | None) -> ImageSet:
         """``n`` images in a fixed random order, see :func:`drawn_rows`; the set itself for None or where it has no more.
@@ -133,7 +151,7 @@ class ImageSet:
     @property
     def is_whole(self) -> bool:
         """Whether it is all of its official split, or all that there is where no official size is known."""
-        return self.drawn_from is None and self.official in (None, len(self))
+        return self.part is None and self.drawn_from is None and self.official in (None, len(self))
 
 
 def load_images(
@@ -193,7 +211,7 @@ def read_images(
     if not len(found):
         raise DataError(f"{identifier} holds no images")
     named = replace(found, name=name or found.name)
-    drawn = named.prefix(wanted.prefix).drawn(wanted.draw).drawn(limit)
+    drawn = named.prefix(wanted.prefix).in_part(wanted.part).drawn(wanted.draw).drawn(limit)
     return _checked_shape(drawn.through(corruption), shape) if corruption else drawn
 
 

@@ -142,7 +142,8 @@ def alteration(view: str | None) -> str:
     operations = (view or "").split(",")
     other = [one for one in operations if one and not SHAPING.fullmatch(one)]
     drained = ["grey"] if "grey" in operations and "rgb" in operations else []
-    return ",".join([*other, *drained])
+    coarsened = [one for one in operations if one.startswith("resize")][:-1]
+    return ",".join([*other, *drained, *coarsened])
 
 
 def apply_view(images: np.ndarray, view: str) -> np.ndarray:

@@ -50,7 +50,7 @@ def compare(comparisons: Iterable[Row], one: str, other: str) -> Table:
     shared = [row for row in known if one in row["scorers"] and other in row["scorers"]]
     if not shared:
         raise ScorerError(f"{one} and {other} were measured on no common model and pair of sets")
-    found = [_difference(row, one, other) for row in shared]
+    found = [test_of(row, one, other) for row in shared]
     corrected = holm([test.p for test in found])
     lines = [
         [
@@ -104,7 +104,8 @@ def _auroc(row: Row, name: str) -> float:
     return float(row["auroc"][row["scorers"].index(name)])
 
 
-def _difference(row: Row, one: str, other: str) -> Difference:
+def test_of(row: Row, one: str, other: str) -> Difference:
+    """The paired test of two scorers of a comparison."""
     places = [row["scorers"].index(name) for name in (one, other)]
     return difference(np.array(row["auroc"]), np.array(row["covariance"]), *places)
 
@@ -153,19 +154,19 @@ def _oracle(row: Row) -> list[str]:
 
 
 PAIRS = """\
-**difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to
-beat; where it is below chance, also what one would reach with its sign turned round, which only OOD images
-could tell. **beats it**: the paired DeLong test of the best scorer against that baseline on the same images,
-corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of
-the line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead
-is somewhat flattered.
+**difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to beat; where it is below
+chance, also what one would reach with its sign turned round, which only OOD images could tell. **beats its bar**: the
+paired DeLong test of the best scorer, on the same images, against the best baseline that sees no more data than it
+does, corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of the
+line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead is somewhat
+flattered.
 """
 GAPS = """\
 ## AUPR and FPR@95, paired
 
-The best scorer less the best baseline, and less likelihood, with OOD images as the positive class: AUPR above zero
-and FPR@95 below zero favour the best scorer. Intervals are percentiles over bootstrap replicates in which all scorers
-meet the same resampled images; that of the AUROC is DeLong's.
+The best scorer less the best baseline that sees no more data, and less likelihood, with OOD images as the positive
+class: AUPR above zero and FPR@95 below zero favour the best scorer. Intervals are percentiles over bootstrap
+replicates in which all scorers meet the same resampled images; that of the AUROC is DeLong's.
 """
 RANKS = """\
 ## Ranks
@@ -216,19 +217,23 @@ def _with_model(row: Row) -> list[str]:
 
 
 def _pairs_table(results: Results, rows: Sequence[Row]) -> Table:
-    judged = [row for row in rows if _best(row, False) and _best(row, True)]
-    tests = [_difference(row, _best(row, False), _best(row, True)) for row in judged]
+    judged = [row for row in rows if (best := _best(row, False)) and bar(row, best)]
+    bests = [_best(row, False) for row in judged]
+    tests = [test_of(row, best, bar(row, best)) for row, best in zip(judged, bests, strict=True)]
     corrected = holm([test.p for test in tests])
     lines = [
         [*_pair(results, row), *_named_best(row), _beats(test, p), ", ".join(_as_good(row)) or "–"]
         for row, test, p in zip(judged, tests, corrected, strict=True)
     ]
-    return ["model", "pair", "difficulty", "best scorer", "beats it", "as good"], lines
+    return ["model", "pair", "difficulty", "best scorer", "beats its bar", "as good"], lines
 
 
 def _gaps_table(results: Results, rows: Sequence[Row]) -> Table:
     """The best scorer of each pair against the best baseline and against likelihood."""
-    against = [(row, _best(row, False), (_best(row, True), LIKELIHOOD)) for row in rows]
+    bests = [_best(row, False) for row in rows]
+    against = [
+        (row, best, (bar(row, best), LIKELIHOOD)) for row, best in zip(rows, bests, strict=True)
+    ]
     lines = [
         [*_pair(results, row), text(best), text(other), *_gaps(row, best, other)]
         for row, best, others in against
@@ -239,7 +244,7 @@ def _gaps_table(results: Results, rows: Sequence[Row]) -> Table:
 
 
 def _gaps(row: Row, one: str, other: str) -> list[str]:
-    return [gap_text(_difference(row, one, other).estimate), *paired_cells(row, one, other)]
+    return [gap_text(test_of(row, one, other).estimate), *paired_cells(row, one, other)]
 
 
 def _named_best(row: Row) -> list[str]:
@@ -267,7 +272,7 @@ def _as_good(row: Row) -> list[str]:
     """Scorers that the paired test does not distinguish from the best."""
     best = _best(row, False)
     others = [name for name in _with_model(row) if name != best]
-    corrected = holm([_difference(row, best, name).p for name in others])
+    corrected = holm([test_of(row, best, name).p for name in others])
     return [text(name) for name, p in zip(others, corrected, strict=True) if p >= ALPHA]
 
 
@@ -296,6 +301,13 @@ def ranked(comparisons: Sequence[Row]) -> list[tuple[str, float, float]]:
     means = np.mean(of_sets, axis=0)
     lines = zip(names, ranks.tolist(), means.tolist(), strict=True)
     return sorted(lines, key=lambda one: one[1])
+
+
+def correlation_of(row: Row, scorer: str) -> float | None:
+    """The largest rank correlation, in size, of a scorer with a baseline; None where there is none."""
+    place = row["scorers"].index(scorer)
+    found = [own[place] for own in row["correlation"].values() if own[place] is not None]
+    return max(map(abs, found), default=None)
 
 
 def _correlation_table(rows: Sequence[Row]) -> Table:
@@ -337,7 +349,7 @@ def lead(row: Row) -> Lead | None:
     if not others:
         return None
     second = max(others, key=lambda name: _auroc(row, name))
-    gap = _difference(row, best, second).estimate
+    gap = test_of(row, best, second).estimate
     return Lead(best, second, _auroc(row, best), gap, _as_good(row))
 
 
@@ -346,6 +358,16 @@ def gap_of(row: Row, one: str, other: str) -> float | None:
     if not {one, other} <= set(row["scorers"]):
         return None
     return _auroc(row, one) - _auroc(row, other)
+
+
+def bar(row: Row, scorer: str) -> str:
+    """The best baseline of those that see no more data than a scorer, which it has to beat; empty where there is none.
+
+    Rows that do not say who looks at `ref` are of baselines that look at none.
+    """
+    looking = row.get("look_at_ref", ())
+    names = [name for name in row["baselines"] if scorer in looking or name not in looking]
+    return max(names, key=lambda name: _auroc(row, name), default="")
 
 
 def best_baseline(row: Row) -> float | None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from oodbench.report.comparison import Lead, best_baseline, gap_of, gap_text, in_order, lead
+from oodbench.report.comparison import Lead, bar, gap_of, gap_text, in_order, lead
 from oodbench.report.made import sizes_sentence, training_of
 from oodbench.report.results import Results, subject_of
 from oodbench.report.section import Analysis
@@ -21,7 +21,7 @@ and where its lead over the next one also exceeds the spread, largest less small
 there are several; elsewhere the best are *not distinguished*. **trainings**: the spread of likelihood's AUROC over the members
 of the model's ensemble, or of this lead over shipped models that differ in the training's seed alone, whichever is wider.
 **seeds**: of this lead over the seeds that were run. *one*: nothing was repeated, so that the line is of that one alone.
-‡ not above the best model-free baseline.
+‡ not above the best model-free baseline that sees no more data.
 """
 HEADS = ["model", "pair", "winner", "AUROC", "lead over the next", "trainings", "seeds"]
 
@@ -127,8 +127,8 @@ def _winner_cell(one: Contest) -> str:
 
 
 def _is_below_bar(one: Contest) -> bool:
-    bar = best_baseline(one.row)
-    return bar is not None and one.lead.auroc <= bar
+    gap = gap_of(one.row, one.lead.best, bar(one.row, one.lead.best))
+    return gap is not None and gap <= 0
 
 
 def conclusion(analysis: Analysis) -> str:

@@ -20,7 +20,15 @@ from oodbench.metrics.comparison import (
     rank_correlation,
 )
 from oodbench.metrics.detection import OF_CURVES
-from oodbench.store import SCHEMA, Row, Standing, is_ranked, key_of, standing
+from oodbench.store import (
+    SCHEMA,
+    Row,
+    Standing,
+    is_ranked,
+    key_of,
+    looks_at_ref,
+    standing,
+)
 from oodbench.trials.counted import is_counted
 from oodbench.trials.replicates import Replicates, metrics_digest, replicates_of
 from oodbench.trials.scores import read_scores
@@ -104,6 +112,7 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
         "scorers": list(found),
         "baselines": baselines,
         "tuned": tuned,
+        "look_at_ref": [name for name, one in scorers.items() if looks_at_ref(one.row)],
         "auroc": [area_under_roc(*scores) for scores in found.values()],
         "covariance": covariance.tolist(),
         "paired": _paired(list(scorers.values())),

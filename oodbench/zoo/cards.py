@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import shlex
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,8 @@ from oodbench.yaml_files import load_yaml
 from oodbench.zoo.families import SCORING, family
 
 ZOO = PACKAGE / "zoo" / "weights"
+UNTRAINED = "untrained:"
+"""Stands before a card whose model is meant as it is before training."""
 
 
 class Recipe(BaseModel):
@@ -206,6 +209,43 @@ class Card(BaseModel):
         return hashlib.sha256(content.encode()).hexdigest()
 
 
+class UntrainedCard(Card):
+    """A card's model as it is before training, ``untrained:CARD``: the control of what training adds.
+
+    Its weights are drawn from a fixed seed; it stands for the same in-dist set, and has no background and no ensemble.
+    """
+
+    trained_card: str
+
+    @property
+    def reference(self) -> str:
+        return f"{UNTRAINED}{self.trained_card}"
+
+    def record(self) -> dict[str, Any]:
+        return {"parameters": None}
+
+    def trained(self) -> dict[str, Any]:
+        return self.record()
+
+    def read_weights(self) -> bytes:
+        return self.drawn
+
+    @cached_property
+    def drawn(self) -> bytes:
+        """The weights, as a weights file holds them."""
+        from oodbench.zoo.load import drawn_weights  # brings torch
+
+        return drawn_weights(self)
+
+
+def _untrained(card: Card) -> UntrainedCard:
+    kept = card.model_dump(
+        include={"family", "config", "trained_on", "likelihood", "licence", "view"}
+    )
+    name, folder = f"{card.name}-untrained", card.folder / "untrained"
+    return UntrainedCard(**kept, name=name, folder=folder, trained_card=card.reference)
+
+
 def training_log(card: Card) -> list[dict[str, float]]:
     """A card's validations in order: ``step``, ``ref_bits_per_dim``, and ``auroc_<set>`` where sets were watched."""
     path = card.folder / "log.csv"
@@ -239,7 +279,12 @@ def zoo() -> list[str]:
 
 
 def load_card(reference: str) -> Card:
-    """The card called ``reference`` in the zoo, or the one at a path (a card folder or its ``card.yaml``)."""
+    """The card called ``reference`` in the zoo, or the one at a path (a card folder or its ``card.yaml``).
+
+    Behind ``untrained:`` the same model before training is meant.
+    """
+    if reference.startswith(UNTRAINED):
+        return _untrained(load_card(reference.removeprefix(UNTRAINED)))
     if reference in zoo():
         folder = ZOO / reference
     elif Path(reference).name == "card.yaml" and Path(reference).is_file():

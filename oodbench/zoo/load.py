@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from oodbench.contract import DensityModel
@@ -59,6 +60,19 @@ def load_model(reference: str, seed: int = 0, device: str = "cpu") -> DensityMod
     network.eval().to(device)
     assert isinstance(network, DensityModel)
     return network
+
+
+def drawn_weights(card: Card) -> bytes:
+    """The weights of a card's model before training, in the format of a weights file; drawn from a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = build(card).state_dict()
+    # an ActNorm that no batch has set scales by 1, which is what it is before training
+    found = {
+        name: torch.ones_like(one) if name.endswith("initialised") else one
+        for name, one in drawn.items()
+    }
+    return save_safetensors({name: one.contiguous() for name, one in found.items()})
 
 
 def load_weights(model: nn.Module, card: Card) -> None:

@@ -13,6 +13,7 @@ from oodbench.report.results import Results, Subject
 from oodbench.report.section import Analysis, Section
 from oodbench.report.sections import (
     both_directions,
+    complexity,
     conclusions,
     constant_volume,
     decomposition,
@@ -38,6 +39,7 @@ ORDER: tuple[Callable[[Analysis], Section], ...] = (
     training.section,
     ensembles.section,
     samples.section,
+    complexity.section,
     statements.section,
     conclusions.section,
 )
