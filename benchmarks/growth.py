@@ -45,9 +45,10 @@ for number in range(MODELS):
 """
 CHILD = """
 import json, resource, sys
-from oodbench.runner import Options, run_suite
+from oodbench.runner import Options, adapted, run_suite
 from oodbench.suite import load_suite
-run_suite(load_suite(sys.argv[1]), Options(show="quiet"), sys.argv[2])
+suite = adapted(load_suite(sys.argv[1]), None, None, ())
+run_suite(suite, Options(show="quiet"), sys.argv[2])
 own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print(json.dumps({"seconds": own.ru_utime + own.ru_stime, "mb": own.ru_maxrss / 1024}))
 """
@@ -68,11 +69,13 @@ def measured(images: int, pairs: int, scorers: int, models: int) -> dict[str, fl
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split, n in (("test", images), ("ref", 500)):
-            write_images(folder / f"own_{split}.npy", n, len(split))
+            write_images(folder / "block.npy", n, len(split))
+            np.savez(
+                folder / f"own_{split}.npz", images=np.load(folder / "block.npy", mmap_mode="r")
+            )
+            (folder / "block.npy").unlink()
         for number in range(pairs):
             write_images(folder / f"ood{number}.npy", 500, 10 + number)
-        np.savez(folder / "own_test.npz", images=np.load(folder / "own_test.npy"))
-        np.savez(folder / "own_ref.npz", images=np.load(folder / "own_ref.npy"))
         (folder / "mine.py").write_text(
             PLUGIN.replace("IN_DIST", "own").replace("MODELS", str(models))
         )
@@ -89,7 +92,9 @@ def measured(images: int, pairs: int, scorers: int, models: int) -> dict[str, fl
             "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, "-c", CHILD, str(folder / "growth.yaml"), str(folder / "out")]
-        said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        said = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if said.returncode:
+            raise SystemExit(said.stderr)
         return dict(json.loads(said.stdout.splitlines()[-1]))
 
 

@@ -233,3 +233,19 @@ def test_a_shard_says_whether_it_is_done(home, tmp_path, quick):
     assert not shard.done
     ColumnStore().put(shard.key, Shard({}, {}))
     assert shard.done
+
+
+def test_submitit_measures_the_parts_of_a_suite(home, tmp_path, quick):
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed")
+    executor = submitit.AutoExecutor(folder=tmp_path / "jobs", cluster="local")
+    executor.update_parameters(timeout_min=10)
+    command = [sys.executable, "-m", "oodbench", "run", "--suite", "quick", "--limit", "40", "--workers", "1"]  # fmt: skip
+    parts = [[*command, "--shard", f"{number}/2"] for number in (1, 2)]
+    jobs = [executor.submit(submitit.helpers.CommandFunction(part)) for part in parts]
+    said = [job.result() for job in jobs]
+    assert [text.strip().splitlines()[-1] for text in said] == [
+        "part 1/2 of quick is measured, 5 shards of it just now",
+        "part 2/2 of quick is measured, 4 shards of it just now",
+    ]
+    work = work_left(make_plan(quick), ResultsFolder(tmp_path / "out"))
+    assert work.cached == len(work.shards) == 9

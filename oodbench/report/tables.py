@@ -164,7 +164,7 @@ def seen_mark(row: Row) -> str:
 def withdrawn_sentence(row: Row) -> str:
     """Why a row must not be used any more."""
     pair = f"{row['scorer']} with {row['model']} on {row['ood']}"
-    return f"{pair} was withdrawn: {text(row['withdrawn'])}"
+    return f"{pair} was withdrawn: {row['withdrawn']}"
 
 
 def seen_sentence(row: Row) -> str:
