@@ -144,9 +144,9 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cpus: float = Field(1, gt=0)
+    cpus: float = Field(default=1, gt=0)
     """Also the threads of a worker, where it is more than one."""
-    gpus: float = Field(1, gt=0)
+    gpus: float = Field(default=1, gt=0)
     """With another ``--device`` than ``cpu``; a half lets two tasks share one."""
 
     def gpus_on(self, device: str) -> float:

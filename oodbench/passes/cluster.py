@@ -267,12 +267,18 @@ class Ray(Executor):
     def _land(self, flight: _Flight, reference: Any) -> None:
         ray, task = self._ray, flight.task
         try:
-            answer = self._ray.get(reference)
+            answer = ray.get(reference)
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
             flight.deaths += 1
             self._again(flight, error)
-        except ray.exceptions.RayError as error:  # its node is gone, or what it had made with it
+        except (
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.LocalRayletDiedError,
+            ray.exceptions.ObjectLostError,  # what was made there went with its node
+        ) as error:
             self._again(flight, error)
+        except Exception as error:  # a node cannot make its environment, or has another oodbench
+            self._done.append((task, Failure.of(error)))
         else:
             shard = attempt(unpacked, answer, f"the result of {task}")
             kept = shard if isinstance(shard, Failure) else attempt(self._keep, task, shard)
