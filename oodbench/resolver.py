@@ -44,6 +44,7 @@ class Resolver:
         self._models: dict[str, Model] = {}
         self._images: dict[ImageRef, Images | DataError] = {}
         self._digests: dict[Images, list[bytes]] = {}
+        self._shared: dict[tuple[Images, Images], int] = {}
         self._training: dict[tuple[Identifier, Shape], Training] = {}
         self._passes: dict[tuple[str, str, Images, Images | None], ImagePass] = {}
         entries = statistics.values()
@@ -113,8 +114,10 @@ class Resolver:
 
     def shared(self, one: Images, other: Images) -> int:
         """How many images of one set are, pixel by pixel, in another."""
-        seen = set(self._digests_of(other))
-        return sum(digest in seen for digest in self._digests_of(one))
+        if (one, other) not in self._shared:
+            seen = set(self._digests_of(other))
+            self._shared[one, other] = sum(digest in seen for digest in self._digests_of(one))
+        return self._shared[one, other]
 
     def _digests_of(self, images: Images) -> list[bytes]:
         if images not in self._digests:

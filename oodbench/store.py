@@ -11,11 +11,11 @@ import hashlib
 import io
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -97,9 +97,18 @@ def read_sealed(path: Path) -> bytes:
 
 
 def check_seal(path: Path) -> None:
-    """Compare a file's seal without holding the file in memory; raises as :func:`read_sealed`."""
+    """Compare a file's seal without holding the file in memory; raises as :func:`read_sealed`.
+
+    A process looks through a file once, unless its size, its time or its place on the disk changes.
+    """
+    found = path.stat()
+    _check_seal(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _check_seal(path: Path, size: int, *_written: int) -> None:
     with path.open("rb") as file:
-        digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size - SEAL
+        digest, left = hashlib.sha256(), size - SEAL
         while left > 0 and (block := file.read(min(left, BLOCK))):
             digest.update(block)
             left -= len(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,13 +14,16 @@ TENTH = {"ref": 10, "train": 90}
 """Per cent of a training set: what is `ref` of it where it has none of its own."""
 
 
+@lru_cache(maxsize=64)
 def random_order(n: int) -> np.ndarray:
     """A fixed random order of ``n`` positions: it sorts raw Philox output, whose stream numpy guarantees.
 
     Position i has the i-th number of the stream, whatever n is, so that the order of fewer positions is that of more
     with the others left out.
     """
-    return np.argsort(np.random.Philox(key=REF_KEY).random_raw(n), kind="stable")
+    order = np.argsort(np.random.Philox(key=REF_KEY).random_raw(n), kind="stable")
+    order.flags.writeable = False  # all that ask share it
+    return order
 
 
 def drawn_rows(n: int, here: int, in_random_order: bool = False) -> np.ndarray:
