@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oodbench.errors import DamagedError
-from oodbench.paths import home, write_whole
+from oodbench.paths import home, sweep, write_whole
 from oodbench.store import read_sealed
 
 KINDS = {
@@ -38,6 +38,11 @@ def older_cache() -> str | None:
     )
 
 
+def sweep_cache() -> int:
+    """Remove what killed processes left half written in the cache; returns how many files that were."""
+    return sum(sweep(home() / kind) for kind in (*KINDS, "pages", "weights"))
+
+
 def describe_cache() -> Iterator[str]:
     """A line a kind: files, size, and how many of them are of earlier versions or damaged."""
     yield f"{home()}"
@@ -55,7 +60,7 @@ def describe_cache() -> Iterator[str]:
 
 def remove_unreadable() -> str:
     """Remove the files that this version does not read; returns a sentence on what was removed."""
-    removed, size = 0, 0
+    removed, size = sweep_cache(), 0
     for file in unreadable():
         size += file.stat().st_size
         file.unlink()

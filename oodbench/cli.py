@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import Any
 import click
 
 from oodbench import __version__
+from oodbench.commands import completion
+from oodbench.commands.columns import columns
 from oodbench.commands.edge import Commands
+from oodbench.commands.export import cite, export
 from oodbench.commands.judge import judge
 from oodbench.commands.new import new
 from oodbench.commands.options import (
     FILE,
     FOLDER,
     Paths,
+    echo,
+    last_results,
     load_plugins,
     plugin_option,
     print_table,
@@ -30,7 +36,16 @@ from oodbench.errors import OodbenchError
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Out-of-distribution detection with deep generative models, measured."""
+    """Out-of-distribution detection with deep generative models, measured.
+
+    \b
+    Where to start:
+      oodbench run --suite quick                 a leaderboard in about half a minute
+      oodbench run --model glow-cifar10 --in-dist cifar10 --ood MY_PICTURES
+      oodbench compare typicality likelihood     two scorers of the last run, tested
+
+    `oodbench doctor` says what is here and what is missing, `oodbench list models` (data, scorers, suites) what can be named.
+    """
 
 
 main.add_command(run)
@@ -38,6 +53,9 @@ main.add_command(judge)
 main.add_command(new)
 main.add_command(verify)
 main.add_command(withdraw)
+main.add_command(export)
+main.add_command(cite)
+main.add_command(columns)
 
 
 @main.command()
@@ -68,7 +86,7 @@ def plan(
     made = make_plan(chosen, only, device)
     results = ResultsFolder(out or Path("runs") / chosen.name)
     for line in plan_page(made, work_left(made, results), whole):
-        click.echo(line)
+        echo(line)
 
 
 @main.command()
@@ -78,9 +96,9 @@ def cache(remove: bool) -> None:
     from oodbench.cache import describe_cache, remove_unreadable
 
     for line in describe_cache():
-        click.echo(line)
+        echo(line)
     if remove:
-        click.echo(remove_unreadable())
+        echo(remove_unreadable())
 
 
 @main.command()
@@ -91,7 +109,7 @@ def archive(folder: Path, out: Path | None) -> None:
     from oodbench.trials.scores import archive_scores
 
     path = out or folder / "scores.tar"
-    click.echo(f"{path}: sha256 {archive_scores(folder, path)}")
+    echo(f"{path}: sha256 {archive_scores(folder, path)}")
 
 
 def _default_results() -> Path:
@@ -117,56 +135,81 @@ def report(folder: Path, check: bool, from_scores: bool) -> None:
 
     if not check:
         for path in write_report(folder):
-            click.echo(str(path))
+            echo(str(path))
         return
     faults = check_report(folder) + (score_faults(folder) if from_scores else [])
     if faults:
         raise OodbenchError("\n".join(faults))
-    click.echo(f"{folder}: every page is what its rows give")
+    echo(f"{folder}: every page is what its rows give")
 
 
 @main.command()
-@click.argument("scorer")
-@click.argument("other")
+@click.argument("scorer", shell_complete=completion.scorers)
+@click.argument("other", shell_complete=completion.scorers)
 @click.option(
     "--results",
     type=FOLDER,
-    default=_default_results,
-    help="Folder of a run [default: leaderboards/paper where it is, else runs/paper].",
+    default=last_results,
+    help="Folder of a run [default: the last run below runs/, else leaderboards/paper].",
 )
-def compare(scorer: str, other: str, results: Path) -> None:
-    """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over all pairs."""
+@click.option("--model", "models", multiple=True, help="With this model; repeat for more.")
+@click.option("--pair", "pairs", multiple=True, help="On IN_DIST:OOD, e.g. cifar10:svhn; repeat.")
+def compare(
+    scorer: str, other: str, results: Path, models: tuple[str, ...], pairs: tuple[str, ...]
+) -> None:
+    """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over the pairs, and a verdict."""
     from oodbench.report import read_comparisons
     from oodbench.report.comparison import compare as compare_scorers
+    from oodbench.report.verdict import chosen, verdict
 
-    found = read_comparisons(results)
-    if not found:
+    known = read_comparisons(results)
+    if not known:
         raise OodbenchError(
             f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`"
         )
+    found = chosen(known, models, pairs)
     print_table(*compare_scorers(found, scorer, other))
+    echo(f"{results}: {verdict(found, scorer, other)}")
+
+
+@main.command()
+def doctor() -> None:
+    """What this machine has for oodbench, what it lacks, and how to get that."""
+    from oodbench.doctor import examined
+
+    for line in examined():
+        click.echo(line)
 
 
 @main.command("list")
 @click.argument("what", type=click.Choice(["models", "data", "scorers", "statistics", "suites"]))
+@click.option("--wide", is_flag=True, help="All that is known, on lines of any length.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, an object a line.")
 @plugin_option
-def list_(what: str, plugins: Paths) -> None:
-    """List what can be named."""
+def list_(what: str, wide: bool, as_json: bool, plugins: Paths) -> None:
+    """List what can be named, with what it is."""
     from oodbench import listing
 
     load_plugins(plugins)
-    print_table(*getattr(listing, what)())
+    heads, lines = getattr(listing, what)()
+    if as_json:
+        for line in lines:
+            click.echo(json.dumps(dict(zip(heads, line, strict=True)), ensure_ascii=False))
+    elif wide:
+        print_table(heads, lines)
+    else:
+        print_table(*listing.brief(what, heads, lines), width=80)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.every)
 @plugin_option
 def show(name: str, plugins: Paths) -> None:
     """All that is known of a model, image set, scorer, statistic or suite."""
     from oodbench import listing
 
     load_plugins(plugins)
-    click.echo(listing.show(name))
+    echo(listing.show(name))
 
 
 @main.command()
@@ -183,7 +226,7 @@ def check(target: str) -> None:
     for name in checked:
         own = [fault for fault in faults if fault.startswith(f"{name}: ")]
         passed = f"{name}: all contract tests passed{standing(name)}"
-        click.echo("\n".join(own) if own else passed)
+        echo("\n".join(own) if own else passed)
     if faults or not checked:
         raise OodbenchError(
             f"{len(faults)} contract tests failed"
@@ -199,7 +242,7 @@ def _check_suite(target: str) -> None:
     faults = list(suite_faults(target))
     if faults:
         raise OodbenchError("\n".join([*faults, f"{target} gives no row on this machine"]))
-    click.echo(f"{target}: a suite that can be run here; `oodbench plan --suite {target}` says how")
+    echo(f"{target}: a suite that can be run here; `oodbench plan --suite {target}` says how")
 
 
 @main.command()
@@ -224,7 +267,7 @@ def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None
     """
     from oodbench.analysis.explain import explain as explain_pair
 
-    click.echo(explain_pair(model, in_dist, ood, limit, probes))
+    echo(explain_pair(model, in_dist, ood, limit, probes))
 
 
 @main.command()
@@ -259,7 +302,7 @@ def train(
     loaded = load_card(card)
     command = " ".join(["oodbench", *sys.argv[1:]])
     record = fit(loaded, out or Path(loaded.name), device, threads, command, logger, devices)
-    click.echo(
+    echo(
         f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
     )
 
@@ -273,7 +316,7 @@ def fetch_cards(cards: tuple[str, ...]) -> None:
 
     for name in cards:
         path = fetch_weights(load_card(name))
-        click.echo(f"{name}: {path.stat().st_size / 1e6:.1f} MB, as its card says, in {path}")
+        echo(f"{name}: {path.stat().st_size / 1e6:.1f} MB, as its card says, in {path}")
 
 
 @main.command("import")
@@ -324,23 +367,21 @@ def import_(
     }
     write_card(imported, out, out.name, trained_on, view, record, overwrite)
     for note in imported.notes:
-        click.echo(note)
-    click.echo(
-        f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}."
-    )
-    click.echo(f"Use it by its path, {out}, in a suite or in load_model.")
+        echo(note)
+    echo(f"{out.name}: a {imported.family} with {imported.config}; log p is {imported.likelihood}.")
+    echo(f"Use it by its path, {out}, in a suite or in load_model.")
 
 
 def _named_values(options: Iterable[str]) -> dict[str, Any]:
     """The values of ``NAME=VALUE``, each name once, values as YAML has them."""
-    import yaml
+    from oodbench.yaml_files import load_value
 
     found: dict[str, Any] = {}
     for text in options:
         name, separator, value = text.partition("=")
         try:
-            known = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
+            known = load_value(value)
+        except Exception:  # whatever YAML stumbles over
             separator = ""
         if not separator:
             raise OodbenchError(
@@ -364,7 +405,7 @@ def data_list() -> None:
 
     print_table(*listing.data())
     for sentence in listing.own_that_do_not_open():
-        click.echo(f"not listed: {sentence}", err=True)
+        echo(f"not listed: {sentence}", err=True)
 
 
 @data.command()
@@ -381,9 +422,7 @@ def fetch(names: tuple[str, ...]) -> None:
             for images in fetch_set(
                 card, lambda name, size: bars.add(name, name, size), bars.advance
             ):
-                click.echo(
-                    f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…"
-                )
+                echo(f"{images.identifier}: {len(images):,} images, sha256 {images.sha256[:12]}…")
 
 
 @data.command("make")
@@ -397,7 +436,7 @@ def make_set(name: str, out: Path | None) -> None:
     from oodbench.data.remake import make
 
     for line in make(data_card(name), out):
-        click.echo(line)
+        echo(line)
 
 
 @data.command()
@@ -411,10 +450,10 @@ def verify(names: tuple[str, ...]) -> None:
     for card in [data_card(name) for name in names] or catalog().values():
         try:
             for finding in verify_set(card):
-                click.echo(finding)
+                echo(finding)
         except OodbenchError as error:
             faults += 1
-            click.echo(f"{card.name}: {error}", err=True)
+            echo(f"{card.name}: {error}", err=True)
     if faults:
         raise OodbenchError(f"{faults} image sets are damaged")
 

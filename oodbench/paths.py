@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from oodbench.errors import OodbenchError, StoreError
 
 PACKAGE = Path(__file__).parent
+UNFINISHED = ".unfinished"
+"""Ending of a file that is being written; who writes it holds a lock on it, so that others know."""
 
 
 def home() -> Path:
@@ -42,26 +46,55 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     ------
     StoreError : the folder cannot be written, or the disk is full; nothing is left behind
     """
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with _unfinished(path) as (file, name):
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+            os.replace(name, path)
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}. Free some space or permit writing there, "
             "or set OODBENCH_HOME (the cache) or --out (the results) to another folder; what is finished is kept."
         ) from error
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A new file beside ``path``, locked while it is written, with the rights that the umask leaves; gone at the end."""
+    while True:
+        name = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{UNFINISHED}")
+        file = os.fdopen(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666), "wb")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if name.exists():  # nobody swept it before it was locked
+            break
+        file.close()
+    try:
+        with file:
+            yield file, name
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> int:
+    """Remove what killed processes left half written below a folder; returns how many files that were.
+
+    Files that a living process writes are locked, and stay.
+    """
+    found = ((here, name) for here, _, names in os.walk(folder) for name in names)
+    return sum(_swept(Path(here, name)) for here, name in found if name.endswith(UNFINISHED))
+
+
+def _swept(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:  # it is being written, is gone, or is not ours to remove
+        return False
+    return True
 
 
 def write_if_changed(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +20,17 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+from oodbench.foreign import printable
+
+
+class Terminal(Console):
+    """A console on which text of files moves no cursor and hides no letter."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **how)
+
+
+console = Terminal(stderr=True, highlight=False)
 if not console.is_terminal:
     console.width = 140  # a log file wraps nothing
 

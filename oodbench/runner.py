@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oodbench.cache import older_cache
+from oodbench.cache import older_cache, sweep_cache
 from oodbench.errors import OodbenchError
 from oodbench.manifest import add_manifest, manifest
 from oodbench.passes.claims import Claims
 from oodbench.passes.executors import Executor, Failure, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.shards import forget
+from oodbench.paths import sweep
 from oodbench.plan import Plan, make_plan
 from oodbench.progress import console
 from oodbench.registry import load_plugin, registered_by
@@ -44,6 +45,7 @@ class Options:
     device: str = "cpu"
     plugins: tuple[Path, ...] = ()
     show: Show = "progress"
+    timeout: float | None = None
     executor: str = ""
     """``ray`` or ``ray://ADDRESS``; empty: processes of this machine."""
 
@@ -130,6 +132,8 @@ def run_suite(
     work = work_left(plan, results)
     book = Book(results, plan)
     with ExitStack() as stack:
+        stack.callback(sweep, folder)
+        stack.callback(sweep_cache)
         screen = stack.enter_context(screen_for(options.show, work, plan, options.workers))
         queue = stack.enter_context(queue_for(suite, options, work))
         carry_out(work, queue, book, screen)
@@ -161,7 +165,7 @@ def queue_for(suite: Suite, options: Options, work: Work) -> Iterator[Queue]:
 def engine(suite: Suite, options: Options, plugins: Sequence[Path]) -> Executor:
     """What does the tasks of a run."""
     if not options.executor:
-        return executor_for(options.workers, plugins)
+        return executor_for(options.workers, plugins, options.timeout)
     from oodbench.passes.cluster import Ray
 
     address = options.executor.removeprefix("ray").removeprefix("://")

@@ -11,11 +11,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any, Literal, Self
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
+from oodbench.foreign import printable
 from oodbench.passes.executors import Failure
 from oodbench.passes.queue import Job
 from oodbench.passes.shards import ShardTask
@@ -29,6 +31,8 @@ from oodbench.work import Work
 Show = Literal["progress", "quiet", "json"]
 EVERY = 10.0
 """Seconds between two lines where no terminal is."""
+PATIENCE = 300.0
+"""Seconds without anything done after which it is said that something may hang."""
 TOLD = 0.02
 """Share of the work after which its own pace says how long the rest takes."""
 
@@ -107,7 +111,7 @@ class Screen:
     def done(self, job: Job, result: Any, running: Sequence[Job]) -> None:
         """Take note of a job that is done, and of those that are not yet."""
         self.tally.advance(job)
-        self.running = str(running[0]) if running else ""
+        self.running = printable(running[0]) if running else ""
         if isinstance(result, Failure):
             self._fail(f"{job.label}: {result.sentence}", result.sentence)
         elif isinstance(result, Judged):
@@ -135,13 +139,33 @@ class Talking(Screen):
 
     def __init__(self, work: Work, plan: Plan, workers: int):
         super().__init__(work, plan, workers)
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._hint, daemon=True)
         names = [trial.scorer.name for trial in plan.trials]
         self._told = "likelihood" if "likelihood" in names else next(iter(names), "")
 
     def __enter__(self) -> Self:
         for remark in (*self.plan.remarks, self._before()):
             console.print(remark, markup=False)
+        self._watch.start()
         return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._over.set()
+
+    def _hint(self) -> None:
+        """Say once that something may hang, while nothing gets done."""
+        done = -1.0
+        while not self._over.wait(PATIENCE):
+            if done == self.tally.seconds_done:
+                running = self.running or "what was begun first"
+                console.print(
+                    f"For {duration(PATIENCE)} nothing was done; {running} may hang. Ctrl-C keeps what is finished; "
+                    "--timeout SECONDS ends what takes longer.",
+                    markup=False,
+                )
+                return
+            done = self.tally.seconds_done
 
     def _before(self) -> str:
         tally, name = self.tally, self.plan.suite.name
@@ -175,6 +199,7 @@ class Bar(Talking):
         return self
 
     def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
         self._bar.__exit__(*error)
 
     def done(self, job: Job, result: Any, running: Sequence[Job]) -> None:
@@ -200,7 +225,6 @@ class Lines(Talking):
 
     def __init__(self, work: Work, plan: Plan, workers: int):
         super().__init__(work, plan, workers)
-        self._over = threading.Event()
         self._clock = threading.Thread(target=self._tell, daemon=True)
 
     def __enter__(self) -> Self:
@@ -209,7 +233,7 @@ class Lines(Talking):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._over.set()
+        super().__exit__(*error)
         self._clock.join()
 
     def _tell(self) -> None:
@@ -220,20 +244,31 @@ class Lines(Talking):
 
 
 class Json(Screen):
-    """A JSON object a line on standard output: the plan, each new row, each failure."""
+    """A JSON object a line on standard output: the plan, each new row, each failure.
+
+    What a model prints meanwhile goes to the error stream, or a line would be no JSON.
+    """
 
     def __enter__(self) -> Self:
+        self._out, sys.stdout = sys.stdout, sys.stderr
         tally = self.tally
         amounts = {name: getattr(tally, name) for name in ("passes", "images", "rows", "seconds")}
-        write_event("plan", suite=self.plan.suite.name, remarks=self.plan.remarks, **amounts)
+        self._write("plan", suite=self.plan.suite.name, remarks=self.plan.remarks, **amounts)
         return super().__enter__()
 
+    def __exit__(self, *error: Any) -> None:
+        sys.stdout = self._out
+
+    def _write(self, event: str, **about: Any) -> None:
+        with redirect_stdout(self._out):
+            write_event(event, **about)
+
     def failed(self, sentence: str) -> None:
-        write_event("failure", message=sentence)
+        self._write("failure", message=sentence)
 
     def judged(self, row: Row) -> None:
         left = round(self.tally.seconds_left, 1)
-        write_event("row", row=row, seconds_left=left)
+        self._write("row", row=row, seconds_left=left)
 
 
 def write_event(event: str, **about: Any) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from oodbench.errors import DamagedError, StoreError
+from oodbench.foreign import check_packing, check_size, parsing, reason_of
 from oodbench.paths import home, write_if_changed, write_whole
 
 SCHEMA = 3
@@ -33,6 +33,9 @@ SEAL = 64
 """Bytes of a sealed file's seal."""
 BLOCK = 1 << 20
 """Bytes that are read at a time where a file is only looked through."""
+
+LARGEST, LONGEST = 2 << 30, 16 << 20
+"""Bytes of a file of rows, and characters of one of its lines, that are read."""
 
 Row = dict[str, Any]
 logger = logging.getLogger("oodbench")
@@ -126,10 +129,8 @@ def array_bytes(array: np.ndarray) -> bytes:
 def map_sealed(path: Path) -> np.ndarray:
     """The array of a sealed ``.npy`` file, memory-mapped, after its seal was compared; raises as :func:`read_sealed`."""
     check_seal(path)
-    try:
+    with parsing(path, DamagedError, "an array"):
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DamagedError(f"{path} is damaged: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -167,17 +168,30 @@ class ColumnStore:
         """One shard, or None where it is not here; a damaged one is removed and counts as not here."""
         path = self.path(key)
         try:
-            with np.load(io.BytesIO(read_sealed(path)), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            return _shard(path, read_sealed(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (DamagedError, zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+        except (DamagedError, OSError) as error:
             logger.warning("the cached shard %s is damaged (%s); it is measured again", path, error)
             with suppress(OSError):  # what cannot be removed is written over
                 path.unlink()
             return None
+
+
+def _shard(path: Path, content: bytes) -> Shard:
+    """The columns in a shard's bytes; :class:`DamagedError` where they are none, whatever their seal says."""
+    with parsing(path, DamagedError, "a shard"):
+        check_packing(io.BytesIO(content), len(content))
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays.pop(ABOUT).tobytes())
-        return Shard(arrays, about)
+    if not isinstance(about, dict) or not all(map(_is_column, arrays.values())):
+        raise DamagedError(f"{path} is damaged: it holds no columns of numbers")
+    return Shard(arrays, about)
+
+
+def _is_column(array: np.ndarray) -> bool:
+    return array.dtype.kind in "fiub"
 
 
 MEASURED = ("cost", "provenance")
@@ -292,26 +306,56 @@ def _lines(path: Path) -> list[str]:
     """The lines of a file: what a line feed ends, and no other sign that Unicode calls a line's end."""
     if not path.exists():
         return []
+    check_size(path, LARGEST, StoreError, "rows")
     return [
         line for line in path.read_bytes().decode("utf-8", "surrogateescape").split("\n") if line
     ]
 
 
+TEXTS = (
+    "key", "suite", "model", "in_dist", "in_dist_name", "ood", "ood_name", "scorer", "status", "reason", "kind", "role", "column",
+    "set", "quantity", "images", "file", "sha256", "tunes_on", "likelihood",
+)  # fmt: skip
+KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(TEXTS, (str,)),
+    **dict.fromkeys(("n_in", "n_ood", "group_size", "seed", "bootstrap", "dimensions"), (int,)),
+    **dict.fromkeys(("baseline", "synthetic"), (bool,)),
+    **dict.fromkeys(("passes", "scorers", "baselines", "sets"), (list,)),
+    **dict.fromkeys(("inputs", "cost", "provenance", "scores"), (dict,)),
+}
+"""The kind of value of the fields that name a row or that pages are made of, in whatever table; null stands for none."""
+
+
+def odd_field(row: Row) -> str | None:
+    """The first field whose value is of another kind than any row of ours has."""
+    return next((name for name, kinds in KINDS.items() if not _is_of(row.get(name), kinds)), None)
+
+
+def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
 def _parsed(path: Path, number: int, line: str) -> tuple[Row | None, str]:
     """A row, or None and what is wrong with it."""
+    if len(line) > LONGEST:
+        return None, f"has {len(line):,} characters, more than the {LONGEST:,} of a row"
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        return None, f"is not a row ({error})"
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
+        return None, f"is not a row ({reason_of(error)})"
     if not isinstance(row, dict) or not isinstance(row.get("schema"), int):
         return None, "is not a row (it is no object with a schema)"
-    fault = faults(row)
+    fault, odd = faults(row), odd_field(row)
     if row["schema"] > SCHEMA and not _was_ours(row):
         raise StoreError(
             f"{path}:{number} has schema {row['schema']}, this oodbench knows up to {SCHEMA}: it was written by a newer "
             "version; upgrade oodbench, or use another --out"
         )
-    return (None, f"is not what was written: {fault}") if fault else (row, "")
+    if fault or odd:
+        return None, f"is not what was written: {fault or f'its {odd} is of another kind'}"
+    return row, ""
 
 
 def _was_ours(row: Row) -> bool:

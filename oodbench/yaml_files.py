@@ -10,8 +10,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from oodbench.errors import SuiteError, did_you_mean
+from oodbench.foreign import check_size, printable, reason_of, shown_path
 
 Model = TypeVar("Model", bound=BaseModel)
+LARGEST = 500_000
+"""Bytes of a YAML file that is read."""
+DEEPEST = 40
+"""Levels of lists and mappings inside each other."""
+MOST = 50_000
+"""Values that a YAML file may stand for, those that an alias repeats counted each time."""
+FAULTS = 20
+"""Faults of a file that are told one by one."""
 
 
 def read_own(path: Path) -> Any:
@@ -60,20 +69,16 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
     SuiteError : all faults at once, a line each: ``file:line: field: what is wrong``
     """
     try:
+        check_size(path, LARGEST, SuiteError, "YAML")
         root, loaded = _parsed(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path} cannot be read: {error}") from error
-    except (
-        yaml.YAMLError,
-        RecursionError,
-        ValueError,
-        TypeError,
-    ) as error:  # a date 2026-13-45 is a ValueError
+        raise SuiteError(f"{shown_path(path)} cannot be read: {reason_of(error)}") from error
+    except (SuiteError, MemoryError):
+        raise
+    except Exception as error:  # a date 2026-13-45 is a ValueError, and there are others
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise SuiteError(
-            f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+        raise SuiteError(f"{where}: not valid YAML: {_problem(error)}") from error
     if not isinstance(loaded, dict):
         raise SuiteError(f"{path}: expected `field: value` lines, found {type(loaded).__name__}")
     strange = [key for key in loaded if not isinstance(key, str)]
@@ -82,9 +87,21 @@ def load_yaml(path: Path, model: type[Model], **extra: Any) -> Model:
     try:
         return model.model_validate({**loaded, **extra})
     except ValidationError as error:
-        raise SuiteError(
-            "\n".join(_sentence(path, root, model, fault) for fault in error.errors())
-        ) from error
+        faults = error.errors(include_input=False, include_context=False, include_url=False)
+        told = [_sentence(path, root, model, fault) for fault in faults[:FAULTS]]
+        told += [f"{path}: {len(faults) - FAULTS} more faults"] * (len(faults) > FAULTS)
+        raise SuiteError("\n".join(told)) from error
+
+
+def load_value(text: str) -> Any:
+    """The value of a piece of YAML, as on a command line; raises what YAML raises, or ValueError."""
+    return _parsed(text)[1]
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"it is nested more than {DEEPEST} levels deep"
+    return printable(getattr(error, "problem", None) or reason_of(error))
 
 
 def _parsed(text: str) -> tuple[yaml.Node | None, Any]:
@@ -92,20 +109,48 @@ def _parsed(text: str) -> tuple[yaml.Node | None, Any]:
     loader = StrictLoader(text)
     try:
         root = loader.get_single_node()
-        return root, None if root is None else loader.construct_document(root)
+        if root is None:
+            return None, None
+        _weigh(root, {}, 0)
+        return root, loader.construct_document(root)
     finally:
         loader.dispose()
 
 
+def _weigh(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """How many values a node stands for; :class:`ValueError` for too many, too deep ones, and one that holds itself."""
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_weigh(part, known, depth + 1) for part in parts)
+    if known[id(node)] > MOST:
+        raise ValueError(f"its aliases stand for more than {MOST:,} values")
+    return known[id(node)]
+
+
 def _sentence(path: Path, root: yaml.Node | None, model: type[BaseModel], fault: Any) -> str:
-    location = [part for part in fault["loc"] if not (isinstance(part, str) and "[" in part)]
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
+    *above, last = fault["loc"] or ("",)
+    forbidden = (
+        fault["type"] == "extra_forbidden"
+    )  # whose last part is the file's word, whatever it holds
+    location = [part for part in above if not _is_of_pydantic(part)]
+    location += [last] if forbidden or not _is_of_pydantic(last) else []
+    message = printable(fault["msg"].removeprefix("Value error, "))
+    if forbidden:
         message = f"no such field{did_you_mean(str(location[-1]), _fields(model, location[:-1]))}"
-    dotted = ".".join(map(str, location))
+    dotted = printable(".".join(map(str, location)))
     return (
         f"{path}:{_line(root, location)}: {dotted}: {message}" if dotted else f"{path}: {message}"
     )
+
+
+def _is_of_pydantic(part: Any) -> bool:
+    """Whether a part of a location names one of several types that were tried, as ``dict[str,str]``."""
+    return part == "" or (isinstance(part, str) and "[" in part)
 
 
 def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
@@ -113,6 +158,8 @@ def _fields(model: type[BaseModel], location: list[Any]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
+        if part not in model.model_fields:
+            return []
         annotation = model.model_fields[part].annotation
         nested = [
             a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)

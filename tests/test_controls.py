@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oodbench.data.images import load_images
 from oodbench.data.identifiers import parse_identifier
+from oodbench.data.images import load_images
 from oodbench.data.views import alteration
 from oodbench.errors import DataError, OodbenchError
 from oodbench.plan import make_plan

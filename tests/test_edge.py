@@ -69,7 +69,7 @@ def test_faults_of_the_machine_and_of_the_user_are_no_fault_of_ours(home, error,
 
 def test_every_exit_code_is_documented():
     page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text("utf-8")
-    for code in (0, 1, 2, edge.UNFORESEEN, edge.INTERRUPTED):
+    for code in (0, 1, 2, edge.UNFORESEEN, edge.INTERRUPTED, *edge.STOPPED):
         assert f"| {code} |" in page
 
 
@@ -101,6 +101,7 @@ CARD = "name: g\nfamily: glow\nconfig: {shape: [1, 28, 28]}\ntrained_on: mnist\n
     ("licence: 2026-13-45\n", "not valid YAML"),
     ("1: x\n", "the field 1 is no text"),
     ("reported: {x: !!python/object:os.system {}}\n", "not valid YAML"),
+    ("'[x': 1\n", "card.yaml:6: [x: no such field"),
     ("hosted: {repo: a/b, revision: 4e5}\n", "hosted.revision: Input should be a valid string"),
 ])  # fmt: skip
 def test_odd_yaml_is_a_sentence(tmp_path, more, sentence):

@@ -1,4 +1,4 @@
-"""Flipped bits: file kind, file and bit drawn at random over everything in the cache and in a results folder."""
+"""Flipped bits and files cut short: kind, file, quarter and bit drawn at random over the whole cache and results folder."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ RESULTS = {
 }
 MEASURED = ("cost", "provenance", "measured_sha256")
 """What differs between two measurements of the same numbers."""
+CUT = 0.3
+"""Share of the damage that cuts a file in place of flipping a bit."""
 AT_ONCE = 10
 """Flips before each run: in ten files where there are as many."""
 
@@ -78,10 +80,12 @@ def values(folder: Path) -> dict[str, list[str]]:
 
 
 def flip(path: Path, random: np.random.Generator) -> None:
+    """Flip one bit in the beginning, the second or third quarter or the end of a file, or cut it there."""
     data = bytearray(path.read_bytes())
-    bit = int(random.integers(8 * len(data)))
-    data[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(data)
+    place = int((random.integers(4) + random.random()) / 4 * len(data))
+    data[place] ^= 1 << int(random.integers(8))
+    cut = random.random() < CUT
+    path.write_bytes(data[:place] if cut else data)
 
 
 def says_the_same(damaged: bytes, whole: bytes) -> bool:

@@ -11,7 +11,18 @@ import pytest
 from oodbench.paths import PACKAGE
 
 LAYERS = [
-    {"errors", "types", "paths", "contract", "progress", "yaml_files", "names", "scaling"},
+    {
+        "errors",
+        "types",
+        "paths",
+        "contract",
+        "progress",
+        "yaml_files",
+        "names",
+        "scaling",
+        "foreign",
+        "signals",
+    },
     {"syntax", "digests", "origins", "anatomy", "plugin_files"},
     {"suite", "registry", "store"},
     {"models", "data", "scorers", "metrics"},
@@ -28,7 +39,8 @@ LAYERS = [
     {"compose"},
     {"manifest"},
     {"runner", "judging"},
-    {"skeletons", "evaluation", "verification"},
+    {"skeletons", "evaluation", "frames", "doctor", "verification"},
+    {"exporting", "citing", "published"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -7,7 +7,10 @@ code  meaning
 1     what was asked cannot be done, trials FAILED, or a check found faults
 2     the options are no sentence of this command line
 70    a fault of oodbench that nobody foresaw; the sentence names the file of its traceback
+129   ended by SIGHUP, as when its terminal closes
 130   interrupted with Ctrl-C
+131   ended by SIGQUIT, as by Ctrl-\\
+143   ended by SIGTERM, as a scheduler or `kill` sends it
 ====  =====================================================================================
 """
 
@@ -15,10 +18,12 @@ from __future__ import annotations
 
 import codecs
 import platform
+import signal
 import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +31,13 @@ import click
 
 from oodbench import __version__
 from oodbench.errors import OodbenchError, StoreError
+from oodbench.foreign import printable, shown_path
 from oodbench.paths import home, write_whole
+from oodbench.signals import STOPS, Stopped, handled, stoppable
 
 UNFORESEEN, INTERRUPTED = 70, 130
+STOPPED = {128 + number: number.name for number in STOPS}
+"""Exit codes of the signals that end a command, as shells have them."""
 PLAIN = str.maketrans(
     {
         "▼": "v", "‡": "++", "→": "->", "−": "-", "–": "-", "—": "-", "×": "x", "…": "...", "·": "*", "½": "1/2",
@@ -45,15 +54,12 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         use_plain_signs()
         try:
-            return super().invoke(ctx)
+            with stoppable():
+                return super().invoke(ctx)
         except OodbenchError as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo(
-                "\nInterrupted. What is finished is kept: the same command goes on from here.",
-                err=True,
-            )
-            sys.exit(INTERRUPTED)
+            raise click.ClickException(printable(error)) from error
+        except KeyboardInterrupt as error:
+            sys.exit(_interrupted(error))
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except MemoryError as error:
@@ -64,15 +70,26 @@ class Commands(click.Group):
             told = _of_the_machine(error)
             if told:
                 raise click.ClickException(told) from error
-            click.echo(unforeseen(error), err=True)
+            click.echo(printable(unforeseen(error)), err=True)
             sys.exit(UNFORESEEN)
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Say what ended the command, and that it can go on; returns the exit code."""
+    stopped = isinstance(error, Stopped)
+    with handled({signal.SIGINT: signal.SIG_IGN}), suppress(OSError):  # the terminal may be gone
+        said = f"Stopped by {error}" if stopped else "Interrupted"
+        click.echo(
+            f"\n{said}. What is finished is kept: the same command goes on from here.", err=True
+        )
+    return 128 + error.number if isinstance(error, Stopped) else INTERRUPTED
 
 
 def _of_the_machine(error: Exception) -> str:
     """What the system refused, with the file's name; empty where that is not what happened."""
     if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
         return ""
-    return f"{error.filename}: {error.strerror}"
+    return f"{shown_path(error.filename)}: {error.strerror}"
 
 
 def unforeseen(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from oodbench.commands.options import FILE, FOLDER, print_table
+from oodbench.commands.options import FILE, FOLDER, echo, print_table
 from oodbench.commands.run import print_failed, refuse_failed
 
 
@@ -99,11 +99,11 @@ def judge(
     about = About(as_name(folder.name), model, likelihood, dimensions(shape), seed)
     rows, found = judge_files(given, about, folder)
     for remark in dict.fromkeys(found.remarks):
-        click.echo(f"Note: {remark}", err=True)
-    click.echo(LEGEND)
+        echo(f"Note: {remark}", err=True)
+    echo(LEGEND)
     print_table(*leaderboard(rows))
     for line in found.against:
-        click.echo(line)
+        echo(line)
     print_failed(rows)
-    click.echo(f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}")
+    echo(f"Leaderboard: {folder / 'README.md'}   rows: {folder / 'rows.jsonl'}")
     refuse_failed(rows)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from oodbench.commands.options import echo
+
 
 @click.command()
 @click.argument("kind", type=click.Choice(["scorer", "model", "suite"]))
@@ -18,4 +20,4 @@ def new(kind: str, name: str) -> None:
     from oodbench.skeletons import write_skeleton
 
     path = write_skeleton(kind, name, Path())
-    click.echo(f"{path}: edit it, then `oodbench check {path}`")
+    echo(f"{path}: edit it, then `oodbench check {path}`")

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oodbench.commands import completion
+from oodbench.commands.columns import judge_on
 from oodbench.commands.options import (
+    FILE,
     FOLDER,
     Paths,
     check_device,
+    echo,
     load_plugins,
     print_table,
     suite_options,
@@ -77,12 +81,22 @@ class Own:
 def own_options(command: Any) -> Any:
     """A run without a suite's file."""
     options = (
-        click.option("--model", help="Name, card's folder, checkpoint, or file.py[:Name]."),
+        click.option(
+            "--model",
+            help="Name, card's folder, checkpoint, or file.py[:Name].",
+            shell_complete=completion.models,
+        ),
         click.option(
             "--in-dist", help="Images that the model was trained on: name or path, [SHOWN=]PATH."
         ),
         click.option("--ood", multiple=True, help="Images to tell from them; repeat for more."),
-        click.option("--scorer", "scorers", multiple=True, help="Scorer; repeat for more."),
+        click.option(
+            "--scorer",
+            "scorers",
+            multiple=True,
+            help="Scorer; repeat for more.",
+            shell_complete=completion.scorers,
+        ),
         click.option(
             "--train",
             "family",
@@ -124,6 +138,17 @@ def own_options(command: Any) -> Any:
     type=PartOf(),
     help="Measure the I-th of N parts into the cache, no rows; a run without --shard judges.",
 )
+@click.option(
+    "--columns",
+    type=FILE,
+    help="Judge scorers on this file of `oodbench columns`; no model, image or torch is needed.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    help="End what takes longer for 500 images, or for a row: it has FAILED.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but failures.")
 @click.option("--json", "as_json", is_flag=True, help="Say all in JSON, an object a line.")
 def run(
@@ -143,6 +168,8 @@ def run(
     executor: str,
     deterministic: bool,
     part: Part | None,
+    columns: Path | None,
+    timeout: float | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -156,6 +183,13 @@ def run(
 
     Never uses the network. Can be interrupted and goes on where it stopped.
     """
+    if columns is not None:
+        if suite or model or family or in_dist or ood:
+            raise click.UsageError(
+                "--columns brings its pairs: leave out the suite, model and sets"
+            )
+        judge_on(columns, out or Path("runs") / columns.stem, plugins, scorers, only)
+        return
     from oodbench.passes.executors import default_workers
     from oodbench.passes.shards import DETERMINISTIC
     from oodbench.runner import Options, adapted, measure_part, run_suite
@@ -174,7 +208,7 @@ def run(
     load_plugins(plugins)
     processes = default_workers(device) if workers is None else workers
     show: Show = "json" if as_json else "quiet" if quiet else "progress"
-    options = Options(processes, device, plugins, show, executor)
+    options = Options(processes, device, plugins, show, timeout, executor)
     if part:
         if own:
             raise click.UsageError(
@@ -183,7 +217,7 @@ def run(
         chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
         made = measure_part(chosen, options, part, out, only)
         if show == "progress":
-            click.echo(f"part {part} of {chosen.name} is measured, {made} shards of it just now")
+            echo(f"part {part} of {chosen.name} is measured, {made} shards of it just now")
         return
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
@@ -199,7 +233,7 @@ def run(
     if show == "progress":
         page = places["leaderboard"]
         _print_leaderboard(rows, page) if own else print_summary(rows, chosen, page)
-        click.echo("   ".join(f"{what}: {place}" for what, place in places.items()))
+        echo("   ".join(f"{what}: {place}" for what, place in places.items()))
     elif show == "json":
         write_event("end", **{what: str(place) for what, place in places.items()})
     if own and not plans[0].trials:  # rows of an earlier run may stand in the folder
@@ -230,7 +264,7 @@ def _own_suite(
     entry, files = _model(own, card, bare_reference(own.in_dist), device)
     if not own.ood:
         told = f"No --ood: {' and '.join(GENERATED)} images are told from --in-dist."
-        click.echo(told, err=True)
+        echo(told, err=True)
     made = composed(
         entry,
         own.in_dist,
@@ -260,16 +294,16 @@ def _train(folder: Path, device: str) -> None:
 
     card = load_card(str(folder))
     if card.weights.exists():
-        click.echo(f"{card.name} was trained before: {folder}", err=True)
+        echo(f"{card.name} was trained before: {folder}", err=True)
         return
     from oodbench.zoo.train import train
 
     steps = card.recipe and card.recipe.steps
-    click.echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
+    echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
     accelerator = "gpu" if device.startswith("cuda") else device
     record = train(card, folder, accelerator, command=" ".join(["oodbench", *sys.argv[1:]]))
     fit = f"{record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}"
-    click.echo(f"{card.name}: {fit}", err=True)
+    echo(f"{card.name}: {fit}", err=True)
 
 
 def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
@@ -283,8 +317,8 @@ def _begin(folder: Path, plans: list[Plan], show: Show, plan: Plan) -> None:
     if show != "progress":
         return
     for line in before(plan):
-        click.echo(line)
-    click.echo(f"The same again: oodbench run --suite {path} --out {folder}")
+        echo(line)
+    echo(f"The same again: oodbench run --suite {path} --out {folder}")
 
 
 def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
@@ -293,7 +327,7 @@ def _print_leaderboard(rows: list[dict[str, Any]], page: Path) -> None:
 
     heads, lines = leaderboard(rows)
     if lines:
-        click.echo(legend(rows))
+        echo(legend(rows))
         print_table(heads, lines)
     print_failed(rows)
     _print_skips(rows, page)
@@ -303,13 +337,13 @@ def print_summary(rows: list[dict[str, Any]], suite: Suite, page: Path) -> None:
     """AUROC of single real images, pair by pair, with every failure and the skips in brief; the rest is in ``page``."""
     from oodbench.summary import OF_PAIRS, legend, pair_tables
 
-    click.echo(legend(rows) + OF_PAIRS)
+    echo(legend(rows) + OF_PAIRS)
     for pair in pair_tables(rows, suite):
-        click.echo(f"\n{pair.title}")
+        echo(f"\n{pair.title}")
         print_table(pair.heads, pair.lines)
-        click.echo(pair.lead)
+        echo(pair.lead)
     print_failed(rows)
-    click.echo(f"Rows on groups and on noise, constant and corrupted images are in {page}.")
+    echo(f"Rows on groups and on noise, constant and corrupted images are in {page}.")
     _print_skips(rows, page)
 
 
@@ -317,11 +351,11 @@ def print_failed(rows: list[dict[str, Any]]) -> None:
     """The reason of each trial that FAILED."""
     for row in rows:
         if row["status"] == "failed":
-            click.echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
+            echo(f"FAILED: {row['scorer']} on {row['ood']}: {row['reason']}")
 
 
 def _print_skips(rows: list[dict[str, Any]], page: Path) -> None:
     from oodbench.summary import skip_summary
 
     for line in skip_summary(rows, str(page)):
-        click.echo(line)
+        echo(line)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,11 @@ from numpy.lib import format as npy_format
 from oodbench.data.copies import Arrays
 from oodbench.data.folders import shown
 from oodbench.errors import DataError
+from oodbench.foreign import check_packing, printable, reason_of
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 USUAL = "images"
 """The array of an ``.npz`` that is taken where it has several."""
-BROKEN = (
-    zipfile.BadZipFile, EOFError, ValueError, OSError, KeyError, IndexError, NotImplementedError, SyntaxError, RuntimeError,
-)  # fmt: skip
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -55,38 +56,61 @@ def _joined(files: tuple[Path, ...], member: str) -> np.ndarray:
 
 def arrays_of(file: Path) -> dict[str, Header]:
     """Name → shape and type of each array of an ``.npz``, from their headers alone."""
+    with _reading(file), zipfile.ZipFile(file) as archive:
+        members = [one for one in archive.infolist() if one.filename.endswith(".npy")]
+        return {one.filename.removesuffix(".npy"): _header_in(archive, one) for one in members}
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Whatever zip, LZMA, npy and the system raise becomes the sentence of :func:`unreadable`."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            return {name.removesuffix(".npy"): _header_in(archive, name) for name in names}
-    except BROKEN as error:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
         raise unreadable(file, error) from error
 
 
-def _header_in(archive: zipfile.ZipFile, name: str) -> Header:
-    with archive.open(name) as opened:
-        return _read_header(opened)
+def _header_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
+    with archive.open(member) as opened:
+        return _read_header(opened, member.file_size)
 
 
-def _read_header(opened: Any) -> Header:
+def _read_header(opened: Any, size: int) -> Header:
+    """Shape and type, as far as the file holds what its header promises."""
     read = {1: npy_format.read_array_header_1_0, 2: npy_format.read_array_header_2_0}
     shape, _, dtype = read[npy_format.read_magic(opened)[0]](opened)
+    promised, held = math.prod(shape) * dtype.itemsize, size - opened.tell()
+    if min(shape, default=0) < 0 or (promised > held and not dtype.hasobject):
+        raise ValueError(
+            f"its header promises {promised:,} bytes, shape {shape} of {dtype}, and {held:,} are there"
+        )
     return shape, dtype
 
 
 def _header(file: Path, member: str = "") -> Header:
     if file.suffix.lower() != ".npy":
+        with _reading(file):
+            check_packing(file, _regular_size(file))
         arrays = arrays_of(file)
         return arrays[chosen_array(arrays, file, member)]
     if member:
         raise DataError(
             f"{shown(file)} is one array, of which {member!r} cannot be a part; name the file alone"
         )
-    try:
+    with _reading(file):
+        size = _regular_size(file)
         with file.open("rb") as opened:
-            return _read_header(opened)
-    except BROKEN as error:
-        raise unreadable(file, error) from error
+            return _read_header(opened, size)
+
+
+def _regular_size(file: Path) -> int:
+    """Bytes of a file; a pipe or a device, which would be waited for, is refused."""
+    about = file.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("it is no regular file: a folder, pipe, socket or device")
+    return about.st_size
 
 
 def chosen_array(arrays: Mapping[str, Header], file: Path, member: str) -> str:
@@ -95,7 +119,9 @@ def chosen_array(arrays: Mapping[str, Header], file: Path, member: str) -> str:
         return member or next(iter(arrays))
     if not member and USUAL in arrays:
         return USUAL
-    listed = ", ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in arrays.items())
+    known = list(arrays.items())
+    listed = ", ".join(f"{printable(name)} {dtype} {shape}" for name, (shape, dtype) in known[:20])
+    listed += f" and {len(known) - 20} more" * (len(known) > 20)
     likely = [name for name, (shape, _) in arrays.items() if len(shape) >= 3] or list(arrays)
     if not arrays:
         raise DataError(f"{shown(file)} holds no array")
@@ -106,24 +132,21 @@ def chosen_array(arrays: Mapping[str, Header], file: Path, member: str) -> str:
 
 
 def _read(file: Path, member: str) -> np.ndarray:
-    try:
+    _header(file, member)  # what it promises may have changed since
+    with _reading(file):
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             images = loaded
         else:
             with loaded:
                 images = loaded[chosen_array(arrays_of(file), file, member)]
-    except DataError:
-        raise
-    except Exception as error:  # zip, LZMA and npy each have their own ways to be broken
-        raise unreadable(file, error) from error
     return channels_first(images, file)
 
 
 def unreadable(file: Path, error: Exception) -> DataError:
     """The error for a file whose arrays cannot be read."""
     return DataError(
-        f"{shown(file)} cannot be read as images ({error}). It should be a .npz with an array `images`, or a .npy, "
+        f"{shown(file)} cannot be read as images ({reason_of(error)}). It should be a .npz with an array `images`, or a .npy, "
         "uint8 of shape (N, H, W), (N, H, W, 3) or (N, C, H, W); the file may be cut short or damaged: get it again."
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from oodbench.data import sources
 from oodbench.data.catalog import DataCard
@@ -34,16 +38,18 @@ def download(
     Parameters
     ----------
     md5 : of the whole file; another one deletes the part and raises
-    start : called once with the total size in bytes (0 where the server does not say)
+    start : called once with the total size in bytes
     progress : called with the number of further bytes
 
     Raises
     ------
-    DataError : no connection, an error answer, a broken transfer or a wrong hash
+    DataError : no connection, an address or a redirect that anybody on the way could answer, an error answer, no size or
+        more bytes than it, more than the disk has room for, a broken transfer or a wrong hash
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     have = part.stat().st_size if part.exists() else 0
+    _check_address(url)
     request = urllib.request.Request(
         url, headers={"Range": f"bytes={have}-", "User-Agent": "oodbench"}
     )
@@ -54,7 +60,7 @@ def download(
             raise DataError(
                 f"{url} answers {error.code} {error.reason}; try later, or get the file by hand to {path}"
             ) from error
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
             f"{url} broke off ({reason}); what arrived is kept: run the same command to go on"
@@ -67,23 +73,51 @@ def download(
     os.replace(part, path)
 
 
+def _check_address(url: str) -> None:
+    """Refuse what is not https: MD5 guards against accidents, not against who stands between; this machine's own aside."""
+    address = urllib.parse.urlsplit(url)
+    own = address.hostname in ("127.0.0.1", "::1", "localhost")
+    if address.scheme != "https" and not (own and address.scheme == "http"):
+        raise DataError(f"{url} is not fetched, since it is no https address; get the file by hand")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https alone."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any
+    ) -> Any:
+        _check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _receive(
     request: urllib.request.Request, part: Path, have: int, progress: Progress, start: Progress
 ) -> None:
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.build_opener(_Redirects).open(request, timeout=60) as answer:
         resumed = answer.status == 206
         length = int(answer.headers.get("Content-Length") or 0)
+        _check_room(request.full_url, part.parent, length)
         start(length + have * resumed)
         if resumed:
             progress(have)
         received = 0
         with part.open("ab" if resumed else "wb") as file:
-            while chunk := answer.read(BLOCK):
+            while received < length and (chunk := answer.read(min(BLOCK, length - received))):
                 file.write(chunk)
                 received += len(chunk)
                 progress(len(chunk))
-    if length and received < length:
+    if received < length:
         raise OSError(f"{received:,} of {length:,} bytes arrived")
+
+
+def _check_room(url: str, folder: Path, length: int) -> None:
+    """The size is known before the first byte is written, and there is room for it."""
+    if length <= 0:
+        raise DataError(f"{url} does not say how large it is, and is not fetched; get it by hand")
+    free = shutil.disk_usage(folder).free
+    if length > free:
+        raise DataError(f"{url} has {length:,} bytes, and {folder} has room for {free:,}")
 
 
 def fetch(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from oodbench.errors import DataError
+from oodbench.foreign import shown_path
 
 PICTURES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm",
@@ -59,7 +60,7 @@ class Listing:
 
 def shown(path: Path | str) -> str:
     """A path as a text that can be printed, whatever bytes its name holds."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    return shown_path(path)
 
 
 def listing(folder: Path, broken: Collection[str] = ()) -> Listing:

@@ -27,6 +27,7 @@ from oodbench.data.folders import PICTURES, shown
 from oodbench.data.pictures import Picture
 from oodbench.data.reading import Pictures
 from oodbench.errors import DataError
+from oodbench.foreign import inside, parsing
 
 IDX_IMAGES = 0x803
 Made = Source | None
@@ -253,8 +254,9 @@ def _unpacked(card: DataCard, place: Place, root: Path, folder: Path) -> Picture
     if place.listed:
         if not (root / place.listed).is_file():
             return None
-        names = _listed(place, (root / place.listed).read_text("utf-8"))
-        files = [folder / name for name in names if (folder / name).is_file()]
+        names = _listed(place, _text_of(root / place.listed))
+        paths = [inside(folder, name, DataError, root / place.listed) for name in names]
+        files = [path for path in paths if path.is_file()]
     else:
         files = sorted(
             file
@@ -273,10 +275,8 @@ def _archived(card: DataCard, place: Place, root: Path, archive: Path) -> Pictur
 
     def pictures() -> Iterator[Picture]:
         _verified(card, root, place.archive)
-        try:
+        with parsing(archive, DataError, card.name, f"get it again: {card.how_to_get()}"):
             yield from _in_archive(archive, place, root)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
-            raise _damaged(card, archive, error) from error
 
     try:
         n = (
@@ -284,7 +284,7 @@ def _archived(card: DataCard, place: Place, root: Path, archive: Path) -> Pictur
             if archive.suffix == ".zip"
             else card.counts[place.split]
         )
-    except (zipfile.BadZipFile, OSError):  # decoding says what is wrong with the file
+    except Exception:  # decoding says what is wrong with the file
         n = card.counts[place.split]
     return Pictures(_where(card, root), (archive,), n, "", pictures=pictures)
 
@@ -300,6 +300,11 @@ def _belongs(place: Place, name: str) -> bool:
     return chosen and _is_picture(name)
 
 
+def _text_of(file: Path) -> str:
+    with parsing(file, DataError, "a list of pictures"):
+        return file.read_text("utf-8")
+
+
 def _listed(place: Place, text: str) -> list[str]:
     """The names in a list of a split: the first word of each line, of those that end in the split's code, where it has one."""
     lines = [line.split() for line in text.splitlines() if line.strip()]
@@ -311,7 +316,7 @@ def _names(archive: Path, place: Place, root: Path) -> list[str]:
     with zipfile.ZipFile(archive) as opened:
         names = _below(place, opened.namelist())
     if place.listed:
-        wanted = _listed(place, (root / place.listed).read_text("utf-8"))
+        wanted = _listed(place, _text_of(root / place.listed))
         there = set(names)
         return [place.inside + name for name in wanted if place.inside + name in there]
     return names

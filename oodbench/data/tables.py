@@ -6,7 +6,6 @@ A picture in a table is the bytes of a file, alone or as ``{bytes, path}``, the 
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,11 @@ from oodbench.data.folders import shown
 from oodbench.data.pictures import Picture
 from oodbench.data.reading import Pictures
 from oodbench.errors import DataError
+from oodbench.foreign import inside, parsing, read_json
 
 STATE, DICTIONARY = "state.json", "dataset_dict.json"
 """Files that ``datasets`` writes into a folder of one split, and of several."""
+AGAIN = "save the dataset again"
 AT_ONCE = 64
 """Rows that are in memory at a time."""
 
@@ -49,7 +50,9 @@ def table_source(files: tuple[Path, ...], column: str = "") -> Pictures:
 def saved_source(folder: Path, column: str = "") -> Pictures:
     """The pictures of a split that ``datasets`` saved to a folder; raises as :func:`table_source`."""
     state = _json(folder / STATE)
-    files = tuple(folder / entry["filename"] for entry in state.get("_data_files", []))
+    with parsing(folder / STATE, DataError, "the state of a saved dataset", AGAIN):
+        named = [entry["filename"] for entry in state.get("_data_files", [])]
+    files = tuple(inside(folder, name, DataError, folder / STATE) for name in named)
     if state.get("_indices_files") or not files:
         raise DataError(
             f"{shown(folder)} was saved by `datasets` in a form that is not read (a selection of rows, or no rows); "
@@ -63,12 +66,7 @@ def saved_source(folder: Path, column: str = "") -> Pictures:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{shown(file)} cannot be read ({error}); save the dataset again"
-        ) from error
+    return read_json(file, DataError, "the state of a saved dataset", AGAIN)
 
 
 def _pyarrow(module: str, file: Path) -> Any:
@@ -80,14 +78,16 @@ def _pyarrow(module: str, file: Path) -> Any:
 
 
 def _opened(opening: Any, file: Path) -> Any:
-    try:
+    with parsing(file, DataError, "a table", "it may be cut short: get it again"):
         return opening()
-    except (
-        Exception
-    ) as error:  # pyarrow's own errors, which have no common base beside ValueError and OSError
-        raise DataError(
-            f"{shown(file)} cannot be read as a table ({error}); it may be cut short: get it again"
-        ) from error
+
+
+def _each(file: Path, items: Iterable[Any]) -> Iterator[Any]:
+    """The items of a table's reader, which finds damage only as it comes to it."""
+    coming = iter(items)
+    done = object()
+    while (item := _opened(partial(next, coming, done), file)) is not done:
+        yield item
 
 
 def _column(schema: Any, file: Path, wanted: str) -> str:
@@ -119,7 +119,8 @@ def _holds_pictures(kind: Any) -> bool:
 def _from_parquet(files: Iterable[Path], column: str) -> Iterator[Picture]:
     parquet = importlib.import_module("pyarrow.parquet")
     for file in files:
-        batches = parquet.ParquetFile(file).iter_batches(AT_ONCE, columns=[column])
+        opened = _opened(partial(parquet.ParquetFile, file), file)
+        batches = _each(file, opened.iter_batches(AT_ONCE, columns=[column]))
         yield from _pictures(file, (batch.column(0) for batch in batches))
 
 
@@ -133,14 +134,14 @@ def _record_batches(file: Path) -> Iterator[Any]:
     arrow = _pyarrow("pyarrow", file)
     ipc = importlib.import_module("pyarrow.ipc")
     with _opened(partial(arrow.memory_map, str(file)), file) as mapped:
-        yield from _opened(partial(ipc.open_stream, mapped), file)
+        yield from _each(file, _opened(partial(ipc.open_stream, mapped), file))
 
 
 def _pictures(file: Path, columns: Iterable[Any]) -> Iterator[Picture]:
     row = 0
     for column in columns:
         for start in range(0, len(column), AT_ONCE):
-            for value in column.slice(start, AT_ONCE).to_pylist():
+            for value in _opened(column.slice(start, AT_ONCE).to_pylist, file):
                 yield _picture(file, row, value)
                 row += 1
 
@@ -153,7 +154,7 @@ def _picture(file: Path, row: int, value: bytes | Mapping[str, Any] | None) -> P
     path = value.get("path") if isinstance(value, Mapping) else None
     if not path:
         raise DataError(f"{shown(name)} holds no picture; leave such rows out")
-    beside = file.parent / path
+    beside = inside(file.parent, path, DataError, file)
     if not beside.is_file():
         raise DataError(
             f"{shown(name)} names the file {shown(path)}, which is not here; save the pictures with the table"

@@ -23,6 +23,8 @@ BATCH = 64
 """Images a batch, for a model without a ``batch_size`` of its own."""
 ON_ACCELERATOR = 16
 """Times as many images a batch on an accelerator, whose memory and many cores want them."""
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
+"""What torch says where the machine has no more memory, for which it has no class of errors."""
 PREPARING = 200
 """Images that a pass of a model is prepared on: the last ones, which a suite's limit leaves to it alone."""
 PREPARED_ON: Mapping[PreparedOn, tuple[str, str]] = {
@@ -39,7 +41,7 @@ def run_pass(
 
     Raises
     ------
-    ModelError : not even one image fits the memory of an accelerator
+    ModelError : not even one image fits the memory, of an accelerator or of the machine
     """
     if entry.model_free:
         return entry.compute(images, *prepared)
@@ -56,7 +58,11 @@ def run_pass(
                 with drawn_ahead(batch):
                     found.append(computed(entry, model, batch.images, prepared))
                 done += len(batch.images)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, MemoryError):
+            _halve(model, device)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
             _halve(model, device)
     return {
         name: np.concatenate([np.asarray(torch.as_tensor(b[name]).detach().cpu()) for b in found])
@@ -116,22 +122,25 @@ def computed(
 
 
 def batch_size_of(model: DensityModel) -> int:
-    """Images that a model is given at a time; on an accelerator more, and as many as its memory was found to hold."""
+    """Images that a model is given at a time; on an accelerator more, and as many as the memory was found to hold."""
     size = int(getattr(model, "batch_size", BATCH))
-    return size if _device(model).type == "cpu" else _fitting.get(model, ON_ACCELERATOR * size)
+    return _fitting.get(model, size if _device(model).type == "cpu" else ON_ACCELERATOR * size)
 
 
 _fitting: WeakKeyDictionary[DensityModel, int] = WeakKeyDictionary()
-"""Models whose batches did not fit an accelerator's memory → images that are tried now."""
+"""Models whose batches did not fit the memory → images that are tried now."""
 
 
 def _halve(model: DensityModel, device: Any) -> None:
     """Give the model half as many images at a time from now on; :class:`ModelError` where it is one already."""
     size = batch_size_of(model)
     if size == 1:
-        raise ModelError(
-            f"{type(model).__name__} needs more memory for one image than {device} has; use --device cpu"
+        where = (
+            "is free; use fewer --workers"
+            if device.type == "cpu"
+            else f"{device} has; use --device cpu"
         )
+        raise ModelError(f"{type(model).__name__} needs more memory for one image than {where}")
     _fitting[model] = size // 2
 
 

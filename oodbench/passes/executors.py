@@ -16,6 +16,7 @@ process, sends the others as pickled values, and answers for a task that went wr
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from oodbench.passes.failures import Failure, attempt, packed, unpacked
-from oodbench.passes.workers import Worker, dismiss, listen, uninterrupted
+from oodbench.passes.workers import Worker, dismiss, listen
+from oodbench.signals import uninterrupted
 
 __all__ = [
     "Executor", "Failure", "Processes", "Serial", "Task", "attempt", "default_workers", "executor_for",
@@ -72,9 +74,17 @@ def default_workers(device: str) -> int:
     return min(os.cpu_count() or 1, 16) if device == "cpu" else 1
 
 
-def executor_for(workers: int, plugins: Sequence[Path] = ()) -> Executor:
-    """The engine for as many processes; ``plugins`` are the files that each of them loads."""
-    return Processes(workers, plugins) if workers > 1 else Serial()
+def executor_for(
+    workers: int, plugins: Sequence[Path] = (), timeout: float | None = None
+) -> Executor:
+    """The engine for as many processes; ``plugins`` are the files that each of them loads.
+
+    Parameters
+    ----------
+    timeout : seconds after which a task's process is ended and the task has failed, which takes a process of its own
+    """
+    apart = workers > 1 or timeout is not None
+    return Processes(workers, plugins, timeout) if apart else Serial()
 
 
 class Serial(Executor):
@@ -112,6 +122,8 @@ class _Job:
     task: Task
     sent: bytes
     deaths: int = 0
+    given: float = 0.0
+    """When a process got it."""
 
     @property
     def suspect(self) -> bool:
@@ -123,11 +135,12 @@ class Processes(Executor):
     """Does tasks in up to ``workers`` processes, which start when a task needs one.
 
     A process that dies costs its task a try. The last try comes when no other task is left, in the only process that
-    there is, since the others may have taken the memory that it needs.
+    there is, since the others may have taken the memory that it needs. A task that takes longer than ``timeout`` seconds
+    has failed, and is not tried again.
     """
 
-    def __init__(self, workers: int, plugins: Sequence[Path] = ()):
-        self._limit, self._plugins = workers, plugins
+    def __init__(self, workers: int, plugins: Sequence[Path] = (), timeout: float | None = None):
+        self._limit, self._plugins, self._timeout = workers, plugins, timeout
         self._workers: dict[Worker, _Job | None] = {}
         self._here: deque[Task] = deque()
         self._waiting: deque[_Job] = deque()
@@ -200,7 +213,20 @@ class Processes(Executor):
 
     def _give(self, worker: Worker, job: _Job) -> None:
         self._workers[worker] = job
+        job.given = time.monotonic()
         worker.give(job.sent)
+
+    def _end_late(self) -> None:
+        """End the processes whose task takes too long."""
+        if self._timeout is None:
+            return
+        latest = time.monotonic() - self._timeout
+        late = {w: job for w, job in self._workers.items() if job and job.given < latest}
+        for worker, job in late.items():
+            del self._workers[worker]
+            worker.end()
+            message = f"{job.task} took more than the {self._timeout:g} s of --timeout"
+            self._done.append((job.task, Failure("TimedOut", message, ours=True)))
 
     def _hear(self, seconds: float) -> None:
         """Take what workers have to say, waiting at most so many seconds for it."""
@@ -212,6 +238,7 @@ class Processes(Executor):
                 self._workers[worker] = None
                 result = attempt(unpacked, answer, f"the result of {job.task}")
                 self._done.append((job.task, result))
+        self._end_late()
 
     def _replace(self, worker: Worker, job: _Job | None) -> None:
         """Bury a worker; its task waits for another one, or has failed."""

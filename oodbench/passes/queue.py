@@ -71,7 +71,7 @@ class Queue:
         self._tried: set[tuple[str, str]] = set()
         self._told: set[str] = set()
         self._deadly: dict[str, Failure] = {}
-        """Label of jobs that ended their processes → how: others of that label are not tried."""
+        """Label of jobs that ended their processes, or took too long → how: others of that label are not tried."""
         self._in_flight: dict[Job, None] = {}
         self._elsewhere: list[Job] = []
         """Jobs that another run has claimed."""
@@ -99,7 +99,7 @@ class Queue:
                 del self._in_flight[job]
                 if self.claims and is_shared(job):
                     self.claims.release(job.key)
-                if isinstance(result, Failure) and result.kind == "WorkerDied":
+                if isinstance(result, Failure) and result.kind in ("WorkerDied", "TimedOut"):
                     self._deadly[job.label] = result
                 if not self._again(job, result):
                     yield job, result

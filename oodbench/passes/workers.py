@@ -86,23 +86,11 @@ def dismiss(workers: Sequence[Worker]) -> None:
         worker.process.join(GRACE)
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C inside; processes started inside ignore it from their first instruction on."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is None or threading.current_thread() is not threading.main_thread():
-        yield  # Python has no say in it
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _work(pipe: Connection, plugins: Sequence[Path], parent: int) -> None:
     """What a worker does until its pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the parent's to handle
+    os.dup2(2, 1)  # what a model prints is no line of the command's output
     current_process().daemon = False  # a plugin may start processes of its own
     threading.Thread(target=_exit_without, args=(parent,), daemon=True).start()
     with suppress(EOFError, OSError):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from oodbench.paths import write_if_changed
+from oodbench.report.harmless import is_harmless
 from oodbench.report.illustrations import Illustration
 
 MANIFEST = Path("figures") / "drawn.json"
@@ -43,7 +44,12 @@ def stale(folder: Path, illustrations: Iterable[Illustration]) -> list[Illustrat
 def _is_drawn(folder: Path, one: Illustration, known: dict[str, str] | None) -> bool:
     """Whether a figure's file is there and is the one that was drawn."""
     record = _record(folder, one)
-    return record == known and "sha256" in record
+    return record == known and "sha256" in record and _can_be_shown(folder / one.file)
+
+
+def _can_be_shown(path: Path) -> bool:
+    """Whether a page can hold the drawing; one that others made to do more is drawn again."""
+    return path.suffix != ".svg" or is_harmless(path.read_text("utf-8", errors="replace"))
 
 
 def _record(folder: Path, one: Illustration) -> dict[str, str]:
@@ -57,12 +63,16 @@ def orphans(folder: Path, illustrations: Iterable[Illustration]) -> list[Path]:
     """Files of figures that were drawn from rows and have none any more."""
     wanted = {one.file for one in illustrations}
     paths = [folder / name for name in sorted(_manifest(folder)) if name not in wanted]
-    return [path for path in paths if path.exists() and path.parent == folder / "figures"]
+    return [path for path in paths if path.is_file() and path.parent == folder / "figures"]
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     try:
         found = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # a figure is only drawn again
-    return found if isinstance(found, dict) else {}
+    return (
+        {name: one for name, one in found.items() if isinstance(one, dict)}
+        if isinstance(found, dict)
+        else {}
+    )

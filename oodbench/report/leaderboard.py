@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from oodbench.errors import StoreError
+from oodbench.foreign import parsing
 from oodbench.paths import write_if_changed
+from oodbench.report.board import BOARD, board_page
 from oodbench.report.comparison import comparison_page
 from oodbench.report.drawn import draw_stale, orphans, stale
 from oodbench.report.gallery import gallery
@@ -63,6 +66,20 @@ def write_report(folder: Path) -> list[Path]:
     if known is not None:
         return known
     results = read_results(folder)
+    with _showing(folder):
+        return _written(folder, results)
+
+
+@contextmanager
+def _showing(folder: Path) -> Iterator[None]:
+    """Rows that are sealed and yet no rows of ours fail wherever a page looks into them: in one sentence."""
+    with parsing(
+        folder, StoreError, "the results of a run", "run the suite again into a new --out"
+    ):
+        yield
+
+
+def _written(folder: Path, results: Results) -> list[Path]:
     _refuse_in_place_of_pages(folder, _page_names(results))
     illustrations = gallery(results)
     draw_stale(folder, illustrations)
@@ -80,9 +97,8 @@ def write_overview(folder: Path) -> None:
     if not read_lines(folder / ROWS)[0]:  # the first row of a slow run is yet to come
         return
     results = read_results(folder)
-    page = (
-        overview(results, _set_pages(results), []) if results.tried else ""
-    )  # no figure is drawn yet
+    with _showing(folder):  # no figure is drawn yet
+        page = overview(results, _set_pages(results), []) if results.tried else ""
     if page:
         write_if_changed(folder / "README.md", page.encode())
 
@@ -91,6 +107,11 @@ def check_report(folder: Path) -> list[str]:
     """Sentences on what differs between what is on disk and what the rows give; none where all is in
     order."""
     results = read_results(folder)
+    with _showing(folder):
+        return _differences(folder, results)
+
+
+def _differences(folder: Path, results: Results) -> list[str]:
     illustrations = gallery(results)
     pages, remedy = _pages(results, illustrations), f"`oodbench report {folder}`"
     faults = grid_faults(folder, results.curves)
@@ -122,7 +143,8 @@ def foreign_files(folder: Path) -> list[Path]:
             and not path.name.endswith(".damaged.jsonl")
         )
     rows, _ = read_lines(folder / ROWS)  # damaged lines are the run's to make again
-    return _foreign(folder, _page_names(Results(folder, rows)))
+    with _showing(folder):
+        return _foreign(folder, _page_names(Results(folder, rows)))
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -155,7 +177,7 @@ def _is_generated(path: Path) -> bool:
 
 def _orphan_pages(folder: Path, pages: Collection[Path]) -> list[Path]:
     """Generated pages that the rows no longer give; pages written by hand are not ours to judge."""
-    found = [*sorted(folder.glob("*.md")), *folder.glob("report.html")]
+    found = [*sorted(folder.glob("*.md")), *folder.glob("report.html"), *folder.glob(BOARD)]
     return [path for path in found if path not in pages and _is_generated(path)]
 
 
@@ -167,12 +189,13 @@ def _set_pages(results: Results) -> dict[str, str]:
 
 def _page_names(results: Results) -> list[str]:
     fixed = [f"{name}.md" for name in FIXED]
-    return [*fixed, "report.html", *_set_pages(results).values()]
+    return [*fixed, "report.html", BOARD, *_set_pages(results).values()]
 
 
 def _pages(results: Results, illustrations: list[Illustration]) -> dict[Path, str]:
     sets = _set_pages(results)
     pages = {"README.md": overview(results, sets, illustrations), "matrix.md": matrix_page(results)}
+    pages[BOARD] = board_page(results)
     if results.comparisons:
         figure = next((one.file for one in illustrations if one.kind == "ranks"), None)
         pages["comparison.md"] = comparison_page(results, figure)

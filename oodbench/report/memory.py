@@ -17,7 +17,7 @@ from oodbench.paths import PACKAGE, home, write_if_changed
 
 STORED = ("*.jsonl", "*.md", "*.html", "figures/*", "grids/*")
 """Files of a results folder on which its pages depend, and the pages themselves."""
-SOURCES = (".py", ".yaml", ".json", ".j2")
+SOURCES = (".py", ".yaml", ".json", ".j2", ".js", ".css")
 """Endings of the package's files on which pages depend."""
 
 
@@ -27,7 +27,7 @@ def remembered(folder: Path) -> list[Path] | None:
         known = json.loads(_place(folder).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    if known.get("state") != _state(folder):
+    if not isinstance(known, dict) or known.get("state") != _state(folder):
         return None
     return [folder / name for name in known["pages"]]
 

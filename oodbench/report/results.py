@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oodbench.errors import StoreError
+from oodbench.foreign import inside, parsing, printable
 from oodbench.report.older import COMPARISONS, COSTS, brought_up, renamed
 from oodbench.store import Row, read_rows
 from oodbench.trials.results import NAMES
 
 ROWS = "rows.jsonl"
+AGAIN = "delete the line and run the suite again"
 FILES = (ROWS, "analysis.jsonl", "comparisons.jsonl", "curves.jsonl")
 CELLS = {f"{table}.jsonl": fields for table, fields in NAMES.items()}
 """The fields of each file that name a cell: no two rows may share them all."""
@@ -26,6 +28,10 @@ NEEDED = {
     "skipped": (*NAMED, "reason"),
 }
 """The fields without which a row of each status cannot be shown."""
+
+
+NUMBERS = ("auroc", "aupr_in", "aupr_ood", "fpr80_in", "fpr80_ood", "fpr95_in", "fpr95_ood")
+"""Fields of a row that are numbers from 0 to 1, with their ends."""
 
 
 class Subject(NamedTuple):
@@ -117,6 +123,11 @@ def read_results(folder: Path) -> Results:
     ------
     StoreError : no rows, a line that is no row or lacks a field, or two rows for one cell
     """
+    with parsing(folder, StoreError, "results", AGAIN):
+        return _read(folder)
+
+
+def _read(folder: Path) -> Results:
     costs = {row["pass"]: row for row in read_rows(folder / COSTS)}
     found = {name: [brought_up(row, costs) for row in read_rows(folder / name)] for name in FILES}
     if not found[ROWS]:
@@ -124,6 +135,9 @@ def read_results(folder: Path) -> Results:
             f"{folder / ROWS} has no rows; run the suite first: `oodbench run --suite paper`"
         )
     found["comparisons.jsonl"] = read_comparisons(folder)
+    for name, rows in found.items():
+        for row in rows:
+            _check_values(folder / name, row)
     for name in ("comparisons.jsonl", "curves.jsonl"):  # those that failed have nothing to show
         found[name] = [row for row in found[name] if row.get("status", "ok") == "ok"]
     for row in found[ROWS]:
@@ -145,6 +159,27 @@ def read_comparisons(folder: Path) -> list[Row]:
 def _compared(row: Row) -> tuple[Hashable, ...]:
     """What a comparison is of; rows of schema 2 do not say their seed, which was 0."""
     return tuple(row.get(field, 0) for field in NAMES["comparisons"])
+
+
+def _check_values(path: Path, row: Row) -> None:
+    """:class:`StoreError` for a file elsewhere, or a rate that is none."""
+    if "file" in row:
+        inside(path.parent, row["file"], StoreError, path)
+    if path.name == ROWS:
+        _check_numbers(path, row)
+
+
+def _check_numbers(path: Path, row: Row) -> None:
+    for name in (f"{metric}{end}" for metric in NUMBERS for end in ("", "_low", "_high")):
+        value = row.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value <= 1):
+            raise StoreError(_of_another_kind(path, row, name))
+
+
+def _of_another_kind(path: Path, row: Row, field: str) -> str:
+    found = printable(repr(row[field])[:40])
+    return f"{path}: the row {printable(row.get('key', ''))} has {field} {found}, which no run writes; {AGAIN}"
 
 
 def _demand_fields(path: Path, row: Row) -> None:

@@ -12,6 +12,7 @@ from tabulate import tabulate
 from oodbench.data.catalog import catalog, only_here
 from oodbench.data.identifiers import in_parts
 from oodbench.data.views import alteration
+from oodbench.foreign import printable
 from oodbench.store import Row, Standing, is_bar
 
 HEAD = (
@@ -31,7 +32,9 @@ LONGEST = 60
 """Characters of a name that a file name takes."""
 BRACKET = r"\[(?!:?\w+\](?![(\[:]))"
 """An opening bracket, except that of a limit, as in ``mnist/test[:500]``, which nothing reads as a link."""
-MARKUP = re.compile(rf"[\\|`<*]|{BRACKET}")
+UNDERSCORE = r"(?<![^\W_])_|_(?![^\W_])"
+"""One that is not inside a word, where it would be emphasis."""
+MARKUP = re.compile(rf"[\\|`<*~$]|{BRACKET}|{UNDERSCORE}|&(?=#?\w+;)")
 WORD = re.compile(r"[\w-]+")
 CODE = re.compile(r"(`[\w .,:/=-]+`)")
 
@@ -39,7 +42,7 @@ CODE = re.compile(r"(`[\w .,:/=-]+`)")
 def text(name: object) -> str:
     """What a path, a plugin or a file brought, as inline markdown that shows it letter by letter on one
     line."""
-    return MARKUP.sub(r"\\\g<0>", " ".join(str(name).split()))
+    return MARKUP.sub(r"\\\g<0>", " ".join(printable(str(name).replace("\n", " ")).split()))
 
 
 def sentence(reason: str) -> str:

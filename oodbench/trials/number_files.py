@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.errors import DataError, did_you_mean
+from oodbench.foreign import check_packing
 from oodbench.registry import statistics
 from oodbench.types import SEVERAL, split_need
 
@@ -93,6 +94,7 @@ def read_numbers(path: Path, scores: Sequence[str] = ()) -> Numbers:
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
+        check_packing(path, path.stat().st_size)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zip and npy each have their own ways to be broken

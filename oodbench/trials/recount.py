@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from oodbench.errors import StoreError
+from oodbench.foreign import parsing
 from oodbench.metrics import detection_metrics
 from oodbench.store import Row, read_rows
 from oodbench.trials.scores import read_scores
@@ -18,7 +19,8 @@ def score_faults(folder: Path) -> list[str]:
     rows = [row for row in read_rows(folder / "rows.jsonl") if row.get("scores")]
     if not rows:
         return [f"{folder} has no rows with scores; rows of schemas before 3 have none"]
-    faults = (_fault(folder, row) for row in rows)
+    with parsing(folder / "rows.jsonl", StoreError, "rows", "run the suite again"):
+        faults = [_fault(folder, row) for row in rows]
     return [fault for fault in faults if fault]
 
 

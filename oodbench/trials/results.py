@@ -7,8 +7,10 @@ reads again before it writes, under a lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +64,7 @@ class ResultsFolder:
     def kept(self, table: str) -> dict[str, Row]:
         """Key → row of the sound rows of this schema."""
         rows = (row for row in self.found[table] if row.get("schema") == SCHEMA)
-        return {row["key"]: row for row in rows if row.get("status") == "ok"}
+        return {row["key"]: row for row in rows if row.get("status") == "ok" and row.get("key")}
 
     def rows(self, table: str) -> list[Row]:
         """The rows that are on disk now."""
@@ -165,7 +167,11 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder against other runs; :class:`StoreError` where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("a") as file:
+        if not os.access(folder, os.W_OK):  # though a lock of an earlier run may be there
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        # neither a pipe nor a link in a folder of others is waited for or followed
+        how = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(folder / ".lock", how, 0o666), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
     except (NotADirectoryError, FileExistsError, PermissionError) as error:

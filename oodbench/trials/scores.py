@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from oodbench.errors import StoreError
+from oodbench.foreign import check_packing, inside
 from oodbench.paths import write_if_changed, write_whole
 from oodbench.store import Row, read_sealed, sealed
 
@@ -35,7 +36,8 @@ def digest(scores: np.ndarray) -> str:
 def scores_file(folder: Path, row: Row) -> Path:
     """Where the scores of a row's model and scorer lie."""
     groups = "" if row["group_size"] == 1 else f", groups of {row['group_size']}"
-    return folder / "scores" / row["model"] / f"{row['scorer']}{groups}.npz"
+    name = f"{row['model']}/{row['scorer']}{groups}.npz"
+    return inside(folder / "scores", name, StoreError, folder / "rows.jsonl")
 
 
 def column_name(identifier: str, sha256: str) -> str:
@@ -67,6 +69,7 @@ def scores_in_place(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
     for name, expected in columns_of(row).values():
         try:
             content = io.BytesIO(read_sealed(path))
+            check_packing(content, content.getbuffer().nbytes)
             with np.load(content, allow_pickle=False) as archive:
                 scores = archive[name]
         except Exception as error:  # a damaged archive raises whatever its reader stumbles over
@@ -136,10 +139,12 @@ class ScoreFiles:
 def _read_all(path: Path) -> dict[str, np.ndarray]:
     """The columns of a file that can be read; rows whose column is damaged, in whatever way, are judged again."""
     found: dict[str, np.ndarray] = {}
-    with suppress(Exception), np.load(path, allow_pickle=False) as archive:
-        for name in archive.files:
-            with suppress(Exception):
-                found[name] = archive[name]
+    with suppress(Exception):
+        check_packing(path, path.stat().st_size)
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                with suppress(Exception):
+                    found[name] = archive[name]
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shlex
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from oodbench.errors import ModelError, OodbenchError, UnknownNameError
+from oodbench.foreign import LARGEST_JSON, check_size, parsing, read_json
 from oodbench.names import checked_name
 from oodbench.paths import PACKAGE, home
 from oodbench.scaling import checked_config, checked_shape
@@ -23,6 +25,11 @@ from oodbench.yaml_files import load_yaml
 from oodbench.zoo.families import SCORING, family
 
 ZOO = PACKAGE / "zoo" / "weights"
+MOST = 32 << 30
+"""Bytes of the largest weights file that is opened."""
+PARTS = ("recipe", "train", "ref")
+"""Parts of a training's record that are objects."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
 UNTRAINED = "untrained:"
 """Stands before a card whose model is meant as it is before training."""
 
@@ -143,8 +150,8 @@ class Card(BaseModel):
     def training_seed(self) -> int | None:
         """The seed of the training that made the weights; None where that is not recorded."""
         path = self.folder / "trained.json"
-        recipe = self.record().get("recipe", {}) if path.exists() else {}
-        return recipe.get("seed")
+        seed = self.record().get("recipe", {}).get("seed") if path.exists() else None
+        return seed if isinstance(seed, int) else None
 
     @property
     def reference(self) -> str:
@@ -166,7 +173,16 @@ class Card(BaseModel):
         path = self.folder / "trained.json"
         if not path.exists():
             raise ModelError(f"{self.name} has no weights; make them: `{self._training()}`")
-        return dict(json.loads(path.read_text("utf-8")))
+        found = read_json(path, ModelError, "the record of a training", self._again())
+        odd = [name for name in PARTS if not isinstance(found.get(name, {}), dict)]
+        if odd:
+            raise ModelError(
+                f"{path} is no record of a training ({odd[0]} is no object); {self._again()}"
+            )
+        return found
+
+    def _again(self) -> str:
+        return f"train or import {self.name} again"
 
     def _training(self) -> str:
         """The command that trains this card and writes the weights to where they are looked for."""
@@ -185,13 +201,19 @@ class Card(BaseModel):
     def read_weights(self) -> bytes:
         """The weights file, whose SHA-256 must be the recorded one."""
         self.trained()  # says what to do where there are none
+        check_size(self.weights, MOST, ModelError, "weights")
         content = self.weights.read_bytes()
         self.verify(content, str(self.weights))
         return content
 
     def verify(self, content: bytes, where: str) -> None:
         """:class:`ModelError` unless these are the bytes whose hash ``trained.json`` records."""
-        expected = self.record()["weights_sha256"]
+        expected = self.record().get("weights_sha256")
+        if not isinstance(expected, str) or not SHA256.fullmatch(expected):
+            path = self.folder / "trained.json"
+            raise ModelError(
+                f"{path} records no SHA-256 of the weights (weights_sha256); {self._again()}"
+            )
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
             raise ModelError(
@@ -251,17 +273,20 @@ def training_log(card: Card) -> list[dict[str, float]]:
     path = card.folder / "log.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = [line for line in csv.DictReader(file) if line.get("ref_bits_per_dim")]
-    kept = [
-        {
-            k: v
-            for k, v in line.items()
-            if k.startswith("auroc_") or k in ("step", "ref_bits_per_dim")
-        }
-        for line in lines
-    ]
-    return [{name: float(value) for name, value in line.items() if value} for line in kept]
+    with parsing(path, ModelError, "the log of a training", "remove it, or train again"):
+        check_size(path, LARGEST_JSON, ModelError, "a log")
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.DictReader(file) if line.get("ref_bits_per_dim")]
+        return [
+            {name: float(line[name]) for name in line if _is_told(name) and line[name]}
+            for line in lines
+        ]
+
+
+def _is_told(column: str | None) -> bool:
+    """Whether a column of a log is shown; what stands beyond the last column has no name."""
+    known = ("step", "ref_bits_per_dim")
+    return column is not None and (column.startswith("auroc_") or column in known)
 
 
 def wrong_file(content: bytes) -> str:

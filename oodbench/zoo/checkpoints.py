@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oodbench.errors import ModelError, did_you_mean
+from oodbench.foreign import check_size, parsing
 from oodbench.zoo.cards import wrong_file
 
 State = Mapping[str, Tensor]
 
+MOST = 200 << 30
+"""Bytes of the largest checkpoint that is opened."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What DataParallel, torch.compile and Lightning modules put before every name."""
 
@@ -77,33 +81,56 @@ def read_checkpoint(path: Path, state: str = "") -> Checkpoint:
     ------
     ModelError : not a checkpoint of tensors, or one that holds several states; the message says which
     """
-    loaded = _opened(path)
+    loaded, notes = _opened(path), list[str]()
     if not isinstance(loaded, Mapping):
         raise ModelError(
             f"{path} is not a state dict of tensors but a {type(loaded).__name__}; "
             "save one with torch.save(model.state_dict(), …)"
         )
-    notes: list[str] = []
-    tensors = _chosen(path, loaded, state, notes)
-    for key, tensor in tensors.items():
-        _check_tensor(path, key, tensor)
-    return Checkpoint(path, _without_prefixes(path, tensors, notes), notes)
+    with parsing(path, ModelError, "a state dict of tensors"):
+        tensors = _chosen(path, loaded, state, notes)
+        for key, tensor in tensors.items():
+            _check_tensor(path, key, tensor)
+        return Checkpoint(path, _without_prefixes(path, tensors, notes), notes)
 
 
 def _opened(path: Path) -> Any:
     try:
+        check_size(path, MOST, ModelError, "a checkpoint")
+        if path.suffix != ".safetensors":
+            _refuse_packed(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings(action="ignore"):  # on the file's pickle protocol
             return torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except FileNotFoundError as error:
         raise ModelError(f"there is no file {path}") from error
-    except Exception as error:  # each damage fails in its own way inside the reader
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except (
+        BaseException
+    ) as error:  # each damage fails in its own way, a reader in Rust by no Exception
         raise ModelError(f"{path} {_why_not(path, error)}") from error
 
 
-def _why_not(path: Path, error: Exception) -> str:
+def _refuse_packed(path: Path) -> None:
+    """Refuse a zip with compressed members, which torch never writes: a few kilobytes could become the whole memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist())
+    if packed:
+        raise ModelError(
+            f"{path} is a compressed zip, as torch.save never writes one; unpack it, or save the state dict again"
+        )
+
+
+def _why_not(path: Path, error: BaseException) -> str:
     """What a file that cannot be opened seems to be, and what to do."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be opened: {error.strerror}"
     with path.open("rb") as file:
         start = file.read(8)
     if start[:1] == b"<":
@@ -201,6 +228,12 @@ def _check_tensor(path: Path, key: str, tensor: Tensor) -> None:
     if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_complex():
         kind = "quantised" if tensor.is_quantized else f"{tensor.layout} {tensor.dtype}"
         raise ModelError(f"{path}: {key} is a {kind} tensor; save plain real numbers")
+    held = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.element_size() > held:
+        raise ModelError(
+            f"{path}: {key} has shape {tuple(tensor.shape)} over {held:,} bytes: it shows each number more than once; "
+            "save it as tensor.contiguous()"
+        )
     if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
         raise ModelError(
             f"{path}: {key} holds NaN or infinite numbers, so its training went wrong; take an earlier checkpoint"

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from oodbench.errors import ModelError
+from oodbench.foreign import check_size, inside, reason_of
 from oodbench.paths import home, write_whole
-from oodbench.zoo.cards import Card, Hosted
+from oodbench.zoo.cards import MOST, Card, Hosted
 
 
 def fetch_weights(card: Card) -> Path:
@@ -19,15 +20,18 @@ def fetch_weights(card: Card) -> Path:
     """
     if card.hosted is None:
         raise ModelError(f"the card of {card.name} names no place where its weights are hosted")
-    content = _located(card.name, card.hosted).read_bytes()
+    found = _located(card.name, card.hosted)
+    check_size(found, MOST, ModelError, "weights")
+    content = found.read_bytes()
     card.verify(content, card.hosted.repo)
     write_whole(card.weights, lambda file: file.write(content))
     return card.weights
 
 
 def _located(name: str, hosted: Hosted) -> Path:
-    if Path(hosted.repo).expanduser().is_dir():
-        return _checked_file(Path(hosted.repo).expanduser() / hosted.file)
+    folder = Path(hosted.repo).expanduser()
+    if folder.is_dir():
+        return _checked_file(inside(folder, hosted.file, ModelError, f"the card of {name}"))
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
@@ -40,9 +44,8 @@ def _located(name: str, hosted: Hosted) -> Path:
             hosted.repo, hosted.file, revision=hosted.revision, endpoint=endpoint, cache_dir=cache
         )
     except Exception as error:  # its own exceptions, those of its transport, and OSError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{hosted.file} of {hosted.repo}@{hosted.revision} cannot be fetched: {reason}"
+            f"{hosted.file} of {hosted.repo}@{hosted.revision} cannot be fetched: {reason_of(error)}"
         ) from error
     return Path(found)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from oodbench.contract import DensityModel
 from oodbench.errors import ModelError, OodbenchError
+from oodbench.foreign import parsing
 from oodbench.zoo.cards import Card, wrong_file
 from oodbench.zoo.describe import UserModel, describe
 from oodbench.zoo.families import family
@@ -90,17 +90,14 @@ def load_weights(model: nn.Module, card: Card) -> None:
             raise ModelError(
                 f"{card.weights}: {key} has shape {tuple(tensors[key].shape)}, the card's model wants {tuple(tensor.shape)}"
             )
-    model.load_state_dict(tensors)
+    with parsing(card.weights, ModelError, f"weights of {card.name}"):
+        model.load_state_dict(tensors)
 
 
 def parse_weights(content: bytes, path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file's bytes."""
-    try:
+    with parsing(path, ModelError, "a whole safetensors file", wrong_file(content)):
         return load_safetensors(content)
-    except SafetensorError as error:
-        raise ModelError(
-            f"{path} is not a whole safetensors file ({error}): {wrong_file(content)}"
-        ) from error
 
 
 def _some(keys: list[str]) -> str:

@@ -462,8 +462,11 @@ def train(
     goes_on = last if last.exists() else None
     try:
         trainer.fit(fit, *loaders, ckpt_path=goes_on)
-    except SystemExit as stopped:  # how Lightning ends on Ctrl-C
-        raise KeyboardInterrupt from stopped
+    except (
+        SystemExit
+    ) as ended:  # how Lightning ends on Ctrl-C, and on a signal that is raised like it
+        cause = ended.__context__
+        raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from ended
     steps = trainer.global_step  # a last validation sets it back
     weights, reached = _best(fit, trainer, best, loaders[1])
     if not trainer.is_global_zero:
