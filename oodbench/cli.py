@@ -29,7 +29,8 @@ from oodbench.commands.options import (
     suite_options,
 )
 from oodbench.commands.run import run
-from oodbench.commands.verify import verify, withdraw
+from oodbench.commands.verify import verify as verify_rows
+from oodbench.commands.verify import withdraw
 from oodbench.errors import OodbenchError
 
 
@@ -51,7 +52,7 @@ def main() -> None:
 main.add_command(run)
 main.add_command(judge)
 main.add_command(new)
-main.add_command(verify)
+main.add_command(verify_rows)
 main.add_command(withdraw)
 main.add_command(export)
 main.add_command(cite)

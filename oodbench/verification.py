@@ -172,7 +172,7 @@ def compared(row: Row, again: Row) -> Verdict:
     )
 
 
-def _apart(one: float, other: float | None) -> float:
+def _apart(one: Any, other: Any) -> float:
     return float("inf") if other is None else abs(one - other)
 
 

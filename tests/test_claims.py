@@ -235,6 +235,7 @@ def test_a_shard_says_whether_it_is_done(home, tmp_path, quick):
     assert shard.done
 
 
+@pytest.mark.slow
 def test_submitit_measures_the_parts_of_a_suite(home, tmp_path, quick):
     submitit = pytest.importorskip("submitit", reason="submitit is not installed")
     executor = submitit.AutoExecutor(folder=tmp_path / "jobs", cluster="local")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from oodbench.work import Part
 
 
-class PartOf(click.ParamType):
+class PartOf(click.ParamType):  # type: ignore[type-arg]
     """``I/N``: the I-th of N parts, from 1."""
 
     name = "I/N"

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Parcel:
         folder = home() / "sent" / _sha256(self.files)
         for name, content in self.files.items():
             if not (folder / name).exists():
-                write_whole(folder / name, lambda file, content=content: file.write(content))
+                write_whole(folder / name, methodcaller("write", content))
         return folder
 
 
@@ -217,8 +218,8 @@ class Ray(Executor):
         settled = {DETERMINISTIC: os.environ[DETERMINISTIC]} if DETERMINISTIC in os.environ else {}
         environment = {"env_vars": {**ENVIRONMENT, **threads, **settled}}
         # retries are ours, so that the log can tell of them
-        settings = {**self._asked, "max_retries": 0, "runtime_env": environment}
-        self._remote = ray.remote(**settings)(measured_there)
+        asked: dict[str, Any] = {**self._asked, "max_retries": 0, "runtime_env": environment}
+        self._remote = ray.remote(**asked)(measured_there)
         self._sent_plugins = [ray.put(Plugin.of(path)) for path in self._plugins]
 
     def _threads(self) -> int:

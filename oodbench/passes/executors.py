@@ -76,7 +76,7 @@ def default_workers(device: str) -> int:
 
 def executor_for(
     workers: int, plugins: Sequence[Path] = (), timeout: float | None = None
-) -> Executor:
+) -> Serial | Processes:
     """The engine for as many processes; ``plugins`` are the files that each of them loads.
 
     Parameters
