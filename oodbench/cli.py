@@ -29,6 +29,8 @@ from oodbench.commands.options import (
     suite_options,
 )
 from oodbench.commands.run import run
+from oodbench.commands.verify import verify as verify_rows
+from oodbench.commands.verify import withdraw
 from oodbench.errors import OodbenchError
 
 
@@ -50,6 +52,8 @@ def main() -> None:
 main.add_command(run)
 main.add_command(judge)
 main.add_command(new)
+main.add_command(verify_rows)
+main.add_command(withdraw)
 main.add_command(export)
 main.add_command(cite)
 main.add_command(columns)
@@ -278,13 +282,22 @@ def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None
 @click.option(
     "--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu."
 )
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that share each batch, one a device.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads on a CPU.")
 @click.option(
     "--logger",
     default="",
     help="Import path of a Lightning logger, e.g. pytorch_lightning.loggers.TensorBoardLogger.",
 )
-def train(card: str, out: Path | None, device: str, threads: int | None, logger: str) -> None:
+def train(
+    card: str, out: Path | None, device: str, devices: int, threads: int | None, logger: str
+) -> None:
     """Train the model of CARD by its recipe; CARD is a name in the zoo or a folder with a card.yaml.
 
     Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
@@ -294,7 +307,7 @@ def train(card: str, out: Path | None, device: str, threads: int | None, logger:
 
     loaded = load_card(card)
     command = " ".join(["oodbench", *sys.argv[1:]])
-    record = fit(loaded, out or Path(loaded.name), device, threads, command, logger)
+    record = fit(loaded, out or Path(loaded.name), device, threads, command, logger, devices)
     echo(
         f"{loaded.name}: {fit_words(record)} on {record['ref']['set']} after {record['steps']} steps"
     )

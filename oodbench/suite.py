@@ -139,6 +139,21 @@ class Analysis(BaseModel):
     """Images and vectors that the second-order traces are estimated with."""
 
 
+class Resources(BaseModel):
+    """What a task asks a cluster for, ``--executor ray``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: float = Field(default=1, gt=0)
+    """Also the threads of a worker, where it is more than one."""
+    gpus: float = Field(default=1, gt=0)
+    """With another ``--device`` than ``cpu``; a half lets two tasks share one."""
+
+    def gpus_on(self, device: str) -> float:
+        """GPUs of a task on a device."""
+        return 0 if device == "cpu" else self.gpus
+
+
 class Suite(BaseModel):
     """A benchmark as a value."""
 
@@ -169,6 +184,8 @@ class Suite(BaseModel):
     """Replicates for the intervals of AUPR and FPR."""
     analysis: Analysis | None = None
     """The paper's explanations; none where it is left out."""
+    resources: Resources = Resources()
+    """What a task asks a cluster for; no number depends on it."""
 
     @model_validator(mode="after")
     def _names_models_of_the_suite(self) -> Self:

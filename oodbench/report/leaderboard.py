@@ -36,7 +36,18 @@ INTRO = (
     "(Nalisnick et al., ICLR 2019, arXiv:1810.09136). This report tells that story with the models and "
     "images of one run. The scorers that answer it are ranked in the [leaderboard](README.md)."
 )
-OURS = (*FILES, COMPARISONS, COSTS, "figures", "grids", "scores", "scores.json", "failures.log")
+OURS = (
+    *FILES,
+    COMPARISONS,
+    COSTS,
+    "figures",
+    "grids",
+    "scores",
+    "scores.json",
+    "failures.log",
+    "history.jsonl",
+    "manifests.jsonl",
+)
 """What a run may have left in a folder before its rows."""
 
 

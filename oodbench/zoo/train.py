@@ -10,8 +10,9 @@ import logging
 import math
 import platform
 import shutil
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from oodbench.data.images import ImageSet, in_split, load_images
 from oodbench.data.labels import load_labels
@@ -86,6 +87,11 @@ class Fit(pl.LightningModule):
         found: Callable[[Tensor], Tensor] = getattr(self.model, "validation_loss", self.model.loss)
         return found
 
+    def on_fit_start(self) -> None:
+        """Let each process draw noise and mutations of its own: the seed that they share would draw alike."""
+        if self.trainer.world_size > 1:
+            torch.manual_seed(self.recipe.seed + self.global_rank)
+
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         images = mutate(batch[0], self.recipe.mutation) if self.recipe.mutation else batch[0]
         loss = _per_dim(self.model.loss(images), images)
@@ -99,6 +105,7 @@ class Fit(pl.LightningModule):
             _per_dim(self.validated(batch[0]), batch[0]),
             prog_bar=True,
             batch_size=len(batch[0]),
+            sync_dist=True,  # all processes must choose the same weights
         )
 
     def configure_gradient_clipping(
@@ -154,7 +161,8 @@ class Watch(pl.Callback):
         for name, images in self.others.items():
             other = self._scores(module, images)
             finite = np.isfinite(own).all() and np.isfinite(other).all()
-            module.log(f"auroc_{name}", area_under_roc(own, other) if finite else math.nan)
+            area = area_under_roc(own, other) if finite else math.nan
+            module.log(f"auroc_{name}", area, sync_dist=True)
 
     def _scores(self, module: Any, images: Tensor) -> np.ndarray:
         batches = images.split(module.recipe.batch_size)
@@ -179,17 +187,43 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
 
 
-def _loader(*columns: np.ndarray, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+class Dealt(Sampler[int]):
+    """An epoch's images for one of several processes: dealt out in one random order, so that none has another's image.
+
+    The order is of (seed, epoch); each process has every ``processes``-th image of it, and the few that are left over wait for
+    another epoch. Batches of one step are then a batch of as many images in that order.
+    """
+
+    def __init__(self, n: int, processes: int, seed: int):
+        self.n, self.processes, self.seed, self.epoch = n, processes, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells the epoch before it begins."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n // self.processes
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        return iter(order[rank :: self.processes][: len(self)].tolist())
+
+
+def _loader(
+    *columns: np.ndarray, batch_size: int, shuffle: bool = False, dealt: Dealt | None = None
+) -> DataLoader[Any]:
     return DataLoader(
         TensorDataset(*(torch.from_numpy(np.array(column)) for column in columns)),
         batch_size,
-        shuffle=shuffle,
+        shuffle=shuffle and dealt is None,
+        sampler=dealt,
         drop_last=shuffle,
     )
 
 
 def _loaders(
-    card: Card, recipe: Recipe, images: ImageSet, ref: ImageSet
+    card: Card, recipe: Recipe, images: ImageSet, ref: ImageSet, devices: int
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Of the training images in random order, and of those that validations look at; with classes where the model needs them."""
     fitted, judged = [images.images], [_validation_images(ref, recipe)]
@@ -198,7 +232,9 @@ def _loaders(
         classes = load_labels(in_split(card.trained_on, "ref"))
         judged.append(classes[ref.drawn_rows(recipe.validate_images)])
     size = recipe.batch_size
-    return _loader(*fitted, batch_size=size, shuffle=True), _loader(*judged, batch_size=size)
+    dealt = Dealt(len(images), devices, recipe.seed) if devices > 1 else None
+    fitting = _loader(*fitted, batch_size=size // devices, shuffle=True, dealt=dealt)
+    return fitting, _loader(*judged, batch_size=size)
 
 
 def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
@@ -246,9 +282,11 @@ def _check_same_card(card: Card, last: Path) -> None:
         )
 
 
-def _trainer(device: str, **settings: Any) -> pl.Trainer:
+def _trainer(device: str, devices: int, **settings: Any) -> pl.Trainer:
+    if devices > 1:
+        settings |= {"strategy": "ddp", "use_distributed_sampler": False}
     try:
-        return pl.Trainer(accelerator=device, devices=1, **settings)
+        return pl.Trainer(accelerator=device, devices=devices, **settings)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ModelError(f"the device {device!r} cannot be trained on here: {error}") from error
 
@@ -362,6 +400,14 @@ def _checked_recipe(card: Card) -> Recipe:
     return recipe
 
 
+def _check_divides(card: Card, recipe: Recipe, devices: int) -> None:
+    if recipe.batch_size % devices:
+        raise ModelError(
+            f"{card.name}: a batch of {recipe.batch_size} cannot be divided among {devices} devices; choose --devices that "
+            "divides it, or another recipe.batch_size"
+        )
+
+
 def _check_enough(images: ImageSet, recipe: Recipe) -> None:
     if len(images) < recipe.batch_size:
         raise ModelError(
@@ -434,6 +480,7 @@ def train(
     threads: int | None = None,
     command: str = "",
     logger: str = "",
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
 
@@ -443,10 +490,11 @@ def train(
     Parameters
     ----------
     logger : import path of a logger of Lightning that is told the metrics too, and shown early samples; see :func:`logger_at`
+    devices : processes that share each batch of the recipe, one a device; their gradients' mean is that of the batch
 
     Returns
     -------
-    the record that is also written to ``trained.json``
+    the record that is also written to ``trained.json``, by the first process
 
     Raises
     ------
@@ -457,6 +505,7 @@ def train(
     images = load_images(in_split(card.trained_on, "train"), shape=card.shape)
     ref = load_images(in_split(card.trained_on, "ref"), shape=card.shape)
     _check_enough(images, recipe)
+    _check_divides(card, recipe, devices)
     told = [logger_at(logger, out)] if logger else []
     _quiet_lightning()
     if threads:
@@ -467,7 +516,7 @@ def train(
     last = checkpoints / "last.ckpt"
     _check_same_card(card, last)
 
-    loaders = _loaders(card, recipe, images, ref)
+    loaders = _loaders(card, recipe, images, ref, devices)
     task = FitClasses if card.uses_labels else Fit
     best = ModelCheckpoint(
         checkpoints,
@@ -478,6 +527,7 @@ def train(
     )
     trainer = _trainer(
         device,
+        devices,
         max_steps=recipe.steps,
         precision=recipe.precision,
         val_check_interval=recipe.validate_every,
@@ -496,8 +546,9 @@ def train(
         inference_mode=False,  # under which an ODE's trace could take no gradient
     )
     fit = task(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
+    goes_on = last if last.exists() else None
     try:
-        trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
+        trainer.fit(fit, *loaders, ckpt_path=goes_on)
     except (
         SystemExit
     ) as ended:  # how Lightning ends on Ctrl-C, and on a signal that is raised like it
@@ -505,6 +556,8 @@ def train(
         raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from ended
     steps = trainer.global_step  # a last validation sets it back
     weights, reached = _best(fit, trainer, best, loaders[1])
+    if not trainer.is_global_zero:
+        sys.exit()  # the first process writes for all
     weights, storage = _stored(fit.model, weights, ref, recipe)
     content = save_safetensors(weights)
     validated = ref.drawn(recipe.validate_images)
@@ -521,6 +574,7 @@ def train(
         "recipe": recipe.model_dump(),
         "command": command,
         "torch": torch.__version__,
+        **({"devices": devices} if devices > 1 else {}),
         "machine": f"{platform.machine()} {trainer.accelerator.__class__.__name__}, {torch.get_num_threads()} threads",
     }
     write_whole(out / "weights.safetensors", lambda file: file.write(content))
