@@ -2,6 +2,7 @@
 
 from oodbench.scorers import (
     baselines,
+    classifier,
     complexity,
     density,
     diffusion,
@@ -16,6 +17,7 @@ from oodbench.scorers import (
 
 __all__ = [
     "baselines",
+    "classifier",
     "complexity",
     "density",
     "diffusion",

@@ -1,6 +1,7 @@
 """Per-image numbers, measured once and shared by all scorers. Importing this registers the built-in ones."""
 
 from oodbench.statistics import (
+    classification,
     complexity,
     density,
     diffusion,
@@ -15,6 +16,7 @@ from oodbench.statistics import (
 )
 
 __all__ = [
+    "classification",
     "complexity",
     "density",
     "diffusion",
