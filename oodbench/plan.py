@@ -18,7 +18,7 @@ from oodbench.data.images import shown_name
 from oodbench.data.sources import DRAWN
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
-from oodbench.passes.values import ImagePass, ImageRef, Images, Model
+from oodbench.passes.values import ImagePass, ImageRef, Images, Model, preparing
 from oodbench.registry import passes_prepared_on, reads_reference, scorers
 from oodbench.resolver import (
     InDist,
@@ -78,6 +78,14 @@ class Trial:
         names = [one.name for one in self.model.of(BACKGROUNDS)]
         grid = self.scorer.grid.items()
         return {name: names if values == BACKGROUNDS else list(values) for name, values in grid}
+
+    @property
+    def prepared(self) -> int:
+        """The last images of ``ref``, as many as a model's pass that it reads was prepared on."""
+        if self.ref is None:
+            return 0
+        own = any(one.model and one.prepared_on is self.ref for one in self.passes)
+        return preparing(self.ref.n) if own else 0
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -307,6 +315,9 @@ class _Planner:
             self._skip(*pair, reason, model.name, scorer.name)
             return
         for size in [1, *self.suite.group_sizes.get(scorer.name, [])]:
+            if size > 1 and (reason := scorer.no_groups()):
+                self._skip(*pair, reason, model.name, scorer.name, size)
+                continue
             n = min(test.n, ood.n - len(self._left_out(model, ood).places))
             if n // size < 2:
                 reason = (
@@ -346,7 +357,21 @@ class _Planner:
         if shared:
             both = f"{found.identifier} are in {test.identifier} too"
             return f"{shared:,} of the {found.n:,} images of {both}, on which no scorer may be fitted; remove them from one"
-        return scorer.too_few(found.n) if found.n < scorer.least_reference else None
+        return self._too_few(scorer, found)
+
+    def _too_few(self, scorer: Scorer, ref: Images) -> str | None:
+        """Why images of ``ref`` that no pass was prepared on do not suffice, or None."""
+        passes = passes_prepared_on("ref", scorer.all_needs)
+        names = [one.name for one in passes if not one.model_free]
+        left = ref.n - (preparing(ref.n) if names else 0)
+        if left >= scorer.least_reference:
+            return None
+        why = (
+            f": {ref.n - left:,} of the {ref.n:,} here prepare the pass {names[0]!r}"
+            if names
+            else ""
+        )
+        return f"{scorer.too_few(left)}{why}"
 
     def _check_validation(self) -> None:
         """Raise where a validation set is of no in-dist set, or is, by its name, an OOD set of the suite."""
@@ -452,7 +477,11 @@ class _Planner:
         parsed = parse_identifier(reference)
         if split is not None:
             parsed = parsed.in_split(split)
-        return ImageRef(str(as_seen(model, parsed)), model.shape, self.suite.limit, name=shown)
+        limit = self._limit(model)
+        return ImageRef(str(as_seen(model, parsed)), model.shape, limit, name=shown)
+
+    def _limit(self, model: Model) -> int | None:
+        return self.suite.limit_of(model.name, model.reference)
 
     def _drawn_by_seed(self, ref: ImageRef) -> ImageRef:
         """`ref`, by another seed than 0 drawn anew of the held-out pool; all of it where the pool holds no more."""
@@ -544,9 +573,9 @@ class _Planner:
         oods = tuple(dict.fromkeys(trial.ood for trial in own))
         whole = parse_identifier(test.ref.reference)
         ref = self.resolver.images_or_none(
-            replace(test.ref, reference=str(whole.in_split("ref")), limit=self.suite.limit)
+            replace(test.ref, reference=str(whole.in_split("ref")), limit=self._limit(model))
         )
-        train, second_tests = self._train(test), self._second_tests(model, test)
+        train, second_tests = self._train(model, test), self._second_tests(model, test)
         draws = self._draws(model, test)
         drawn = {draw.temperature: drawn_samples(draw) for draw in draws}
         real = [images for images in (test, *oods) if not images.synthetic]
@@ -579,12 +608,12 @@ class _Planner:
             logs=logs,
         )
 
-    def _train(self, test: Images) -> Images | None:
+    def _train(self, model: Model, test: Images) -> Images | None:
         """Images drawn of the training set, or those that travel in the package where it is not here."""
         settings = self.suite.analysis
         assert settings is not None
         split = parse_identifier(test.ref.reference).in_split("train")
-        limit = min(settings.train, self.suite.limit or settings.train)
+        limit = min(settings.train, self._limit(model) or settings.train)
         places = [split, replace(split, draw=DRAWN)]
         refs = (replace(test.ref, reference=str(place), limit=limit) for place in places)
         found = map(self.resolver.images_or_none, refs)

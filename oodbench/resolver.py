@@ -88,6 +88,7 @@ class Resolver:
             solver=known.solver,
             solver_steps=known.solver_steps,
             trace_probes=known.trace_probes,
+            trace_error=known.trace_error,
             missing=missing,
             unhashable=known.unhashable,
         )

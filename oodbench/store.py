@@ -203,9 +203,10 @@ SEALS = ("values_sha256", "measured_sha256")
 def is_ranked(row: Row) -> bool:
     """Whether a row counts in ranks, means, comparisons and sentences on what leads.
 
-    It does not where a model that its scorer reads was trained on the OOD set or on one of its kin (the row's ``seen``).
+    It does not where a model that its scorer reads was trained on the OOD set or on one of its kin (the row's ``seen``), nor
+    where it was withdrawn.
     """
-    return not row.get("seen")
+    return not (row.get("seen") or row.get("withdrawn"))
 
 
 Standing = Literal["scorer", "tuned", "labelled", "baseline"]

@@ -139,6 +139,21 @@ class Analysis(BaseModel):
     """Images and vectors that the second-order traces are estimated with."""
 
 
+class Resources(BaseModel):
+    """What a task asks a cluster for, ``--executor ray``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: float = Field(default=1, gt=0)
+    """Also the threads of a worker, where it is more than one."""
+    gpus: float = Field(default=1, gt=0)
+    """With another ``--device`` than ``cpu``; a half lets two tasks share one."""
+
+    def gpus_on(self, device: str) -> float:
+        """GPUs of a task on a device."""
+        return 0 if device == "cpu" else self.gpus
+
+
 class Suite(BaseModel):
     """A benchmark as a value."""
 
@@ -160,6 +175,8 @@ class Suite(BaseModel):
     set of the suite."""
     limit: int | None = Field(None, gt=0)
     """Images that are drawn of each set, in an order that never changes; all for none."""
+    limits: dict[str, Annotated[int, Field(gt=0)]] = {}
+    """Model of the suite → images that are drawn of each set for it, where they are fewer: one that takes long an image."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """Of dequantisation noise, group membership and bootstrap, and of `ref`: another seed than 0 draws it anew of the held-out
     pool, where that holds more images than the limit."""
@@ -167,16 +184,24 @@ class Suite(BaseModel):
     """Replicates for the intervals of AUPR and FPR."""
     analysis: Analysis | None = None
     """The paper's explanations; none where it is left out."""
+    resources: Resources = Resources()
+    """What a task asks a cluster for; no number depends on it."""
 
     @model_validator(mode="after")
-    def _pairs_name_models_of_the_suite(self) -> Self:
+    def _names_models_of_the_suite(self) -> Self:
         known = {name for entry in self.models for name in named(entry) if name}
-        for name in (name for pair in self.pairs for name in pair.models):
+        of_pairs = [("a pair names", name) for pair in self.pairs for name in pair.models]
+        for says, name in [*of_pairs, *(("limits name", name) for name in self.limits)]:
             if name not in known:
                 raise ValueError(
-                    f"a pair names the model {name!r}, which the suite's models do not{did_you_mean(name, known)}"
+                    f"{says} the model {name!r}, which the suite's models do not{did_you_mean(name, known)}"
                 )
         return self
+
+    def limit_of(self, *names: str) -> int | None:
+        """Images that are drawn of each set for a model by any of its names; all for None."""
+        own = [self.limits[name] for name in names if name in self.limits]
+        return min(filter(None, [self.limit, *own]), default=None)
 
 
 def suite_of(fields: dict[str, Any]) -> Suite:

@@ -13,6 +13,16 @@ from oodbench.types import Of
 
 SHARD = 500
 """Images a shard: the unit of caching, of loss and of parallel work."""
+PREPARING = 200
+"""Images that a pass of a model is prepared on, where there are twice as many."""
+
+
+def preparing(n: int) -> int:
+    """How many of n in-dist images a pass of a model is prepared on: the last 200, or half where there are fewer than 400.
+
+    The others are left to fit scorers to.
+    """
+    return min(PREPARING, -(-n // 2))
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ class Model:
     methods : those that it has of the ones that statistics ask for
     sampler, draws_at_once : version of what draws from it; whether a draw takes one pass of the network
     solver, solver_steps, trace_probes : of a model whose density is an ODE's; probes are None where its trace is exact
+    trace_error : standard deviation of log p over the probes, bits/dim; None where it was not measured
     relatives : its background, general model and ensemble
     """
 
@@ -114,6 +125,7 @@ class Model:
     solver: str | None = None
     solver_steps: int | None = None
     trace_probes: int | None = None
+    trace_error: float | None = None
     missing: str = ""
     unhashable: str = ""
     relatives: Mapping[Of, tuple[Model, ...]] = field(default_factory=dict)
@@ -190,4 +202,6 @@ def shard_keys(
     who = [model.identity, seed, device.split(":")[0]] if model else []
     if prepared_on:
         who.append(prepared_on.sha256)
+        own = preparing(prepared_on.n) if model else PREPARING
+        who += [own] if own < PREPARING else []
     return tuple(key_of("shard", identity, who, pixels) for pixels in images.shards)

@@ -102,6 +102,7 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
     kinds = {name: standing(one.row) for name, one in scorers.items()}
     baselines, tuned = ([name for name in found if kinds[name] == kind] for kind in APART)
     covariance = delong_covariance(list(found.values()))
+    n_in, n_ood = map(len, next(iter(found.values())))
     dual = (
         oracle_dual_threshold(*(found[name] for name in DUAL))
         if set(DUAL) <= found.keys()
@@ -112,6 +113,8 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
         "scorers": list(found),
         "baselines": baselines,
         "tuned": tuned,
+        "n_in": n_in,
+        "n_ood": n_ood,
         "look_at_ref": [name for name, one in scorers.items() if looks_at_ref(one.row)],
         "auroc": [area_under_roc(*scores) for scores in found.values()],
         "covariance": covariance.tolist(),

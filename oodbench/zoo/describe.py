@@ -45,6 +45,7 @@ class UserModel:
     sampler_version: ClassVar[str] = ""
     draws_at_once: ClassVar[bool] = False
     training_seed: ClassVar[None] = None
+    trace_error: ClassVar[None] = None
 
     def __init__(self, name: str):
         self.name = self.reference = name

@@ -10,7 +10,9 @@ import logging
 import math
 import platform
 import shutil
+import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +27,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from oodbench.data.images import ImageSet, in_split, load_images
 from oodbench.data.labels import load_labels
@@ -36,8 +38,6 @@ from oodbench.zoo.cards import Card, Recipe
 from oodbench.zoo.describe import unknown_names
 from oodbench.zoo.load import build
 
-REF_IMAGES = 1000
-"""Images of `ref` that each validation looks at."""
 WATCHED_IMAGES = 500
 """Images of `ref` and of each watched set whose likelihoods are compared."""
 
@@ -61,6 +61,11 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
     return torch.where(chosen, noise, images)
 
 
+def _per_dim(nats: Tensor, images: Tensor) -> Tensor:
+    """The mean over images, in bits a dimension."""
+    return nats.mean() / (images[0].numel() * math.log(2))
+
+
 class Fit(pl.LightningModule):
     """Minimises the model's ``loss`` in bits a dimension."""
 
@@ -76,21 +81,31 @@ class Fit(pl.LightningModule):
         """Note of which card the checkpoint is, since a training goes on from it."""
         checkpoint["oodbench_card"] = self.made_from
 
-    def _bits_per_dim(self, images: Tensor) -> Tensor:
-        return self.model.loss(images).mean() / (images[0].numel() * math.log(2))
+    @property
+    def validated(self) -> Callable[[Tensor], Tensor]:
+        """What validation measures, in nats: the loss, or what a model whose loss is no likelihood names beside it."""
+        found: Callable[[Tensor], Tensor] = getattr(self.model, "validation_loss", self.model.loss)
+        return found
+
+    def on_fit_start(self) -> None:
+        """Let each process draw noise and mutations of its own: the seed that they share would draw alike."""
+        if self.trainer.world_size > 1:
+            torch.manual_seed(self.recipe.seed + self.global_rank)
 
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         images = mutate(batch[0], self.recipe.mutation) if self.recipe.mutation else batch[0]
-        loss = self._bits_per_dim(images)
-        self.log("train_bits_per_dim", loss, prog_bar=True)
+        loss = _per_dim(self.model.loss(images), images)
+        likelihood = self.validated == self.model.loss
+        self.log("train_bits_per_dim" if likelihood else "train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
         self.log(
             self.monitor,
-            self._bits_per_dim(batch[0]),
+            _per_dim(self.validated(batch[0]), batch[0]),
             prog_bar=True,
             batch_size=len(batch[0]),
+            sync_dist=True,  # all processes must choose the same weights
         )
 
     def configure_gradient_clipping(
@@ -146,7 +161,8 @@ class Watch(pl.Callback):
         for name, images in self.others.items():
             other = self._scores(module, images)
             finite = np.isfinite(own).all() and np.isfinite(other).all()
-            module.log(f"auroc_{name}", area_under_roc(own, other) if finite else math.nan)
+            area = area_under_roc(own, other) if finite else math.nan
+            module.log(f"auroc_{name}", area, sync_dist=True)
 
     def _scores(self, module: Any, images: Tensor) -> np.ndarray:
         batches = images.split(module.recipe.batch_size)
@@ -171,31 +187,59 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
 
 
-def _loader(*columns: np.ndarray, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+class Dealt(Sampler[int]):
+    """An epoch's images for one of several processes: dealt out in one random order, so that none has another's image.
+
+    The order is of (seed, epoch); each process has every ``processes``-th image of it, and the few that are left over wait for
+    another epoch. Batches of one step are then a batch of as many images in that order.
+    """
+
+    def __init__(self, n: int, processes: int, seed: int):
+        self.n, self.processes, self.seed, self.epoch = n, processes, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells the epoch before it begins."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n // self.processes
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        return iter(order[rank :: self.processes][: len(self)].tolist())
+
+
+def _loader(
+    *columns: np.ndarray, batch_size: int, shuffle: bool = False, dealt: Dealt | None = None
+) -> DataLoader[Any]:
     return DataLoader(
         TensorDataset(*(torch.from_numpy(np.array(column)) for column in columns)),
         batch_size,
-        shuffle=shuffle,
+        shuffle=shuffle and dealt is None,
+        sampler=dealt,
         drop_last=shuffle,
     )
 
 
 def _loaders(
-    card: Card, recipe: Recipe, images: ImageSet, ref: ImageSet
+    card: Card, recipe: Recipe, images: ImageSet, ref: ImageSet, devices: int
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Of the training images in random order, and of those that validations look at; with classes where the model needs them."""
     fitted, judged = [images.images], [_validation_images(ref, recipe)]
     if card.uses_labels:
         fitted.append(load_labels(in_split(card.trained_on, "train")))
         classes = load_labels(in_split(card.trained_on, "ref"))
-        judged.append(classes[ref.drawn_rows(REF_IMAGES)])
+        judged.append(classes[ref.drawn_rows(recipe.validate_images)])
     size = recipe.batch_size
-    return _loader(*fitted, batch_size=size, shuffle=True), _loader(*judged, batch_size=size)
+    dealt = Dealt(len(images), devices, recipe.seed) if devices > 1 else None
+    fitting = _loader(*fitted, batch_size=size // devices, shuffle=True, dealt=dealt)
+    return fitting, _loader(*judged, batch_size=size)
 
 
 def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
     """The first images of `ref`, mutated once and for all where the training images are mutated afresh."""
-    images = np.array(ref.drawn(REF_IMAGES).images)
+    images = np.array(ref.drawn(recipe.validate_images).images)
     if not recipe.mutation:
         return images
     return mutate(
@@ -218,7 +262,11 @@ def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
 
 def _made_from(card: Card) -> str:
     """What a training that goes on must share with its beginning: all of the card but how long it takes."""
-    recipe = card.recipe.model_dump(exclude={"steps", "patience", "watch"}) if card.recipe else {}
+    recipe = (
+        card.recipe.model_dump(exclude={"steps", "patience", "watch", "validate_images"})
+        if card.recipe
+        else {}
+    )
     return json.dumps([card.family, card.config, card.trained_on, recipe], sort_keys=True)
 
 
@@ -234,9 +282,11 @@ def _check_same_card(card: Card, last: Path) -> None:
         )
 
 
-def _trainer(device: str, **settings: Any) -> pl.Trainer:
+def _trainer(device: str, devices: int, **settings: Any) -> pl.Trainer:
+    if devices > 1:
+        settings |= {"strategy": "ddp", "use_distributed_sampler": False}
     try:
-        return pl.Trainer(accelerator=device, devices=1, **settings)
+        return pl.Trainer(accelerator=device, devices=devices, **settings)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ModelError(f"the device {device!r} cannot be trained on here: {error}") from error
 
@@ -275,12 +325,13 @@ def _joined_logs(folder: Path) -> str:
 
 @torch.no_grad()
 def _stored(
-    model: Any, weights: dict[str, Tensor], ref: ImageSet
+    model: Any, weights: dict[str, Tensor], ref: ImageSet, recipe: Recipe
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The large weights in half precision, unless that moves the log-probability of some image by more than the limit."""
     if not hasattr(model, "log_prob"):
         return weights, {"storage": "float32"}
-    images = torch.from_numpy(np.array(ref.drawn(HALF_CHECK_IMAGES).images))
+    checked = min(HALF_CHECK_IMAGES, recipe.validate_images)
+    images = torch.from_numpy(np.array(ref.drawn(checked).images))
     half = {
         key: value.half() if value.numel() >= HALF_FROM else value for key, value in weights.items()
     }
@@ -304,6 +355,31 @@ def _accuracy(model: Any, weights: dict[str, Tensor], ref: DataLoader[Any]) -> d
     return {"ref_accuracy": round(torch.cat(right).float().mean().item(), 4)}
 
 
+def _solved(model: Any, ref: ImageSet) -> dict[str, Any]:
+    """How well a model whose density is an ODE's solves it: what halving its steps moves, and the trace's error."""
+    if not hasattr(model, "solver_steps"):
+        return {}
+    images = torch.from_numpy(np.array(ref.images))
+    whole = solved_in(model, images, model.solver_steps)
+    moved = (whole - solved_in(model, images, model.solver_steps // 2)).abs()
+    return {
+        "halving_moves_bits_per_dim": round(moved.max().item(), 6),
+        "trace_error_bits_per_dim": round(model.trace_error(images), 6),
+    }
+
+
+@torch.no_grad()
+def solved_in(model: Any, images: Tensor, steps: int) -> Tensor:
+    """Bits/dim of images under so many steps of the model's solver, ``(B,)``."""
+    usual = model.solver_steps
+    model.solver_steps = steps
+    try:
+        log_prob = torch.cat([model.log_prob(batch) for batch in images.split(64)])
+    finally:
+        model.solver_steps = usual
+    return -log_prob / (images[0].numel() * math.log(2))
+
+
 def _checked_recipe(card: Card) -> Recipe:
     """The card's recipe, where there is one, its names exist and its settings go together."""
     recipe = card.recipe
@@ -322,6 +398,14 @@ def _checked_recipe(card: Card) -> Recipe:
             f"validation could choose the weights; make it {recipe.steps} or less"
         )
     return recipe
+
+
+def _check_divides(card: Card, recipe: Recipe, devices: int) -> None:
+    if recipe.batch_size % devices:
+        raise ModelError(
+            f"{card.name}: a batch of {recipe.batch_size} cannot be divided among {devices} devices; choose --devices that "
+            "divides it, or another recipe.batch_size"
+        )
 
 
 def _check_enough(images: ImageSet, recipe: Recipe) -> None:
@@ -396,6 +480,7 @@ def train(
     threads: int | None = None,
     command: str = "",
     logger: str = "",
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
 
@@ -405,10 +490,11 @@ def train(
     Parameters
     ----------
     logger : import path of a logger of Lightning that is told the metrics too, and shown early samples; see :func:`logger_at`
+    devices : processes that share each batch of the recipe, one a device; their gradients' mean is that of the batch
 
     Returns
     -------
-    the record that is also written to ``trained.json``
+    the record that is also written to ``trained.json``, by the first process
 
     Raises
     ------
@@ -419,6 +505,7 @@ def train(
     images = load_images(in_split(card.trained_on, "train"), shape=card.shape)
     ref = load_images(in_split(card.trained_on, "ref"), shape=card.shape)
     _check_enough(images, recipe)
+    _check_divides(card, recipe, devices)
     told = [logger_at(logger, out)] if logger else []
     _quiet_lightning()
     if threads:
@@ -429,7 +516,7 @@ def train(
     last = checkpoints / "last.ckpt"
     _check_same_card(card, last)
 
-    loaders = _loaders(card, recipe, images, ref)
+    loaders = _loaders(card, recipe, images, ref, devices)
     task = FitClasses if card.uses_labels else Fit
     best = ModelCheckpoint(
         checkpoints,
@@ -440,6 +527,7 @@ def train(
     )
     trainer = _trainer(
         device,
+        devices,
         max_steps=recipe.steps,
         precision=recipe.precision,
         val_check_interval=recipe.validate_every,
@@ -455,10 +543,12 @@ def train(
             _Bar(refresh_rate=20),
         ],
         enable_model_summary=False,
+        inference_mode=False,  # under which an ODE's trace could take no gradient
     )
     fit = task(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
+    goes_on = last if last.exists() else None
     try:
-        trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
+        trainer.fit(fit, *loaders, ckpt_path=goes_on)
     except (
         SystemExit
     ) as ended:  # how Lightning ends on Ctrl-C, and on a signal that is raised like it
@@ -466,20 +556,25 @@ def train(
         raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from ended
     steps = trainer.global_step  # a last validation sets it back
     weights, reached = _best(fit, trainer, best, loaders[1])
-    weights, storage = _stored(fit.model, weights, ref)
+    if not trainer.is_global_zero:
+        sys.exit()  # the first process writes for all
+    weights, storage = _stored(fit.model, weights, ref, recipe)
     content = save_safetensors(weights)
+    validated = ref.drawn(recipe.validate_images)
     record = {
         **storage,
+        **_solved(fit.model, validated),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in fit.model.parameters()),
         fit.monitor: round(reached, 4),
         **_accuracy(fit.model, weights, loaders[1]),
         "steps": steps,
         "train": {"set": images.identifier, "sha256": images.sha256},
-        "ref": {"set": ref.drawn(REF_IMAGES).identifier, "sha256": ref.drawn(REF_IMAGES).sha256},
+        "ref": {"set": validated.identifier, "sha256": validated.sha256},
         "recipe": recipe.model_dump(),
         "command": command,
         "torch": torch.__version__,
+        **({"devices": devices} if devices > 1 else {}),
         "machine": f"{platform.machine()} {trainer.accelerator.__class__.__name__}, {torch.get_num_threads()} threads",
     }
     write_whole(out / "weights.safetensors", lambda file: file.write(content))

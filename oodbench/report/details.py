@@ -1,31 +1,44 @@
-"""The page of one in-dist set: every metric of every scorer, model by model."""
+"""The details of one in-dist set: every metric of every scorer, groups, costs, and the command for each cell, model by model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from oodbench.data.corruptions import rung
-from oodbench.report.illustrations import Illustration
+from oodbench.report.again import shown_command
 from oodbench.report.ladders import ladder_table
+from oodbench.report.links import Links, page_head
 from oodbench.report.older import older_sentence
-from oodbench.report.results import Results, Subject, cells
+from oodbench.report.order import oods_in_order, subjects_in_order
+from oodbench.report.results import Results, Subject, cells, subject_of
 from oodbench.report.tables import (
-    HEAD,
     LEGEND,
     NO_LIKELIHOOD,
     TAKES,
     Notes,
     bar_of,
+    bare_table,
     bits_cell,
     distinct,
+    folded,
     metric_cell,
     scorer_takes,
+    set_name,
+    short,
+    short_names,
     shown_scorer,
     table,
     text,
 )
-from oodbench.store import Row, Standing, standing
+from oodbench.store import STANDINGS, Row, Standing, standing
 
+UP = """\
+All models side by side, and figures: [{}]({}).
+"""
+AGAIN = """\
+Each runs in an empty folder and writes the cell to `runs/`, with all that it needs of a model; what was measured before is not
+measured again. The bundled sample is used where the full sets are not on the machine, and then gives the sample's numbers.
+"""
 METRIC_TITLES = {
     "auroc": "AUROC",
     "aupr_ood": "AUPR, OOD positive",
@@ -42,58 +55,66 @@ METRIC_TITLES = {
 }
 
 
-def in_dist_page(results: Results, in_dist: str, illustrations: Iterable[Illustration]) -> str:
+def details_page(results: Results, in_dist: str, links: Links) -> str:
     """All results of one in-dist set: for each model a table of each metric, groups apart, costs and
-    skips."""
+    commands."""
     notes = Notes()
     tried = [row for row in results.tried if row["in_dist_name"] == in_dist]
-    known = {(row["model"], row["in_dist"], row["seed"]) for row in tried}
-    parts = [HEAD, f"# In-dist: {text(in_dist)}\n", *older_sentence(tried), LEGEND]
-    for subject in (one for one in results.subjects() if tuple(one) in known):
-        label = results.name_of(subject)
-        figures = [one for one in illustrations if one.of == label]
-        skips = [row for row in results.skips if row["in_dist_name"] == in_dist]
-        own_skips = [row for row in skips if row["model"] == subject.model]
-        parts += [f"## {text(label)}\n", *_fit(results, subject, figures, notes)]
+    known = {subject_of(row) for row in tried}
+    title = f"In-dist: {text(in_dist)}, every metric and command"
+    parts = [
+        *page_head(title, links, links.details(in_dist)),
+        UP.format(text(in_dist), links.sets[in_dist]),
+    ]
+    for subject in (one for one in subjects_in_order(results) if one in known):
         own = results.of_subject(subject)
-        parts += _metrics([row for row in own if rung(row["ood"]) is None], own_skips, notes)
-        parts.append(ladder_table(own))
-    return "\n".join(parts) + notes.text()
+        parts += [f"## {text(results.name_of(subject))}\n", *_fit(results, subject, notes)]
+        parts += _metrics([row for row in own if rung(row["ood"]) is None], notes)
+        parts += [_commands(own), ladder_table(own)]
+    return "\n".join([*parts, LEGEND, *older_sentence(tried)]) + notes.text()
 
 
-def _fit(
-    results: Results, subject: Subject, figures: list[Illustration], notes: Notes
-) -> list[str]:
-    """What log p(x) is, the pairs with their sizes and bits/dim, and links to figures."""
+def _commands(rows: list[Row]) -> str:
+    """The command for each cell, whose result is that of the row, folded."""
+    order = oods_in_order(rows)
+    shown = sorted(
+        rows, key=lambda row: (order.index(row["ood"]), row["scorer"], row["group_size"])
+    )
+    lines = [_command(row) for row in shown if row["status"] == "ok"]
+    return folded(
+        f"The command for each of these {len(lines)} cells", AGAIN + "\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _command(row: Row) -> str:
+    groups = f", groups of {row['group_size']}" * (row["group_size"] > 1)
+    what = f"{text(row['scorer'])} → {text(set_name(row['ood']))}{groups}"
+    return f"- {what}, AUROC {short(row['auroc'])}: {shown_command(row)}"
+
+
+def _fit(results: Results, subject: Subject, notes: Notes) -> list[str]:
+    """What log p(x) is, and the pairs with their sizes and bits/dim."""
     rows = results.of_subject(subject)
     likelihood = rows[0]["likelihood"]
     kind = "exact" if likelihood == "exact" else f"not exact (a bound: {text(likelihood)})"
     said = NO_LIKELIHOOD[:-1] if rows[0].get("uses_labels") else f"log p(x): {kind}"
     parts = [f"{said}; seed {subject.seed}.\n"]
-    lines = [_pair_line(rows, ood, notes) for ood in _oods(rows)]
+    lines = [_pair_line(rows, ood, notes) for ood in oods_in_order(rows)]
     heads = [
-        "in-dist set",
         "OOD set",
         "images",
         "OOD base rate",
         "in-dist bits/dim",
         "OOD bits/dim",
     ]
-    links = ", ".join(
-        f"[{one.kind}]({one.file})" for one in figures if one.kind in ("likelihoods", "roc")
-    )
-    return [*parts, table(heads, lines), *([f"Figures: {links}.\n"] if links else [])]
-
-
-def _oods(rows: list[Row]) -> list[str]:
-    return sorted({row["ood"] for row in rows})
+    return [*parts, table(heads, lines)]
 
 
 def _pair_line(rows: list[Row], ood: str, notes: Notes) -> list[str]:
     own = [row for row in rows if row["ood"] == ood]
     row = own[0]
     bits = [bits_cell(row.get(f"{role}_bits_per_dim")) for role in ("in_dist", "ood")]
-    return [text(row["in_dist"]), text(ood) + _shared(row, notes), *_sizes(own), *bits]
+    return [text(ood) + _shared(row, notes), *_sizes(own), *bits]
 
 
 def _sizes(rows: list[Row]) -> list[str]:
@@ -129,16 +150,14 @@ def _unchecked(name: str, here: str) -> str:
     )
 
 
-def _metrics(rows: list[Row], skips: list[Row], notes: Notes) -> list[str]:
-    """A table for each metric, and what each scorer takes."""
+def _metrics(rows: list[Row], notes: Notes) -> list[str]:
+    """A table for each metric, that of the AUROC in sight, and what each scorer takes."""
     parts = []
     for metric, title in METRIC_TITLES.items():
         having = [row for row in rows if row["status"] == "failed" or metric in row]
         if having:
-            whole = [row for row in skips if row["scorer"] and row.get("group_size") is None]
-            why = {row["scorer"]: row["reason"] for row in whole}
-            shown = why if metric == "auroc" else {}  # once is enough
-            parts += [f"### {title}\n", _metric_table(having, shown, _oods(rows), metric, notes)]
+            shown = _metric_table(having, oods_in_order(rows), metric, notes)
+            parts += [f"### {title}\n\n{shown}" if metric == "auroc" else folded(title, shown)]
     scorers = distinct(sorted(row["scorer"] for row in rows))
     if not scorers:
         return []
@@ -146,38 +165,36 @@ def _metrics(rows: list[Row], skips: list[Row], notes: Notes) -> list[str]:
         [text(name), *scorer_takes([row for row in rows if row["scorer"] == name])]
         for name in scorers
     ]
-    return [*parts, "### Cost\n", table(["scorer", *TAKES], lines)]
+    return [*parts, folded("Cost", bare_table(["scorer", *TAKES], lines))]
 
 
-def _metric_table(
-    rows: list[Row], why: dict[str, str], oods: list[str], metric: str, notes: Notes
-) -> str:
-    """A line for each scorer and group size, a column for each OOD set; ``why`` says why a scorer was
-    skipped."""
+def _metric_table(rows: list[Row], oods: list[str], metric: str, notes: Notes) -> str:
+    """A line for each scorer and group size, best first, a column for each OOD set."""
     found = cells(rows, "scorer", "group_size", "ood")
     kinds = {(standing(row), row["scorer"], row["group_size"]) for row in rows}
-    known: dict[str, Standing] = {row["scorer"]: standing(row) for row in rows}
-    skipped = {(known.get(name, "scorer"), name, 1) for name in why}
     lines = _constant_score(rows, oods, metric)
-    for kind, scorer, size in sorted(kinds | skipped, key=_order):
+    for kind, scorer, size in sorted(kinds, key=lambda one: _order(one, rows)):
         name = shown_scorer(scorer, kind)
-        judged = "single" if size == 1 else f"groups of {size}"
+        judged = f"<br><sub>groups of {size}</sub>" if size > 1 else ""
         line = [found.get((scorer, size, ood)) for ood in oods]
-        shown = [_cell(row, rows, metric, why.get(scorer), notes) for row in line]
-        lines.append([name, judged, *shown])
-    return table(["scorer", "judged", *map(text, oods)], lines)
+        lines.append([name + judged, *(_cell(row, rows, metric, notes) for row in line)])
+    names = short_names(oods, set_name)
+    return bare_table(["scorer", *(text(names[ood]) for ood in oods)], lines)
 
 
-def _order(line: tuple[Standing, str, int]) -> tuple[int, str, int]:
-    """Baselines below the others."""
+def _order(line: tuple[Standing, str, int], rows: list[Row]) -> tuple[int, float, str, int]:
+    """By standing, then the mean over the pairs that a scorer has, then group size."""
     kind, scorer, size = line
-    return kind == "baseline", scorer, size
+    own = [row["auroc"] for row in rows if _is_single(row, scorer)]
+    return STANDINGS.index(kind), -sum(own) / max(1, len(own)), scorer, size
 
 
-def _cell(row: Row | None, rows: list[Row], metric: str, why: str | None, notes: Notes) -> str:
-    if row is None:
-        return notes.mark(why) if why else ""
-    bar = bar_of(row, rows) if row["group_size"] == 1 else None
+def _is_single(row: Row, scorer: str) -> bool:
+    return row["scorer"] == scorer and row["group_size"] == 1 and row["status"] == "ok"
+
+
+def _cell(row: Row | None, rows: list[Row], metric: str, notes: Notes) -> str:
+    bar = bar_of(row, rows) if row and row["group_size"] == 1 else None
     return metric_cell(row, metric, notes, bar)
 
 
@@ -191,5 +208,5 @@ def _constant_score(rows: list[Row], oods: list[str], metric: str) -> list[list[
     for ood in oods:
         rate = next((row["base_rate"] for row in sound if row["ood"] == ood), None)
         of_class = rate if metric == "aupr_ood" or rate is None else 1 - rate
-        shown.append("" if of_class is None else f"{of_class:.3f}")
-    return [["*a constant score* (base rate)", "single", *shown]]
+        shown.append("" if of_class is None else short(of_class))
+    return [["*a constant score* (base rate)", *shown]]
