@@ -14,7 +14,7 @@ from oodbench.data.images import load_images
 from oodbench.errors import DataError, OodbenchError, StoreError
 from oodbench.metrics.comparison import holm
 from oodbench.report import refuse_foreign, write_report
-from oodbench.report.comparison import PAIRED, gap_text, paired_cells, tested
+from oodbench.report.comparison import PAIRED, gap_text, paired_cells, test_of
 from oodbench.store import SCHEMA, Row, is_ranked, key_of, read_rows
 from oodbench.trials.comparison import SHARED, Compared, compared, comparison_digest
 from oodbench.trials.given import (
@@ -382,7 +382,7 @@ def best_of(comparisons: Sequence[Row], others: set[str]) -> Iterator[str]:
         best = _best(names, aurocs, others - set(row["tuned"]), set(row["baselines"]))
         own = [number for number, name in enumerate(names) if name not in others]
         tests = [(one, other) for one in own for other in best.values()]
-        found = [tested(row, one, other) for one, other in tests]
+        found = [test_of(row, names[one], names[other]) for one, other in tests]
         corrected = holm([one.p for one in found])
         yield f"{row['in_dist']} → {row['ood']}, the same images; differences are paired, p corrected by Holm:"
         for (one, other), gap, p in zip(tests, found, corrected, strict=True):

@@ -353,16 +353,17 @@ def test_a_shard_has_500_images():
     assert list(shard_starts(500)) == [0]
 
 
-def test_a_pass_is_prepared_on_the_last_200_reference_images():
+@pytest.mark.parametrize(("n", "first"), [(500, 300), (400, 200), (250, 125), (31, 15)])
+def test_a_pass_is_prepared_on_the_last_200_reference_images_or_on_half(n, first):
     class Prepared:
         name = "prepared"
         prepare = staticmethod(lambda model, images: images)
         model_free = False
         too_few = staticmethod(lambda images, numbers: None)
 
-    reference = np.arange(250, dtype=np.uint8).reshape(250, 1, 1, 1)
+    reference = np.arange(n, dtype=np.int16).reshape(n, 1, 1, 1)
     (seen,) = prepare(Prepared, None, reference)
-    assert seen.flatten().tolist() == list(range(50, 250))
+    assert seen.flatten().tolist() == list(range(first, n))
 
 
 def test_a_cpu_has_a_worker_a_core_and_an_accelerator_one_in_all(monkeypatch):

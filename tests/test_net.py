@@ -631,6 +631,7 @@ def heading(world, row):
         "model": model,
         "likelihood": LIKELIHOOD[model],
         "log_prob_of": "the discrete image",
+        "uses_labels": False,
         "in_dist": "near/test",
         "ood": IDENTIFIER[ood],
         "ref": "near/ref" if reads_ref else None,
@@ -651,6 +652,7 @@ def heading(world, row):
         "passes": passes,
         "training_seed": TRAINING_SEED if model == "net-glow" else None,
         "ref_division": IN_FOLDS if reads_ref else None,
+        "ref_pool": len(images["ref"]) if reads_ref else None,
         "trained_on": {}
         if scorer in BASELINES
         else dict.fromkeys({model} | OTHERS.get(scorer, set()), "near"),
@@ -658,7 +660,15 @@ def heading(world, row):
         "left_out": 0,
         "left_out_checked": {"near": "all"},
         **dict.fromkeys(
-            ("tuned", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces")
+            (
+                "tuned",
+                "solver",
+                "solver_steps",
+                "trace_probes",
+                "trace_error",
+                "withdrawn",
+                "replaces",
+            )
         ),
         "cost": {name: cost(world, name) for name in passes},
     }
@@ -1046,6 +1056,18 @@ def members_fields(world, model, role, name):
     return {"aurocs": found}
 
 
+def flow_fields(world, model, role, name):
+    images = world.images[name]
+    terms = glow_terms(images[drawn_order(len(images))[:64]])
+    scale = {
+        "shape": [4, 4, 4],
+        "mean_square": summary(-2 * terms["latent_term"] / D)[:2],
+        "prior_volume": terms["prior_volume"].mean(),
+        "log_det": terms["log_det"].mean() + D * math.log(256),
+    }
+    return {"images_measured": len(terms["log_prob"]), "scales": [scale]}
+
+
 def training_fields(world, model, role, name):
     log = [
         {"step": 19.0, "ref_bits_per_dim": 7.5, "auroc_far": 0.25},
@@ -1058,6 +1080,7 @@ RULES = {
     "likelihood": likelihood_fields,
     "graying": graying_fields,
     "second-order": second_order_fields,
+    "flow": flow_fields,
     "samples": samples_fields,
     "members": members_fields,
     "training": training_fields,
@@ -1076,6 +1099,8 @@ OF_GLOW = {
     ("samples", "samples", "samples"),
     ("second-order", "ood", "far"),
     ("second-order", "ood", "constant"),
+    ("flow", "test", "near"),
+    ("flow", "ood", "far"),
     ("members", "ood", "far"),
     ("members", "ood", "constant"),
     ("training", "member", "near"),
@@ -1201,7 +1226,7 @@ def curves_of(world, kind):
 def test_there_is_a_curve_for_each_figure(world):
     rows = read(world.out, CURVES)
     kinds = {"likelihoods": 4, "decomposition": 3, "latents": 1, "grid": 3, "data": 2, "roc": 16}
-    kinds["contracted"] = 2
+    kinds |= {"contracted": 2, "coupling": 1}
     assert {kind: len(curves_of(world, kind)) for kind in {row["kind"] for row in rows}} == kinds
     assert len({row["key"] for row in rows}) == len(rows)
 
@@ -1314,9 +1339,44 @@ def test_grids_hold_the_images_that_are_drawn(world):
         for number, image in enumerate(four):
             pixels[:, 8 * number : 8 * number + 8] = image[0][..., None]
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels)
+    pictured = [*rows.values(), *curves_of(world, "coupling")]
     assert {path.name for path in (world.out / "grids").iterdir()} == {
-        row["file"].removeprefix("grids/") for row in rows.values()
+        row["file"].removeprefix("grids/") for row in pictured
     }
+
+
+def as_levels(values, low=-3, high=3):
+    return np.rint(255 * ((values - low) / (high - low)).clip(0, 1))
+
+
+def test_a_coupling_is_taken_apart_on_an_image_of_each_set(world):
+    """The net's coupling shifts by 0, so that it keeps everything; its latents are tiles of the four channels."""
+    (row,) = curves_of(world, "coupling")
+    content = (world.out / row["file"]).read_bytes()
+    spans = {"into": 3, "kept": None, "shift": 0, "log scale": 0, "out": 3, "z 1": 3}
+    panels = [
+        {"name": name, "low": -span if span else 0, "high": 1 if span is None else span}
+        for name, span in spans.items()
+    ]
+    sets = [
+        {"set": IDENTIFIER[name], "role": role, "log_det": 0}
+        for name, role in (("near", "test"), ("far", "ood"))
+    ]
+    digest = hashlib.sha256(content).hexdigest()
+    found = {"sets": sets, "panels": panels, "file": row["file"], "sha256": digest}
+    check_fields(row, of_model("coupling", "net-glow") | found)
+    picture = np.asarray(Image.open(io.BytesIO(content))).astype(int)
+    assert picture.shape == (16, 48)
+    for line, name in zip(np.vsplit(picture, 2), ("near", "far"), strict=True):
+        images = world.images[name]
+        one = images[drawn_order(len(images))[:1]]
+        into = ((one + noise(one)) / 256 - 0.5) * np.exp(place(SCALES))
+        z = (into - place(MEANS)) / np.exp(place(SPREADS))
+        tiles = z[0, 0].reshape(4, 2, 4, 2).transpose(1, 3, 0, 2).reshape(4, 4, 4)
+        tiled = np.block([[tiles[0], tiles[1]], [tiles[2], tiles[3]]])
+        shown = [as_levels(into[0, 0]), np.full((8, 8), 255), *[np.zeros((8, 8))] * 2]
+        shown += [as_levels(into[0, 0]), as_levels(tiled)]
+        assert np.abs(line - np.hstack(shown)).max() <= 1
 
 
 def test_roc_curves(world):

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oodbench.commands import completion
+from oodbench.commands.columns import judge_on
 from oodbench.commands.options import (
+    FILE,
     FOLDER,
     Paths,
     check_device,
@@ -62,12 +65,22 @@ class Own:
 def own_options(command: Any) -> Any:
     """A run without a suite's file."""
     options = (
-        click.option("--model", help="Name, card's folder, checkpoint, or file.py[:Name]."),
+        click.option(
+            "--model",
+            help="Name, card's folder, checkpoint, or file.py[:Name].",
+            shell_complete=completion.models,
+        ),
         click.option(
             "--in-dist", help="Images that the model was trained on: name or path, [SHOWN=]PATH."
         ),
         click.option("--ood", multiple=True, help="Images to tell from them; repeat for more."),
-        click.option("--scorer", "scorers", multiple=True, help="Scorer; repeat for more."),
+        click.option(
+            "--scorer",
+            "scorers",
+            multiple=True,
+            help="Scorer; repeat for more.",
+            shell_complete=completion.scorers,
+        ),
         click.option(
             "--train",
             "family",
@@ -93,6 +106,11 @@ def own_options(command: Any) -> Any:
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 @click.option(
+    "--columns",
+    type=FILE,
+    help="Judge scorers on this file of `oodbench columns`; no model, image or torch is needed.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(1),
     metavar="SECONDS",
@@ -114,6 +132,7 @@ def run(
     out: Path | None,
     workers: int | None,
     device: str,
+    columns: Path | None,
     timeout: float | None,
     quiet: bool,
     as_json: bool,
@@ -128,6 +147,13 @@ def run(
 
     Never uses the network. Can be interrupted and goes on where it stopped.
     """
+    if columns is not None:
+        if suite or model or family or in_dist or ood:
+            raise click.UsageError(
+                "--columns brings its pairs: leave out the suite, model and sets"
+            )
+        judge_on(columns, out or Path("runs") / columns.stem, plugins, scorers, only)
+        return
     from oodbench.passes.executors import default_workers
     from oodbench.runner import Options, adapted, run_suite
     from oodbench.running import write_event
@@ -212,7 +238,7 @@ def _model(own: Own, card: Path, trained_on: str, device: str) -> tuple[Entry, t
 
 
 def _train(folder: Path, device: str) -> None:
-    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.cards import fit_words, load_card
 
     card = load_card(str(folder))
     if card.weights.exists():
@@ -224,7 +250,7 @@ def _train(folder: Path, device: str) -> None:
     echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
     accelerator = "gpu" if device.startswith("cuda") else device
     record = train(card, folder, accelerator, command=" ".join(["oodbench", *sys.argv[1:]]))
-    fit = f"{record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}"
+    fit = f"{fit_words(record)} on {record['ref']['set']}"
     echo(f"{card.name}: {fit}", err=True)
 
 

@@ -19,12 +19,15 @@ from oodbench.metrics.intervals import (
 )
 from oodbench.metrics.ranking import Counts, Ranking
 
-RATES = {"fpr95": 0.95, "fpr80": 0.80}
+RATES = {
+    "fpr95": 0.95,
+    "fpr80": 0.80,
+}
 """False-positive rate → the share of the positive class that its threshold catches."""
 CURVE_METRICS: dict[str, Callable[[Counts], np.ndarray]] = {
     "aupr": Counts.average_precision,
-    "fpr95": lambda counts: counts.fpr_at_tpr(RATES["fpr95"]),
-    "fpr80": lambda counts: counts.fpr_at_tpr(RATES["fpr80"]),
+    "fpr95": lambda counts: counts.fpr_at_tpr(0.95),
+    "fpr80": lambda counts: counts.fpr_at_tpr(0.80),
 }
 OF_CURVES = tuple(f"{name}_{positive}" for positive in ("ood", "in") for name in CURVE_METRICS)
 METRICS = ("auroc", *OF_CURVES)
@@ -83,16 +86,19 @@ def _intervals(
     ranking: Ranking, area: float, values: Mapping[str, float], samples: Mapping[str, np.ndarray]
 ) -> dict[str, Estimate]:
     """Each of :data:`OF_CURVES` with its interval; ``area`` is the AUROC."""
-    smaller, found = min(ranking.n_in, ranking.n_ood), {}
+    smaller = min(ranking.n_in, ranking.n_ood)
+    near, found = is_near_an_end(area, smaller), {}
     for positive, counts in ranking.counts():
-        name = f"aupr_{positive}"
-        near, ends = is_near_an_end(area, smaller), percentiles(samples[name])
-        found[name] = of_average_precision(values[name], ends, near, smaller)
-        for rate, share in RATES.items():
-            name = f"{rate}_{positive}"
-            ends = percentiles(samples[name])
-            cut = _rates_at_ends(counts, share)
-            found[name] = of_rate_at_threshold(values[name], ends, cut, counts.negatives)
+        for metric in CURVE_METRICS:
+            name = f"{metric}_{positive}"
+            value, ends = values[name], percentiles(samples[name])
+            if metric in RATES:
+                cut = _rates_at_ends(counts, RATES[metric])
+                found[name] = of_rate_at_threshold(value, ends, cut, counts.negatives)
+            elif metric == "aupr":
+                found[name] = of_average_precision(value, ends, near, smaller)
+            else:
+                found[name] = Estimate(value, float(ends[0]), float(ends[1]))
     return found
 
 

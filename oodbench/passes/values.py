@@ -51,6 +51,7 @@ class Images:
     sha256 : of shape and pixels; for images yet to be drawn from a model, the key of the drawing
     shards : the same of each shard
     n : images here
+    pool : those that they were drawn of, as many as are here
     in_random_order : a draw of fewer is their beginning
     whole : it is all of the official split
     synthetic, may_be_shown : it is noise or constants; its terms permit showing images
@@ -65,6 +66,7 @@ class Images:
     sha256: str
     shards: tuple[str, ...]
     n: int
+    pool: int = 0
     in_random_order: bool = False
     whole: bool = True
     synthetic: bool = False
@@ -103,6 +105,7 @@ class Model:
     methods : those that it has of the ones that statistics ask for
     sampler, draws_at_once : version of what draws from it; whether a draw takes one pass of the network
     solver, solver_steps, trace_probes : of a model whose density is an ODE's; probes are None where its trace is exact
+    trace_error : standard deviation of log p over the probes, bits/dim; None where it was not measured
     relatives : its background, general model and ensemble
     """
 
@@ -122,6 +125,7 @@ class Model:
     solver: str | None = None
     solver_steps: int | None = None
     trace_probes: int | None = None
+    trace_error: float | None = None
     missing: str = ""
     unhashable: str = ""
     relatives: Mapping[Of, tuple[Model, ...]] = field(default_factory=dict)
@@ -134,6 +138,11 @@ class Model:
     def family(self) -> tuple[Model, ...]:
         """Its relatives, of whatever kind."""
         return tuple(one for own in self.relatives.values() for one in own)
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it was trained on class labels: it tells classes apart."""
+        return self.gives("classify")
 
     def gives(self, method: str) -> bool:
         """Whether it has a method that a statistic asks for; an empty name asks for nothing."""

@@ -2,6 +2,7 @@
 
 from oodbench.scorers import (
     baselines,
+    classifier,
     complexity,
     denoising,
     density,
@@ -20,6 +21,7 @@ from oodbench.scorers import (
 
 __all__ = [
     "baselines",
+    "classifier",
     "complexity",
     "denoising",
     "density",

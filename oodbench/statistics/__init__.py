@@ -1,6 +1,7 @@
 """Per-image numbers, measured once and shared by all scorers. Importing this registers the built-in ones."""
 
 from oodbench.statistics import (
+    classification,
     complexity,
     denoising,
     density,
@@ -18,6 +19,7 @@ from oodbench.statistics import (
 )
 
 __all__ = [
+    "classification",
     "complexity",
     "denoising",
     "density",

@@ -144,7 +144,10 @@ def _correlations(
 
 
 def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
-    """Sound rows grouped by model, pair of real sets and what both are made of; those on single images only."""
+    """Sound rows grouped by model, pair of real sets and what both are made of; those on single images only.
+
+    Classifiers are left out: what they were trained on, class labels, no scorer of a density model has.
+    """
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.get("scorer", "")):
         if _can_be_compared(row):
@@ -162,7 +165,7 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
 
 def _can_be_compared(row: Row) -> bool:
     sound = row["status"] == "ok" and bool(row.get("scores"))
-    return sound and is_ranked(row) and is_counted(row)
+    return sound and is_ranked(row) and is_counted(row) and not row.get("uses_labels")
 
 
 def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:

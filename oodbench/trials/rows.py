@@ -53,7 +53,7 @@ class TrialTask:
     ----------
     head : what the row says of its trial before anything is computed
     reads : of ``test``, ``ood`` and ``ref``: need → the shard keys of each pass that gives it
-    density : of ``test`` and ``ood``: the shard keys of the model's density pass
+    density : of ``test`` and ``ood``: the shard keys of the model's density pass; none of a classifier
     passes : name of each pass that the scorer reads of the test images → its shard keys, for costs
     sets : of ``test`` and ``ood``: the images and their hash
     left_out : places of the OOD images that are not judged, see :class:`oodbench.resolver.LeftOut`
@@ -272,8 +272,8 @@ class _Reader:
         }
         (test, test_hash), (ood, ood_hash) = self.task.sets["test"], self.task.sets["ood"]
         return {
-            "in_dist_bits_per_dim": bits["test"],
-            "ood_bits_per_dim": bits["ood"],
+            "in_dist_bits_per_dim": bits.get("test"),
+            "ood_bits_per_dim": bits.get("ood"),
             "shared_images": shared_images(test, test_hash, ood, ood_hash),
         }
 
@@ -422,7 +422,8 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "suite": plan.suite.name,
         "model": model.name,
         "likelihood": model.likelihood,
-        "log_prob_of": "the discrete image",
+        "log_prob_of": "the discrete image" if trial.density else "none",
+        "uses_labels": model.uses_labels,
         "in_dist": trial.test.identifier,
         "ood": trial.ood.identifier,
         "ref": trial.ref.identifier if trial.ref else None,
@@ -440,10 +441,12 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "passes": sorted(_test_passes(trial)),
         "training_seed": model.training_seed,
         "ref_division": _division_of_ref(trial),
+        "ref_pool": trial.ref.pool if trial.ref else None,
         "tuned": _tuned(trial),
         "solver": model.solver,
         "solver_steps": model.solver_steps,
         "trace_probes": model.trace_probes,
+        "trace_error": model.trace_error,
         "trained_on": dict(trial.trained_on),
         "seen": list(trial.seen),
         "left_out": len(trial.left_out.places),
