@@ -113,7 +113,7 @@ def _fit(results: Results, subject: Subject, notes: Notes) -> list[str]:
 def _pair_line(rows: list[Row], ood: str, notes: Notes) -> list[str]:
     own = [row for row in rows if row["ood"] == ood]
     row = own[0]
-    bits = [bits_cell(row.get(f"{role}_bits_per_dim")) for role in ("in_dist", "ood")]
+    bits = [bits_cell(row, role) for role in ("in_dist", "ood")]
     return [text(ood) + _shared(row, notes), *_sizes(own), *bits]
 
 

@@ -132,7 +132,7 @@ def _model_line(results: Results, subject: Subject) -> list[str]:
     kind = "exact" if likelihood == "exact" else f"a bound: {text(likelihood)}"
     if rows[0].get("uses_labels"):
         kind = "none: a classifier, uses labels"
-    fit = bits_cell(rows[0].get("in_dist_bits_per_dim"))
+    fit = bits_cell(rows[0], "in_dist")
     names = [text(results.name_of(subject)), text(subject.in_dist)]
     return [*names, fit, kind, ", ".join(_ood_sets(rows))]
 

@@ -293,10 +293,11 @@ def pair_text(row: Row) -> str:
     return f"{text(row['in_dist'])} → {text(row['ood'])}"
 
 
-def bits_cell(value: float | None) -> str:
-    """Bits a dimension as a cell; what is beyond any image's coding only in its size."""
+def bits_cell(row: Row, role: str) -> str:
+    """A row's bits a dimension on its ``in_dist`` or ``ood`` set; what is beyond any image's coding only in its size."""
+    value = row.get(f"{role}_bits_per_dim")
     if value is None:
-        return "not finite"
+        return "–" if row.get("uses_labels") else "not finite"
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:.2g}"
 
 
