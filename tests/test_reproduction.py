@@ -79,7 +79,7 @@ def test_sources_that_disagree_on_a_cell_are_shown_as_a_range(monkeypatch):
     known += [claim(scorer="likelihood", value=0.06), claim(scorer="likelihood", value=0.08)]
     monkeypatch.setattr("oodbench.report.reproduction.claims", lambda: known)
     rows = [measured(500, 0.82), measured(500, 0.07, scorer="likelihood")]
-    _, (heads, lines), *_ = reproduction(Results(Path(), rows)).tables
+    _, _, (heads, lines), _ = reproduction(Results(Path(), rows)).tables
     (cell,) = [dict(zip(heads, line)) for line in lines]
     assert cell["published range"] == "0.7 – 0.9"
     assert (cell["ours"], cell["ours is"]) == ("0.820", "within")
