@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from oodbench.detector import OutlierDetector as OutlierDetector
     from oodbench.evaluation import evaluate as evaluate
     from oodbench.evaluation import scores as scores
+    from oodbench.frames import results as results
     from oodbench.metrics import auroc as auroc
     from oodbench.metrics import detection_metrics as detection_metrics
     from oodbench.passes.batches import measure as measure
@@ -33,6 +34,7 @@ _PUBLIC = {
     "run": "oodbench.runner",
     "evaluate": "oodbench.evaluation",
     "scores": "oodbench.evaluation",
+    "results": "oodbench.frames",
     "OutlierDetector": "oodbench.detector",
     "load_model": "oodbench.zoo.load",
     "load_images": "oodbench.data.images",
@@ -65,6 +67,7 @@ __all__ = [
     "register_model",
     "register_scorer",
     "register_statistics",
+    "results",
     "run",
     "scorer",
     "scores",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import click
 
 from oodbench import __version__
+from oodbench.commands import completion
+from oodbench.commands.columns import columns
 from oodbench.commands.edge import Commands
+from oodbench.commands.export import cite, export
 from oodbench.commands.judge import judge
 from oodbench.commands.new import new
 from oodbench.commands.options import (
@@ -18,24 +22,41 @@ from oodbench.commands.options import (
     FOLDER,
     Paths,
     echo,
+    last_results,
     load_plugins,
     plugin_option,
     print_table,
     suite_options,
 )
 from oodbench.commands.run import run
+from oodbench.commands.verify import verify as verify_rows
+from oodbench.commands.verify import withdraw
 from oodbench.errors import OodbenchError
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Out-of-distribution detection with deep generative models, measured."""
+    """Out-of-distribution detection with deep generative models, measured.
+
+    \b
+    Where to start:
+      oodbench run --suite quick                 a leaderboard in about half a minute
+      oodbench run --model glow-cifar10 --in-dist cifar10 --ood MY_PICTURES
+      oodbench compare typicality likelihood     two scorers of the last run, tested
+
+    `oodbench doctor` says what is here and what is missing, `oodbench list models` (data, scorers, suites) what can be named.
+    """
 
 
 main.add_command(run)
 main.add_command(judge)
 main.add_command(new)
+main.add_command(verify_rows)
+main.add_command(withdraw)
+main.add_command(export)
+main.add_command(cite)
+main.add_command(columns)
 
 
 @main.command()
@@ -109,55 +130,85 @@ def _default_results() -> Path:
     help="With --check: compute each row's point metrics again from its scores.",
 )
 def report(folder: Path, check: bool, from_scores: bool) -> None:
-    """Rebuild the leaderboard pages in FOLDER from its rows [default: leaderboards/paper where it is, else runs/paper]."""
-    from oodbench.report import check_report, write_report
+    """Rebuild the leaderboard pages in FOLDER from its rows [default: leaderboards/paper where it is, else runs/paper].
+
+    Of a folder that holds results folders, as leaderboards does, all their pages and one over all of them.
+    """
+    from oodbench.report.collection import check_pages, results_folders, write_pages
     from oodbench.trials.recount import score_faults
 
     if not check:
-        for path in write_report(folder):
+        for path in write_pages(folder):
             echo(str(path))
         return
-    faults = check_report(folder) + (score_faults(folder) if from_scores else [])
+    faults = check_pages(folder)
+    if from_scores:
+        faults += [fault for one in results_folders(folder) for fault in score_faults(one)]
     if faults:
         raise OodbenchError("\n".join(faults))
     echo(f"{folder}: every page is what its rows give")
 
 
 @main.command()
-@click.argument("scorer")
-@click.argument("other")
+@click.argument("scorer", shell_complete=completion.scorers)
+@click.argument("other", shell_complete=completion.scorers)
 @click.option(
     "--results",
     type=FOLDER,
-    default=_default_results,
-    help="Folder of a run [default: leaderboards/paper where it is, else runs/paper].",
+    default=last_results,
+    help="Folder of a run [default: the last run below runs/, else leaderboards/paper].",
 )
-def compare(scorer: str, other: str, results: Path) -> None:
-    """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over all pairs."""
+@click.option("--model", "models", multiple=True, help="With this model; repeat for more.")
+@click.option("--pair", "pairs", multiple=True, help="On IN_DIST:OOD, e.g. cifar10:svhn; repeat.")
+def compare(
+    scorer: str, other: str, results: Path, models: tuple[str, ...], pairs: tuple[str, ...]
+) -> None:
+    """Compare two scorers of a run on the same images: paired DeLong tests, corrected by Holm over the pairs, and a verdict."""
     from oodbench.report import read_comparisons
     from oodbench.report.comparison import compare as compare_scorers
+    from oodbench.report.verdict import chosen, verdict
 
-    found = read_comparisons(results)
-    if not found:
+    known = read_comparisons(results)
+    if not known:
         raise OodbenchError(
             f"{results} holds no comparisons; run a suite first: `oodbench run --out {results}`"
         )
+    found = chosen(known, models, pairs)
     print_table(*compare_scorers(found, scorer, other))
+    echo(f"{results}: {verdict(found, scorer, other)}")
+
+
+@main.command()
+def doctor() -> None:
+    """What this machine has for oodbench, what it lacks, and how to get that."""
+    from oodbench.doctor import examined
+
+    for line in examined():
+        click.echo(line)
 
 
 @main.command("list")
 @click.argument("what", type=click.Choice(["models", "data", "scorers", "statistics", "suites"]))
+@click.option("--wide", is_flag=True, help="All that is known, on lines of any length.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, an object a line.")
 @plugin_option
-def list_(what: str, plugins: Paths) -> None:
-    """List what can be named."""
+def list_(what: str, wide: bool, as_json: bool, plugins: Paths) -> None:
+    """List what can be named, with what it is."""
     from oodbench import listing
 
     load_plugins(plugins)
-    print_table(*getattr(listing, what)())
+    heads, lines = getattr(listing, what)()
+    if as_json:
+        for line in lines:
+            click.echo(json.dumps(dict(zip(heads, line, strict=True)), ensure_ascii=False))
+    elif wide:
+        print_table(heads, lines)
+    else:
+        print_table(*listing.brief(what, heads, lines), width=80)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.every)
 @plugin_option
 def show(name: str, plugins: Paths) -> None:
     """All that is known of a model, image set, scorer, statistic or suite."""
@@ -231,25 +282,34 @@ def explain(model: str, in_dist: str, ood: str, limit: int, probes: int) -> None
 @click.option(
     "--device", default="auto", show_default=True, help="Lightning's accelerator: auto, cpu, gpu."
 )
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that share each batch, one a device.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads on a CPU.")
 @click.option(
     "--logger",
     default="",
     help="Import path of a Lightning logger, e.g. pytorch_lightning.loggers.TensorBoardLogger.",
 )
-def train(card: str, out: Path | None, device: str, threads: int | None, logger: str) -> None:
+def train(
+    card: str, out: Path | None, device: str, devices: int, threads: int | None, logger: str
+) -> None:
     """Train the model of CARD by its recipe; CARD is a name in the zoo or a folder with a card.yaml.
 
     Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
     """
-    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.cards import fit_words, load_card
     from oodbench.zoo.train import train as fit
 
     loaded = load_card(card)
     command = " ".join(["oodbench", *sys.argv[1:]])
-    record = fit(loaded, out or Path(loaded.name), device, threads, command, logger)
+    record = fit(loaded, out or Path(loaded.name), device, threads, command, logger, devices)
     echo(
-        f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
+        f"{loaded.name}: {fit_words(record)} on {record['ref']['set']} after {record['steps']} steps"
     )
 
 

@@ -63,6 +63,22 @@ def data() -> Listing:
     return ["set", "here", "licence", "citation", "to get the rest"], lines
 
 
+BRIEF = {
+    "models": ("model", "trained on", "ref bits/dim", "likelihood"),
+    "data": ("set", "here"),
+    "scorers": ("scorer", "score (larger = more OOD)"),
+    "statistics": ("statistic", "unit", "pass"),
+    "suites": ("suite", "title"),
+}
+"""Of each listing, the columns that fit 80 letters."""
+
+
+def brief(what: str, heads: list[str], lines: list[list[str]]) -> Listing:
+    """A listing's columns that say what a name is."""
+    places = [heads.index(name) for name in BRIEF[what]]
+    return list(BRIEF[what]), [[line[place] for place in places] for line in lines]
+
+
 def own_that_open() -> dict[str, dict[str, Source]]:
     """The sets that only the user's folder knows, and that can be opened, with their splits."""
     found = {name: _opened(name) for name in own_sets(catalog())}

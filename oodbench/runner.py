@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oodbench.cache import older_cache, sweep_cache
-from oodbench.passes.executors import Executor, default_workers, executor_for
+from oodbench.errors import OodbenchError
+from oodbench.manifest import add_manifest, manifest
+from oodbench.passes.claims import Claims
+from oodbench.passes.executors import Executor, Failure, default_workers, executor_for
 from oodbench.passes.queue import Queue
 from oodbench.passes.shards import forget
 from oodbench.paths import sweep
@@ -24,7 +27,7 @@ from oodbench.suite import Suite, load_suite, suite_of
 from oodbench.trials.comparison import comparison_tasks
 from oodbench.trials.results import ResultsFolder
 from oodbench.trials.rows import skip_rows
-from oodbench.work import Book, Work, work_left
+from oodbench.work import Book, Part, Work, part_left, work_left
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +46,8 @@ class Options:
     plugins: tuple[Path, ...] = ()
     show: Show = "progress"
     timeout: float | None = None
+    executor: str = ""
+    """``ray`` or ``ray://ADDRESS``; empty: processes of this machine."""
 
 
 def run(
@@ -121,9 +126,7 @@ def run_suite(
     refuse_foreign(folder)
     results = ResultsFolder(folder)
     results.check_suite(suite.name)
-    older = older_cache()
-    if older:
-        console.print(older, markup=False)
+    tell_older_cache()
     plan = make_plan(suite, only, options.device)
     tell(plan)
     work = work_left(plan, results)
@@ -132,19 +135,76 @@ def run_suite(
         stack.callback(sweep, folder)
         stack.callback(sweep_cache)
         screen = stack.enter_context(screen_for(options.show, work, plan, options.workers))
-        plugins = (*map(Path, suite.plugins), *options.plugins)
-        executor = stack.enter_context(executor_for(options.workers, plugins, options.timeout))
-        carry_out(work, executor, book, screen)
+        queue = stack.enter_context(queue_for(suite, options, work))
+        carry_out(work, queue, book, screen)
         screen.stage("figures and pages")
         book.close(skip_rows(suite.name, plan.skips))
+        made = manifest(plan, options.device, options.workers, options.executor)
         with results.held():  # another run into this folder would write its own view of the rows
+            if work.jobs:
+                add_manifest(folder, made)
             write_report(folder)
     return results.rows("rows")
 
 
-def carry_out(work: Work, executor: Executor, book: Book, screen: Screen) -> None:
+def tell_older_cache() -> None:
+    """Say, once, that the cache holds files of an earlier version."""
+    older = older_cache()
+    if older:
+        console.print(older, markup=False)
+
+
+@contextmanager
+def queue_for(suite: Suite, options: Options, work: Work) -> Iterator[Queue]:
+    """The queue of a run, whose engine and claims end with it."""
+    plugins = (*map(Path, suite.plugins), *options.plugins)
+    with engine(suite, options, plugins) as executor, Claims() as claims:
+        yield Queue(executor, work.remake, claims)
+
+
+def engine(suite: Suite, options: Options, plugins: Sequence[Path]) -> Executor:
+    """What does the tasks of a run."""
+    if not options.executor:
+        return executor_for(options.workers, plugins, options.timeout)
+    from oodbench.passes.cluster import Ray
+
+    address = options.executor.removeprefix("ray").removeprefix("://")
+    return Ray(address, suite.resources, options.device, options.workers, plugins)
+
+
+def measure_part(
+    suite: Suite, options: Options, part: Part, out: str | Path | None = None, only: Iterable[str] = ()
+) -> int:  # fmt: skip
+    """Measure a part of a suite into the cache, without rows: those of a last :func:`run_suite`, in ``out``, need no more.
+
+    Returns
+    -------
+    shards and drawings that this process made
+
+    Raises
+    ------
+    OodbenchError : something could not be measured; what could be stands in the cache
+    """
+    forget()
+    tell_older_cache()
+    plan = make_plan(suite, only, options.device)
+    results = ResultsFolder(Path(out) if out is not None else Path("runs") / suite.name)
+    work, made, failures = part_left(work_left(plan, results), part), 0, 0
+    with ExitStack() as stack:
+        screen = stack.enter_context(screen_for(options.show, work, plan, options.workers))
+        queue = stack.enter_context(queue_for(suite, options, work))
+        for job, result in queue.run(work.jobs):
+            screen.done(job, result, queue.running)
+            failures += isinstance(result, Failure)
+            made += isinstance(result, int)
+    if failures:
+        raise OodbenchError(f"{failures} shards could not be measured, for the reasons above")
+    return made
+
+
+def carry_out(work: Work, queue: Queue, book: Book, screen: Screen) -> None:
     """Do what is left as it becomes possible, then compare the scorers of each pair on the scores that are there."""
-    queue, shown = Queue(executor, work.remake), time.monotonic()
+    shown = time.monotonic()
     for job, result in queue.run(work.jobs):
         screen.done(job, result, queue.running)
         book.enter(job, result)

@@ -203,13 +203,15 @@ SEALS = ("values_sha256", "measured_sha256")
 def is_ranked(row: Row) -> bool:
     """Whether a row counts in ranks, means, comparisons and sentences on what leads.
 
-    It does not where a model that its scorer reads was trained on the OOD set or on one of its kin (the row's ``seen``).
+    It does not where a model that its scorer reads was trained on the OOD set or on one of its kin (the row's ``seen``), nor
+    where it was withdrawn.
     """
-    return not row.get("seen")
+    return not (row.get("seen") or row.get("withdrawn"))
 
 
-Standing = Literal["scorer", "tuned", "baseline"]
-"""Which scorers one is ranked among: those that read a model, those that tuned on OOD images too, and those without a model."""
+Standing = Literal["scorer", "tuned", "labelled", "baseline"]
+"""Which scorers one is ranked among: those that read a density model, those that tuned on OOD images too, those whose model was
+trained on class labels, and those without a model."""
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 """In the order in which tables rank them."""
 
@@ -218,6 +220,8 @@ def standing(row: Row) -> Standing:
     """Among which scorers a row is ranked; those of unlike standing are ranked apart."""
     if row["baseline"]:
         return "baseline"
+    if row.get("uses_labels"):
+        return "labelled"
     return "tuned" if row["tunes_on"] == "validation OOD" else "scorer"
 
 

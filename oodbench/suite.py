@@ -139,6 +139,21 @@ class Analysis(BaseModel):
     """Images and vectors that the second-order traces are estimated with."""
 
 
+class Resources(BaseModel):
+    """What a task asks a cluster for, ``--executor ray``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: float = Field(default=1, gt=0)
+    """Also the threads of a worker, where it is more than one."""
+    gpus: float = Field(default=1, gt=0)
+    """With another ``--device`` than ``cpu``; a half lets two tasks share one."""
+
+    def gpus_on(self, device: str) -> float:
+        """GPUs of a task on a device."""
+        return 0 if device == "cpu" else self.gpus
+
+
 class Suite(BaseModel):
     """A benchmark as a value."""
 
@@ -163,11 +178,14 @@ class Suite(BaseModel):
     limits: dict[str, Annotated[int, Field(gt=0)]] = {}
     """Model of the suite → images that are drawn of each set for it, where they are fewer: one that takes long an image."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
-    """Of dequantisation noise, group membership and bootstrap."""
+    """Of dequantisation noise, group membership and bootstrap, and of `ref`: another seed than 0 draws it anew of the held-out
+    pool, where that holds more images than the limit."""
     bootstrap: int = Field(1000, ge=0)
     """Replicates for the intervals of AUPR and FPR."""
     analysis: Analysis | None = None
     """The paper's explanations; none where it is left out."""
+    resources: Resources = Resources()
+    """What a task asks a cluster for; no number depends on it."""
 
     @model_validator(mode="after")
     def _names_models_of_the_suite(self) -> Self:

@@ -70,7 +70,7 @@ def _importable(top: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Scope:
+class Scope:
     """Where imports are followed: below a package of ours, or beside a plugin."""
 
     base: Path
@@ -79,7 +79,7 @@ class _Scope:
     """The package whose modules count; empty for all beside a plugin."""
 
     @classmethod
-    def of(cls, within: str | Path) -> _Scope:
+    def of(cls, within: str | Path) -> Scope:
         if isinstance(within, Path):
             return cls(within.resolve())
         base = _importable(within.partition(".")[0])
@@ -158,7 +158,7 @@ def source_files(*roots: str | Path, within: str | Path) -> list[Path]:
     within : a package (``"oodbench.models"``), or the folder of a plugin, from which the modules that it imports are taken, and
         with them a user's importable modules that lie elsewhere; never the whole folder
     """
-    scope = _Scope.of(within)
+    scope = Scope.of(within)
     waiting = [_root(root) for root in roots]
     found: dict[Path, None] = {}
     while waiting:
@@ -185,7 +185,7 @@ def code_digest(*roots: str | Path, within: str | Path) -> str:
     Comments, docstrings and layout do not count, nor does the name of a root. Nothing is imported to read it.
     See :func:`source_files` for the parameters.
     """
-    scope = _Scope.of(within)
+    scope = Scope.of(within)
     own = [_root(root) for root in roots]
     parts = [("", syntax_digest(file.read_bytes())) for file in own]
     for file in source_files(*roots, within=within):

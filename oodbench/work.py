@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,34 @@ def work_left(plan: Plan, results: ResultsFolder) -> Work:
     )
     jobs = [*rows, *real, *undrawn, *of_samples, *explanations]
     return Work(jobs, shards, draws, needed - len(missing), costs)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The ``number``-th of ``of`` parts of a suite's shards, from 1."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def holds(self, place: int) -> bool:
+        """Whether the shard at a place of the plan is in this part."""
+        return place % self.of == self.number - 1
+
+
+def part_left(work: Work, part: Part) -> Work:
+    """The shards of a part that the cache lacks, with the drawings that they wait for.
+
+    Shards are dealt out like cards, by their place in the plan, so that each part has its share of costly models, and the same
+    shards whatever other parts have measured before.
+    """
+    own = {key for place, key in enumerate(work.shards) if part.holds(place)}
+    shards = [job for job in work.jobs if isinstance(job, ShardTask) and job.key in own]
+    drawn = {shard.drawn for shard in shards}
+    draws = [job for job in work.jobs if isinstance(job, DrawTask) and job.key in drawn]
+    return replace(work, jobs=[*draws, *shards])
 
 
 def cheapest_first(plan: Plan, costs: Costs) -> list[ImagePass]:

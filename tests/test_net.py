@@ -182,6 +182,7 @@ PAIRS = (
     "lid",
     "net-boom",
 )
+IN_FOLDS = "all of ref fits and scores the test images, 5 folds calibrate, each scored by a fit on the others"
 GROUPS = {"typicality": [3, 5], "likelihood": [3]}
 
 
@@ -364,13 +365,16 @@ def scores(world, model, scorer, size, name):
 
 
 def threshold(world, model, scorer, size):
-    """The 99th percentile of reference images, or of a thousand groups of them."""
+    """The largest score of 15 images, each judged by what four fifths of the others give, or the 991st of 1,000 groups'."""
     if scorer == "lid":
         return -32.0
-    of_ref = log_prob(model, world.images["ref"])
-    drawn = np.random.RandomState(SEED).randint(0, 15, (1000, size))
-    groups = of_ref if size == 1 else of_ref[drawn].mean(1)
-    return np.quantile(np.abs(groups - FITTED[scorer](of_ref)), 0.99)
+    of_ref, found = log_prob(model, world.images["ref"]), []
+    for fold in range(5):
+        own, others = of_ref[fold::5], np.delete(of_ref, np.s_[fold::5])
+        drawn = np.random.RandomState(SEED).randint(0, 3, (200, size))
+        groups = own if size == 1 else own[drawn].mean(1)
+        found += np.abs(groups - FITTED[scorer](others)).tolist()
+    return sorted(found)[-1 if size == 1 else 990]
 
 
 # --- metrics, by counting ------------------------------------------------------------------------
@@ -388,14 +392,39 @@ def sigmoid(x):
 
 def auroc(of_in, of_ood):
     table = wins(of_in, of_ood)
-    value, least = table.mean(), min(table.shape)
-    if value in (0, 1):
-        bound = least / (least + Z**2)
-        return [value, bound, 1.0] if value else [value, 0.0, 1 - bound]
+    value, (n, m) = table.mean(), table.shape
     variance = table.mean(1).var(ddof=1) / len(of_ood) + table.mean(0).var(ddof=1) / len(of_in)
-    half = Z * math.sqrt(variance) / (value * (1 - value))
-    centre = math.log(value / (1 - value))
-    return [value, sigmoid(centre - half), sigmoid(centre + half)]
+    low = high = value
+    if variance:
+        half = Z * math.sqrt(variance) / (value * (1 - value))
+        centre = math.log(value / (1 - value))
+        low, high = sigmoid(centre - half), sigmoid(centre + half)
+    if near_an_end(value, min(n, m)) or not variance:
+        ends = score_interval(value, n, m)
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return [value, low, high]
+
+
+def near_an_end(value, smaller):
+    return smaller * min(value, 1 - value) < 10
+
+
+def score_interval(value, n, m):
+    """Where the distance is Z of Newcombe's errors, searched on a fine grid and then between two of its points."""
+
+    def too_far(theta):
+        shape = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        variance = theta * (1 - theta) / (n * m) * (1 + ((n + m) / 2 - 1) * shape)
+        return abs(value - theta) > Z * math.sqrt(variance)
+
+    ends = []
+    for far in (0.0, 1.0):
+        near = value
+        for _ in range(80):
+            middle = (far + near) / 2
+            far, near = (middle, near) if too_far(middle) else (far, middle)
+        ends.append(near)
+    return ends
 
 
 def curve(negative, positive):
@@ -431,16 +460,44 @@ def bootstrapped(of_in, of_ood):
 def detection(of_in, of_ood):
     replicates = bootstrapped(of_in, of_ood)
     found = {"auroc": auroc(of_in, of_ood)}
+    near = near_an_end(found["auroc"][0], min(len(of_in), len(of_ood)))
     for name, value in both_curves(of_in, of_ood).items():
-        found[name] = [value, *np.quantile(replicates[name], [0.025, 0.975])]
+        ends = np.quantile(replicates[name], [0.025, 0.975])
+        sides = (of_in, of_ood) if name.endswith("ood") else (-of_ood, -of_in)
+        if name.startswith("aupr"):
+            second = beside_average_precision(value, ends, near, min(map(len, sides)))
+        else:
+            second = beside_rate(value, int(name[3:5]) / 100, *sides)
+        found[name] = [value, min(ends[0], second[0]), max(ends[1], second[1])]
     return found
+
+
+def beside_average_precision(value, ends, near, smaller):
+    """Wilson's interval near the ends and where replicates agree, else the percentiles' reflection in odds."""
+    if near or ends[0] == ends[1] or ends[0] == 0 or 1 in (ends[1], value):
+        return wilson(value * smaller, smaller)[1:]
+    odds = (value / (1 - value)) ** 2
+    reflected = [odds * (1 - end) / end for end in (ends[1], ends[0])]
+    return [one / (1 + one) for one in reflected]
+
+
+def beside_rate(value, share, negative, positive):
+    """Wilson's interval and that of the threshold, from their distances to the value, squared and added."""
+    n, falling = len(positive), np.sort(positive)[::-1]
+    law = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+    few, many = (int(np.argmax(np.cumsum(law) >= p - 1e-12)) for p in (0.025, 0.975))
+    least = (negative >= falling[few - 1]).mean() if few else 0.0
+    most = (negative >= falling[many]).mean() if many < n else 1.0
+    own = wilson(value * len(negative), len(negative))[1:]
+    low, high = math.hypot(value - own[0], value - least), math.hypot(own[1] - value, most - value)
+    return max(0.0, value - low), min(1.0, value + high)
 
 
 def wilson(hits, n):
     rate, z2 = hits / n, Z**2
     half = Z * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    return [rate, max(0.0, centre - half), min(1.0, centre + half)]
+    return [rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))]
 
 
 def flat(metrics):
@@ -574,6 +631,7 @@ def heading(world, row):
         "model": model,
         "likelihood": LIKELIHOOD[model],
         "log_prob_of": "the discrete image",
+        "uses_labels": False,
         "in_dist": "near/test",
         "ood": IDENTIFIER[ood],
         "ref": "near/ref" if reads_ref else None,
@@ -593,7 +651,8 @@ def heading(world, row):
         "shared_images": 1 if ood == "far" else 0,
         "passes": passes,
         "training_seed": TRAINING_SEED if model == "net-glow" else None,
-        "ref_division": "all of ref fits" if reads_ref else None,
+        "ref_division": IN_FOLDS if reads_ref else None,
+        "ref_pool": len(images["ref"]) if reads_ref else None,
         "trained_on": {}
         if scorer in BASELINES
         else dict.fromkeys({model} | OTHERS.get(scorer, set()), "near"),
@@ -809,6 +868,8 @@ def test_every_field_of_a_comparison(world):
             "scorers": list(own),
             "baselines": sorted(BASELINES),
             "tuned": [],
+            "n_in": len(own["likelihood"][0]),
+            "n_ood": len(own["likelihood"][1]),
             "look_at_ref": [name for name in own if name in {*FITTED, "lid"}],
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
@@ -15,7 +21,7 @@ import oodbench as ob
 from oodbench.errors import MissingDataError, ModelError
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.zoo.cards import Recipe, load_card
-from oodbench.zoo.train import Fit, mutate, train
+from oodbench.zoo.train import Dealt, Fit, _loader, mutate, train
 
 CARD = """\
 name: tiny
@@ -294,3 +300,116 @@ def test_every_family_learns(card, tmp_path, family, config):
     train(load_card(str(made.folder)), tmp_path / "out", "cpu", 1)
     validated = pd.read_csv(tmp_path / "out" / "log.csv").ref_bits_per_dim
     assert validated.iloc[-1] < validated.iloc[0]
+
+
+def test_images_are_dealt_out_without_overlap():
+    sampler = Dealt(103, 4, seed=3)
+    assert len(sampler) == 25
+    orders = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        with ranks_of(4) as ranks:
+            hands = [list(sampler) for _ in ranks]
+        dealt = [image for hand in hands for image in hand]
+        assert {len(hand) for hand in hands} == {25}
+        assert len(set(dealt)) == len(dealt) == 100
+        assert set(dealt) <= set(range(103))
+        orders.append(dealt)
+    assert orders[0] != orders[1]
+
+
+@contextmanager
+def ranks_of(n):
+    """Each process's rank in turn, as torch tells it."""
+    ranks = iter(range(n))
+    with (
+        patch("torch.distributed.is_initialized", return_value=True),
+        patch("torch.distributed.get_rank", side_effect=lambda: next(ranks)),
+    ):
+        yield range(n)
+
+
+class Affine(torch.nn.Module):
+    """A loss without noise, whose gradient is another one for each image."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(12, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+        )
+
+    def loss(self, images):
+        return self.layers(images.flatten(1).float() / 255)[:, 0] ** 2
+
+
+class Kept(pl.Callback):
+    """Writes the gradient of the first step, and the images that this process saw in it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        torch.save(batch[0].clone(), self.folder / f"images-{trainer.world_size}-{trainer.global_rank}.pt")  # fmt: skip
+
+    def on_after_backward(self, trainer, module):
+        gradient = torch.cat([one.grad.flatten() for one in module.parameters()])
+        torch.save(gradient.clone(), self.folder / f"gradient-{trainer.world_size}-{trainer.global_rank}.pt")  # fmt: skip
+
+
+def first_step(folder, devices):
+    """One step of a training on so many processes: gloo, on the CPU."""
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (64, 3, 2, 2), np.uint8)
+    recipe = Recipe(learning_rate=1e-3, steps=1, batch_size=16, validate_every=1, gradient_clip=1e9)
+    loader = _loader(images, 16 // devices, shuffle=True, dealt=Dealt(64, devices, 0))
+    strategy = "ddp_fork" if devices > 1 else "auto"
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=devices, strategy=strategy, max_steps=1, logger=False, callbacks=[Kept(folder)],
+        use_distributed_sampler=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(Fit(Affine(), recipe), loader)
+
+
+def test_the_gradient_of_two_processes_is_that_of_one_on_the_joined_batch(tmp_path):
+    for devices in (1, 2):
+        first_step(tmp_path, devices)
+    one, *two = (torch.load(tmp_path / f"gradient-{n}-{r}.pt") for n, r in ((1, 0), (2, 0), (2, 1)))
+    seen = [torch.load(tmp_path / f"images-{n}-{r}.pt") for n, r in ((1, 0), (2, 0), (2, 1))]
+    joined = {image.numpy().tobytes() for image in torch.cat(seen[1:])}
+    assert joined == {image.numpy().tobytes() for image in seen[0]}
+    assert len(joined) == 16
+    assert one.abs().max() > 1e-4
+    for gradient in two:
+        assert torch.allclose(gradient, one, rtol=0, atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_before_any_work(card, tmp_path):
+    with pytest.raises(ModelError, match="a batch of 16 cannot be divided among 3 devices"):
+        train(card(), tmp_path / "out", "cpu", 1, devices=3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_trains_with_two_processes(card, tmp_path):
+    folder = card(steps=16).folder
+    command = [
+        sys.executable,
+        "-m",
+        "oodbench",
+        "train",
+        str(folder),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [*command, "--device", "cpu", "--devices", "2"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    record = json.loads((tmp_path / "out" / "trained.json").read_text())
+    assert (record["devices"], record["steps"]) == (2, 16)
+    assert ended.stdout.count("bits/dim on") == 1
+    assert ob.load_model(str(tmp_path / "out")).shape == (1, 28, 28)

@@ -157,10 +157,11 @@ def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
 
 
 def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
-    """The histograms of log p on each pair, with training images where there are some; a ladder of corruptions has a figure
-    of its own."""
+    """The histograms of log p on each pair, with training images where there are some, of models that have one; a ladder of
+    corruptions has a figure of its own."""
     pairs: dict[tuple[Model, Images, Images], Trial] = {}
-    for trial in (one for one in plan.trials if rung(one.ood.identifier) is None):
+    drawn = (one for one in plan.trials if one.density and rung(one.ood.identifier) is None)
+    for trial in drawn:
         pairs.setdefault((trial.model, trial.test, trial.ood), trial)
     trained = {
         (subject.model, subject.test): [_of(subject, "train", subject.train)]

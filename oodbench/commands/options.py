@@ -9,12 +9,22 @@ from typing import Any
 
 import click
 
+from oodbench.commands import completion
 from oodbench.errors import OodbenchError
 from oodbench.foreign import printable
 
 Paths = tuple[Path, ...]
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def last_results() -> Path:
+    """The newest run below this folder; else a clone's published leaderboard, else the README's first run."""
+    found = [*Path("runs").glob("*/rows.jsonl")]
+    if found:
+        return max(found, key=lambda path: path.stat().st_mtime).parent
+    published = Path("leaderboards/paper")
+    return published if published.is_dir() else Path("runs/paper")
 
 
 def plugin_option(command: Any) -> Any:
@@ -34,12 +44,14 @@ def suite_options(command: Any) -> Any:
             "--suite",
             "-s",
             help="Name of a suite, or path to its YAML.  [default: paper]",
+            shell_complete=completion.suites,
         ),
         click.option("--limit", type=click.IntRange(1), help="Draw N images of each set."),
         click.option(
             "--only",
             multiple=True,
             help="Restrict to a model, scorer or image set; repeat for more.",
+            shell_complete=completion.restricting,
         ),
         click.option(
             "--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the suite's seed."
@@ -86,8 +98,8 @@ def echo(text: str, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
-def print_table(heads: list[str], lines: list[list[str]]) -> None:
-    """A table on the terminal."""
+def print_table(heads: list[str], lines: list[list[str]], width: int = 160) -> None:
+    """A table on the terminal; ``width`` letters where there is none."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -98,4 +110,4 @@ def print_table(heads: list[str], lines: list[list[str]]) -> None:
         shown.add_column(escape(printable(head)), overflow="fold", no_wrap=not number)
     for line in lines:
         shown.add_row(*(escape(printable(cell)) for cell in line))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    Console(width=None if sys.stdout.isatty() else width).print(shown)

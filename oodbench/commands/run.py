@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oodbench.commands import completion
+from oodbench.commands.columns import judge_on
 from oodbench.commands.options import (
+    FILE,
     FOLDER,
     Paths,
     check_device,
@@ -25,6 +29,21 @@ if TYPE_CHECKING:
     from oodbench.plan import Plan
     from oodbench.running import Show
     from oodbench.suite import Entry, Suite
+    from oodbench.work import Part
+
+
+class PartOf(click.ParamType):  # type: ignore[type-arg]
+    """``I/N``: the I-th of N parts, from 1."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Part:
+        from oodbench.work import Part
+
+        number, _, of = str(value).partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            self.fail(f"{value!r} must be I/N, the I-th of N parts, for instance 1/8", param, ctx)
+        return Part(int(number), int(of))
 
 
 @dataclass(frozen=True)
@@ -62,12 +81,22 @@ class Own:
 def own_options(command: Any) -> Any:
     """A run without a suite's file."""
     options = (
-        click.option("--model", help="Name, card's folder, checkpoint, or file.py[:Name]."),
+        click.option(
+            "--model",
+            help="Name, card's folder, checkpoint, or file.py[:Name].",
+            shell_complete=completion.models,
+        ),
         click.option(
             "--in-dist", help="Images that the model was trained on: name or path, [SHOWN=]PATH."
         ),
         click.option("--ood", multiple=True, help="Images to tell from them; repeat for more."),
-        click.option("--scorer", "scorers", multiple=True, help="Scorer; repeat for more."),
+        click.option(
+            "--scorer",
+            "scorers",
+            multiple=True,
+            help="Scorer; repeat for more.",
+            shell_complete=completion.scorers,
+        ),
         click.option(
             "--train",
             "family",
@@ -93,6 +122,28 @@ def own_options(command: Any) -> Any:
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 @click.option(
+    "--executor",
+    default="",
+    metavar="ray[://ADDRESS]",
+    help="Measure on a Ray cluster in place of this machine's processes.",
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Let a GPU use kernels that give the same bits each time, without TF32.",
+)
+@click.option(
+    "--shard",
+    "part",
+    type=PartOf(),
+    help="Measure the I-th of N parts into the cache, no rows; a run without --shard judges.",
+)
+@click.option(
+    "--columns",
+    type=FILE,
+    help="Judge scorers on this file of `oodbench columns`; no model, image or torch is needed.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(1),
     metavar="SECONDS",
@@ -114,6 +165,10 @@ def run(
     out: Path | None,
     workers: int | None,
     device: str,
+    executor: str,
+    deterministic: bool,
+    part: Part | None,
+    columns: Path | None,
     timeout: float | None,
     quiet: bool,
     as_json: bool,
@@ -128,19 +183,42 @@ def run(
 
     Never uses the network. Can be interrupted and goes on where it stopped.
     """
+    if columns is not None:
+        if suite or model or family or in_dist or ood:
+            raise click.UsageError(
+                "--columns brings its pairs: leave out the suite, model and sets"
+            )
+        judge_on(columns, out or Path("runs") / columns.stem, plugins, scorers, only)
+        return
     from oodbench.passes.executors import default_workers
-    from oodbench.runner import Options, adapted, run_suite
+    from oodbench.passes.shards import DETERMINISTIC
+    from oodbench.runner import Options, adapted, measure_part, run_suite
     from oodbench.running import write_event
     from oodbench.suite import load_suite
 
     own = Own(model, family, in_dist, ood, scorers)
     if own:
         own.check(suite)
-    check_device(device)
+    if executor not in ("", "ray") and not executor.startswith("ray://"):
+        raise click.UsageError(f"--executor {executor!r} must be ray or ray://ADDRESS")
+    if not executor:  # the nodes of a cluster have devices of their own
+        check_device(device)
+    if deterministic:
+        os.environ[DETERMINISTIC] = "1"
     load_plugins(plugins)
     processes = default_workers(device) if workers is None else workers
     show: Show = "json" if as_json else "quiet" if quiet else "progress"
-    options = Options(processes, device, plugins, show, timeout)
+    options = Options(processes, device, plugins, show, timeout, executor)
+    if part:
+        if own:
+            raise click.UsageError(
+                "--shard measures a part of a suite; write one and name it with --suite"
+            )
+        chosen = adapted(load_suite(suite or "paper"), limit, seed, plugins)
+        made = measure_part(chosen, options, part, out, only)
+        if show == "progress":
+            echo(f"part {part} of {chosen.name} is measured, {made} shards of it just now")
+        return
     if own:
         chosen, folder = _own_suite(own, out, plugins, device, {"limit": limit, "seed": seed})
         plans: list[Plan] = []
@@ -212,7 +290,7 @@ def _model(own: Own, card: Path, trained_on: str, device: str) -> tuple[Entry, t
 
 
 def _train(folder: Path, device: str) -> None:
-    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.cards import fit_words, load_card
 
     card = load_card(str(folder))
     if card.weights.exists():
@@ -224,7 +302,7 @@ def _train(folder: Path, device: str) -> None:
     echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
     accelerator = "gpu" if device.startswith("cuda") else device
     record = train(card, folder, accelerator, command=" ".join(["oodbench", *sys.argv[1:]]))
-    fit = f"{record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}"
+    fit = f"{fit_words(record)} on {record['ref']['set']}"
     echo(f"{card.name}: {fit}", err=True)
 
 

@@ -5,9 +5,10 @@ engine        where a task is done                              a task that ends
 ============  ================================================  ====================================
 `Serial`      in this process, when its result is asked for     ends the run
 `Processes`   in one of a pool of processes of this machine     is tried again, at last alone
+`Ray`         shards in a worker of a cluster, see `cluster`    is tried again on any node
 ============  ================================================  ====================================
 
-A third engine is one more class here and one more line in :func:`executor_for`: ``submit`` takes a task, ``results``
+A fourth engine is one more class and one more line in :func:`executor_for`: ``submit`` takes a task, ``results``
 yields each as it is done, ``cancel`` stops all. It does tasks whose ``here`` is true with :func:`attempt` in this
 process, sends the others as pickled values, and answers for a task that went wrong with a :class:`Failure`.
 """
@@ -75,7 +76,7 @@ def default_workers(device: str) -> int:
 
 def executor_for(
     workers: int, plugins: Sequence[Path] = (), timeout: float | None = None
-) -> Executor:
+) -> Serial | Processes:
     """The engine for as many processes; ``plugins`` are the files that each of them loads.
 
     Parameters
@@ -98,7 +99,17 @@ class Serial(Executor):
         self._waiting.append(task)
 
     def results(self) -> Iterator[tuple[Task, Any | Failure]]:
-        while self._waiting:
+        while self.busy:
+            yield from self.ready(0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a result is still to come."""
+        return bool(self._waiting)
+
+    def ready(self, seconds: float) -> Iterator[tuple[Task, Any | Failure]]:
+        """The next result, where one is to come."""
+        if self._waiting:
             task = self._waiting.popleft()
             yield task, attempt(task.perform)
 
@@ -153,14 +164,24 @@ class Processes(Executor):
         self._hand_out()
 
     def results(self) -> Iterator[tuple[Task, Any | Failure]]:
-        while self._done or self._here or self._waiting or self._suspects or self._running():
-            self._hear(0 if self._done or self._here else 1)
-            self._hand_out()
-            if self._done:
-                yield self._done.popleft()
-            elif self._here:
-                task = self._here.popleft()
-                yield task, attempt(task.perform)
+        while self.busy:
+            yield from self.ready(1)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a result is still to come."""
+        left = self._done, self._here, self._waiting, self._suspects, self._running()
+        return any(left)
+
+    def ready(self, seconds: float) -> Iterator[tuple[Task, Any | Failure]]:
+        """A result, where one comes within so many seconds."""
+        self._hear(0 if self._done or self._here else seconds)
+        self._hand_out()
+        if self._done:
+            yield self._done.popleft()
+        elif self._here:
+            task = self._here.popleft()
+            yield task, attempt(task.perform)
 
     def cancel(self) -> None:
         for waiting in (self._here, self._waiting, self._suspects, self._done):

@@ -6,6 +6,7 @@ since the plan was made, and a model that fits itself when it is made may come o
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ from oodbench.store import ColumnStore, Shard, array_bytes, key_of, map_sealed, 
 from oodbench.types import Pass
 from oodbench.zoo.describe import describe
 
+DETERMINISTIC = "OODBENCH_DETERMINISTIC"
+"""Environment variable that ``--deterministic`` sets, so that each process that measures reads it."""
 PREPARED = "prepared"
 """Folder of the cache for what model-free passes are prepared with."""
 
@@ -61,8 +64,20 @@ def load_verified(reference: str, identity: str, seed: int, device: str, folded:
             f"the model {reference} is another one in a worker process than in the plan: its files changed since, or it "
             "comes out differently each time that it is made"
         )
+    if os.environ.get(DETERMINISTIC):
+        settle()
     model = load_model(reference, seed, device)
     return scoring_form(model) if folded else model
+
+
+def settle() -> None:
+    """Let torch choose kernels that give the same bits each time, in full float32; one that has none of that kind raises."""
+    import torch
+
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def forget() -> None:
@@ -115,9 +130,21 @@ class ShardTask:
     def __str__(self) -> str:
         return f"{self.pass_name} on {self.images_name}"
 
+    @property
+    def done(self) -> bool:
+        """Whether the shard lies in the cache, whole."""
+        return self.key in ColumnStore()
+
     def perform(self) -> int:
         """Measure the shard into the store; returns the number of images."""
-        images, entry = self._images(), self._entry()
+        images = self.read()
+        ColumnStore().put(self.key, self.measured(images))
+        return len(images)
+
+    def measured(self, images: np.ndarray) -> Shard:
+        """The columns of the shard's images, and what made them; another model, statistic or pixels are refused."""
+        self._check_pixels(images)
+        entry = self._entry()
         # to load a model and to prepare are no cost of an image
         model: Any = None if entry.model_free else self._model()
         prepared = _prepared(self.statistic, model, self.prepared_on)
@@ -126,8 +153,17 @@ class ShardTask:
         checked = {name: as_column(entry, name, values, images) for name, values in columns.items()}
         seconds, cpu_seconds = time.perf_counter() - began[0], time.process_time() - began[1]
         about = self._about(len(images)) | {"seconds": seconds, "cpu_seconds": cpu_seconds}
-        ColumnStore().put(self.key, Shard(checked, about))
-        return len(images)
+        return Shard(checked, about)
+
+    def read(self) -> np.ndarray:
+        """The shard's images, as they lie on this machine."""
+        return open_images(self.images).images[self.start : self.start + SHARD]
+
+    def _check_pixels(self, images: np.ndarray) -> None:
+        if not self.drawn and content_hash(images) != self.pixels:
+            raise ChangedError(
+                f"the images of {self.images_name} changed since the plan was made; run again"
+            )
 
     def _entry(self) -> Pass:
         entry = statistics[self.statistic]
@@ -136,14 +172,6 @@ class ShardTask:
                 f"the statistic {self.statistic} is another here than in the plan; was its file edited?"
             )
         return entry
-
-    def _images(self) -> np.ndarray:
-        images = open_images(self.images).images[self.start : self.start + SHARD]
-        if not self.drawn and content_hash(images) != self.pixels:
-            raise ChangedError(
-                f"the images of {self.images_name} changed since the plan was made; run again"
-            )
-        return images
 
     def _model(self) -> DensityModel:
         assert self.model is not None

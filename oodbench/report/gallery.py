@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from oodbench.report import sections
 from oodbench.report.comparison import ranks_figure
+from oodbench.report.headline import headline_figures
 from oodbench.report.illustrations import Illustration
 from oodbench.report.ladders import ladder_figures
 from oodbench.report.older import is_older
-from oodbench.report.results import Results, Subject
+from oodbench.report.order import subjects_in_order
+from oodbench.report.results import Results, Subject, subject_of
 from oodbench.report.roc import roc_figure
 from oodbench.report.tables import file_names
 
@@ -31,15 +33,15 @@ def _all(results: Results) -> Iterator[Illustration | None]:
             yield figure(results, subject)
     yield sections.training.figure(results)
     yield ranks_figure(results)
+    yield from headline_figures(results)
     yield from ladder_figures(results)
     yield from sections.second_order.figures(results)
 
 
 def _illustrated(results: Results) -> list[Subject]:
-    """The subjects with a sound row."""
-    return [
-        s for s in results.subjects() if any(r["status"] == "ok" for r in results.of_subject(s))
-    ]
+    """The subjects with a sound row, the paper's first."""
+    sound = {subject_of(row) for row in results.tried if row["status"] == "ok"}
+    return [subject for subject in subjects_in_order(results) if subject in sound]
 
 
 def _is_kept(results: Results, one: Illustration) -> bool:

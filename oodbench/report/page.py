@@ -22,6 +22,13 @@ INLINE = re.compile(
 """The inline markdown that texts may hold: an escaped letter, code, a link to a file beside the page."""
 
 
+VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
+BROAD = 1.7
+"""Width over height above which a figure takes the full width."""
+LEAST_WIDTH = 600
+"""Pixels below which no figure shrinks."""
+
+
 def markdown_page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
     """The report in markdown, its figures as SVG files beside it."""
     parts = [HEAD, f"# {title}\n", *(f"{line}\n" for line in intro)]
@@ -45,13 +52,15 @@ def html_page(title: str, intro: Sequence[str], sections: Sequence[Section], fol
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"slug": slug, "prose": prose}
+    environment.filters |= {"slug": slug, "prose": prose, "bare": bare}
     return environment.get_template("page.html.j2").render(
         head=HEAD,
         title=title,
         intro=intro,
         sections=sections,
+        headline=next((one for section in sections for one in section.figures), None),
         svg=lambda one: _svg(folder, one),
+        broad=lambda one: _is_broad(folder, one),
         numeric=_is_number,
         notes=only_here_notes,
     )
@@ -74,8 +83,20 @@ def _marked_up(found: re.Match[str]) -> Markup:
     return Markup('<a href="{}">{}</a>').format(found["target"], found["label"])
 
 
+def bare(words: str) -> str:
+    """Inline markdown as plain text, for an attribute."""
+    return prose(words).striptags()
+
+
 def _is_number(cell: str) -> bool:
     return bool(re.match(r"[+−-]?\d", cell)) or cell in ("–", "")
+
+
+def _is_broad(folder: Path, illustration: Illustration) -> bool:
+    """Whether a figure has its panels side by side, and takes the full width of the page."""
+    path = folder / illustration.file
+    found = VIEW_BOX.search(path.read_text("utf-8")) if path.exists() else None
+    return bool(found) and float(found[1]) > BROAD * float(found[2])  # type: ignore[index]
 
 
 def _svg(folder: Path, illustration: Illustration) -> Markup:
@@ -88,9 +109,8 @@ def _svg(folder: Path, illustration: Illustration) -> Markup:
     label = escape(illustration.label)
     head, rest = drawing.split(">", 1)
     points = re.search(r' width="([\d.]+)pt"', head)
-    least = (
-        round(float(points[1])) if points else 0
-    )  # narrower, and letters cannot be read: a phone scrolls
+    # narrower, and letters cannot be read: a phone scrolls the figure, not the page
+    least = min(round(float(points[1])), LEAST_WIDTH) if points else 0
     head = re.sub(
         r' (width|height)="[^"]*"', "", head
     )  # the page decides; the viewBox keeps the proportions

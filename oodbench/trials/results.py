@@ -11,13 +11,13 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from oodbench.errors import StoreError
 from oodbench.paths import write_if_changed
-from oodbench.store import SCHEMA, Row, read_lines, write_rows
+from oodbench.store import SCHEMA, Row, read_lines, read_rows, write_rows
 
 logger = logging.getLogger("oodbench")
 
@@ -30,6 +30,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Table → the fields that are a row's name: two rows of one name are one row, measured twice. A folder
 holds rows of one suite."""
+HISTORY = "history"
+"""Table of the rows whose place another one has taken, as they were; each names by ``replaces`` the one before it."""
 Tables = Mapping[str, Iterable[Row]]
 
 
@@ -84,8 +86,9 @@ class ResultsFolder:
         for table in (one for one in NAMES if one in new or self._damaged[one]):
             rows, found = new.get(table, ()), self._read(table)
             before = {name_of(table, row): row for row in found if not gone(row)}
-            for row in rows:
-                refused += _merge(before, name_of(table, row), row)
+            gone_by = [_merge(before, name_of(table, row), row, refused) for row in rows]
+            if table == "rows":
+                self._remember([row for row in gone_by if row])
             if rows or len(before) < len(found) or self._damaged[table]:
                 self._set_aside(table)
                 write_rows(self.path(table), before.values())
@@ -101,6 +104,26 @@ class ResultsFolder:
             logger.warning(told, len(fresh), self.path(table))
         return rows
 
+    def _remember(self, replaced: list[Row]) -> None:
+        """Keep rows whose place another one takes; none where all of them are kept already."""
+        if replaced:
+            kept = {row["key"]: row for row in read_lines(self.path(HISTORY))[0]}
+            write_rows(self.path(HISTORY), (kept | {row["key"]: row for row in replaced}).values())
+
+    def withdraw(self, keys: Collection[str], reason: str) -> list[Row]:
+        """Mark the rows whose key begins with one of ``keys``; they stay, and every page gives the reason.
+
+        Raises
+        ------
+        StoreError : a key is no row's, or that of several
+        """
+        with self.held():
+            rows = read_rows(self.path("rows"))
+            found = [one_row(rows, key, self.folder)["key"] for key in keys]
+            marked = [row | {"withdrawn": reason} if row["key"] in found else row for row in rows]
+            write_rows(self.path("rows"), marked)
+        return [row for row in marked if row["key"] in found]
+
     def _set_aside(self, table: str) -> None:
         lines = self._damaged.get(table)
         if lines:
@@ -111,16 +134,32 @@ class ResultsFolder:
             write_if_changed(path, before + b"".join(line + b"\n" for line in kept))
 
 
-def _merge(before: dict[tuple[object, ...], Row], name: tuple[object, ...], row: Row) -> list[Row]:
-    """Put a row in its place, unless it failed and a measured one stands there; returns it where it was refused."""
+def one_row(rows: Iterable[Row], key: str, folder: Path) -> Row:
+    """The row whose key begins so; :class:`StoreError` where there is none, or several."""
+    found = [row for row in rows if row["key"].startswith(key)]
+    if len(found) != 1:
+        how = "no row has" if not found else f"{len(found)} rows have"
+        raise StoreError(
+            f"{how} a key that begins with {key!r} in {folder}; keys stand in rows.jsonl"
+        )
+    return found[0]
+
+
+def _merge(
+    before: dict[tuple[object, ...], Row], name: tuple[object, ...], row: Row, refused: list[Row]
+) -> Row | None:
+    """Put a row in its place, unless it failed and a measured one stands there; returns the measured row that it replaced."""
     old = before.get(name)
     if old is not None and old.get("status") == "ok" and row["status"] != "ok":
-        return [row]
+        refused.append(row)
+        return None
+    replaced = None
     if old is not None and "replaces" in row:
         same = old["key"] == row["key"]
         row = row | {"replaces": old.get("replaces") if same else old["key"]}
+        replaced = None if same or old.get("status") != "ok" else old
     before[name] = row
-    return []
+    return replaced
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class Card(BaseModel):
     trained_on: str
     """Name of the image set; its ``train`` split fits the weights, its ``ref`` split stops the training."""
     likelihood: str
-    """`exact`, or the name of the bound that ``log_prob`` returns."""
+    """`exact`, the name of the bound that ``log_prob`` returns, or `none` of a classifier."""
     licence: str = "Apache-2.0"
     view: str = ""
     """How images of another shape reach this model, where it was trained on another view than the rule's."""
@@ -133,6 +133,11 @@ class Card(BaseModel):
     def gives(self, method: str) -> bool:
         """Whether the model has a method that a statistic asks for; an empty name asks for nothing."""
         return not method or method in family(self.family).capabilities
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it is trained on class labels: a classifier, which has no likelihood."""
+        return self.gives("classify")
 
     @property
     def sampler_version(self) -> str | None:
@@ -312,6 +317,15 @@ def _is_told(column: str | None) -> bool:
     """Whether a column of a log is shown; what stands beyond the last column has no name."""
     known = ("step", "ref_bits_per_dim")
     return column is not None and (column.startswith("auroc_") or column in known)
+
+
+def fit_words(record: dict[str, Any]) -> str:
+    """How well the weights of a record fit ``ref``: bits a dimension, or of a classifier its accuracy and cross-entropy."""
+    if "ref_accuracy" in record:
+        return (
+            f"accuracy {record['ref_accuracy']}, cross-entropy {record['ref_cross_entropy']} nats"
+        )
+    return f"{record['ref_bits_per_dim']} bits/dim"
 
 
 def wrong_file(content: bytes) -> str:

@@ -151,6 +151,11 @@ def describe(reference: str) -> Card | UserModel:
     return _described(reference, models[reference] if known else None)
 
 
+def is_folded(model: Card | UserModel) -> bool:
+    """Whether a model is scored in its folded form: one of ours with a likelihood."""
+    return isinstance(model, Card) and model.gives("log_prob")
+
+
 @cache
 def _described(reference: str, factory: Callable[[], object] | None) -> Card | UserModel:
     return load_card(reference) if factory is None else UserModel(reference)

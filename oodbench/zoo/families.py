@@ -76,7 +76,7 @@ def scoring_code() -> str:
     return code_digest(*SCORING_MODULES, within="oodbench.zoo.scoring")
 
 
-ANY = frozenset({"parameters"})
+ANY = frozenset({"log_prob", "parameters"})
 DRAWS = ANY | {"sample"}
 DIFFERENTIABLE = DRAWS | {"input_and_log_prob"}
 FLOW = DIFFERENTIABLE | {"encode", "decode", "latent_shapes", "sample_with_norm"}
@@ -115,6 +115,7 @@ FAMILIES: dict[str, Family] = {
         sampler_version="1",
         draws_at_once=True,
     ),
+    "classifier": Family("classifier:Classifier", frozenset({"classify"}), version="1"),
     "diffusion": Family(
         "diffusion:small_diffusion", DRAWS | {"score"}, version="1", sampler_version="1"
     ),

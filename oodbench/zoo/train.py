@@ -10,10 +10,11 @@ import logging
 import math
 import platform
 import shutil
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -26,9 +27,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from oodbench.data.images import ImageSet, in_split, load_images
+from oodbench.data.labels import load_labels
 from oodbench.errors import ModelError
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.paths import write_whole
@@ -67,6 +69,9 @@ def _per_dim(nats: Tensor, images: Tensor) -> Tensor:
 class Fit(pl.LightningModule):
     """Minimises the model's ``loss`` in bits a dimension."""
 
+    monitor: ClassVar = "ref_bits_per_dim"
+    """What validations on ``ref`` measure, and the weights are chosen by: the smallest."""
+
     def __init__(self, model: nn.Module, recipe: Recipe, made_from: str = ""):
         super().__init__()
         self.model: Any = model
@@ -82,6 +87,11 @@ class Fit(pl.LightningModule):
         found: Callable[[Tensor], Tensor] = getattr(self.model, "validation_loss", self.model.loss)
         return found
 
+    def on_fit_start(self) -> None:
+        """Let each process draw noise and mutations of its own: the seed that they share would draw alike."""
+        if self.trainer.world_size > 1:
+            torch.manual_seed(self.recipe.seed + self.global_rank)
+
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         images = mutate(batch[0], self.recipe.mutation) if self.recipe.mutation else batch[0]
         loss = _per_dim(self.model.loss(images), images)
@@ -91,10 +101,11 @@ class Fit(pl.LightningModule):
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
         self.log(
-            "ref_bits_per_dim",
+            self.monitor,
             _per_dim(self.validated(batch[0]), batch[0]),
             prog_bar=True,
             batch_size=len(batch[0]),
+            sync_dist=True,  # all processes must choose the same weights
         )
 
     def configure_gradient_clipping(
@@ -119,6 +130,23 @@ class Fit(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class FitClasses(Fit):
+    """Minimises a classifier's ``loss`` in nats an image; a batch holds images and their classes."""
+
+    monitor: ClassVar = "ref_cross_entropy"
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        loss: Tensor = self.model.loss(*batch).mean()
+        self.log("train_cross_entropy", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], index: int) -> None:
+        images, labels = batch
+        right = (self.model.classify(images)[0].argmax(1) == labels).float().mean()
+        found = {self.monitor: self.model.loss(images, labels).mean(), "ref_accuracy": right}
+        self.log_dict(found, prog_bar=True, batch_size=len(images))
+
+
 class Watch(pl.Callback):
     """Logs, at each validation, the AUROC of raw likelihood against other image sets as ``auroc_<name>``.
 
@@ -133,7 +161,8 @@ class Watch(pl.Callback):
         for name, images in self.others.items():
             other = self._scores(module, images)
             finite = np.isfinite(own).all() and np.isfinite(other).all()
-            module.log(f"auroc_{name}", area_under_roc(own, other) if finite else math.nan)
+            area = area_under_roc(own, other) if finite else math.nan
+            module.log(f"auroc_{name}", area, sync_dist=True)
 
     def _scores(self, module: Any, images: Tensor) -> np.ndarray:
         batches = images.split(module.recipe.batch_size)
@@ -158,13 +187,54 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
 
 
-def _loader(images: np.ndarray, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+class Dealt(Sampler[int]):
+    """An epoch's images for one of several processes: dealt out in one random order, so that none has another's image.
+
+    The order is of (seed, epoch); each process has every ``processes``-th image of it, and the few that are left over wait for
+    another epoch. Batches of one step are then a batch of as many images in that order.
+    """
+
+    def __init__(self, n: int, processes: int, seed: int):
+        self.n, self.processes, self.seed, self.epoch = n, processes, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells the epoch before it begins."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n // self.processes
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        return iter(order[rank :: self.processes][: len(self)].tolist())
+
+
+def _loader(
+    *columns: np.ndarray, batch_size: int, shuffle: bool = False, dealt: Dealt | None = None
+) -> DataLoader[Any]:
     return DataLoader(
-        TensorDataset(torch.from_numpy(np.array(images))),
+        TensorDataset(*(torch.from_numpy(np.array(column)) for column in columns)),
         batch_size,
-        shuffle=shuffle,
+        shuffle=shuffle and dealt is None,
+        sampler=dealt,
         drop_last=shuffle,
     )
+
+
+def _loaders(
+    card: Card, recipe: Recipe, images: ImageSet, ref: ImageSet, devices: int
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Of the training images in random order, and of those that validations look at; with classes where the model needs them."""
+    fitted, judged = [images.images], [_validation_images(ref, recipe)]
+    if card.uses_labels:
+        fitted.append(load_labels(in_split(card.trained_on, "train")))
+        classes = load_labels(in_split(card.trained_on, "ref"))
+        judged.append(classes[ref.drawn_rows(recipe.validate_images)])
+    size = recipe.batch_size
+    dealt = Dealt(len(images), devices, recipe.seed) if devices > 1 else None
+    fitting = _loader(*fitted, batch_size=size // devices, shuffle=True, dealt=dealt)
+    return fitting, _loader(*judged, batch_size=size)
 
 
 def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
@@ -212,9 +282,11 @@ def _check_same_card(card: Card, last: Path) -> None:
         )
 
 
-def _trainer(device: str, **settings: Any) -> pl.Trainer:
+def _trainer(device: str, devices: int, **settings: Any) -> pl.Trainer:
+    if devices > 1:
+        settings |= {"strategy": "ddp", "use_distributed_sampler": False}
     try:
-        return pl.Trainer(accelerator=device, devices=1, **settings)
+        return pl.Trainer(accelerator=device, devices=devices, **settings)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ModelError(f"the device {device!r} cannot be trained on here: {error}") from error
 
@@ -222,15 +294,15 @@ def _trainer(device: str, **settings: Any) -> pl.Trainer:
 def _best(
     fit: Fit, trainer: pl.Trainer, best: ModelCheckpoint, loader: DataLoader[Any]
 ) -> tuple[dict[str, Tensor], float]:
-    """The weights of the best validation, and their bits/dim on ``ref``; the last step's are validated first."""
+    """The weights of the best validation, and what it measured on ``ref``; the last step's are validated first."""
     last = {key: tensor.detach().cpu().clone() for key, tensor in fit.model.state_dict().items()}
     path = Path(best.dirpath or "") / "best.ckpt"
     found = torch.load(path, map_location="cpu", weights_only=True)
     score = float(found["callbacks"][best.state_key]["current_score"])
     if trainer.global_step % fit.recipe.validate_every:
         (metrics,) = trainer.validate(fit, loader, verbose=False)
-        if metrics["ref_bits_per_dim"] < score or not math.isfinite(score):
-            return _finite(last, metrics["ref_bits_per_dim"])
+        if metrics[fit.monitor] < score or not math.isfinite(score):
+            return _finite(last, metrics[fit.monitor])
     state = found["state_dict"].items()
     return _finite(
         {key.removeprefix("model."): tensor.contiguous() for key, tensor in state}, score
@@ -256,6 +328,8 @@ def _stored(
     model: Any, weights: dict[str, Tensor], ref: ImageSet, recipe: Recipe
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The large weights in half precision, unless that moves the log-probability of some image by more than the limit."""
+    if not hasattr(model, "log_prob"):
+        return weights, {"storage": "float32"}
     checked = min(HALF_CHECK_IMAGES, recipe.validate_images)
     images = torch.from_numpy(np.array(ref.drawn(checked).images))
     half = {
@@ -269,6 +343,16 @@ def _stored(
     if moved < HALF_LIMIT:
         return half, {"storage": "float16", "storage_moves_bits_per_dim": round(moved, 6)}
     return weights, {"storage": "float32"}
+
+
+@torch.no_grad()
+def _accuracy(model: Any, weights: dict[str, Tensor], ref: DataLoader[Any]) -> dict[str, float]:
+    """``ref_accuracy`` of a classifier: the share of ``ref`` whose class has the largest logit; nothing of other models."""
+    if not hasattr(model, "classify"):
+        return {}
+    model.cpu().eval().load_state_dict(weights)
+    right = [model.classify(images)[0].argmax(1) == labels for images, labels in ref]
+    return {"ref_accuracy": round(torch.cat(right).float().mean().item(), 4)}
 
 
 def _solved(model: Any, ref: ImageSet) -> dict[str, Any]:
@@ -304,12 +388,24 @@ def _checked_recipe(card: Card) -> Recipe:
     unknown = unknown_names(card)
     if unknown:
         raise ModelError("; ".join(unknown))
+    if card.uses_labels and (recipe.watch or recipe.mutation):
+        raise ModelError(
+            f"{card.name}: recipe.watch and recipe.mutation are for models with a likelihood; leave them out"
+        )
     if recipe.validate_every > recipe.steps:
         raise ModelError(
             f"{card.name}: recipe.validate_every is {recipe.validate_every}, more than the {recipe.steps} steps, so that no "
             f"validation could choose the weights; make it {recipe.steps} or less"
         )
     return recipe
+
+
+def _check_divides(card: Card, recipe: Recipe, devices: int) -> None:
+    if recipe.batch_size % devices:
+        raise ModelError(
+            f"{card.name}: a batch of {recipe.batch_size} cannot be divided among {devices} devices; choose --devices that "
+            "divides it, or another recipe.batch_size"
+        )
 
 
 def _check_enough(images: ImageSet, recipe: Recipe) -> None:
@@ -384,6 +480,7 @@ def train(
     threads: int | None = None,
     command: str = "",
     logger: str = "",
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Train ``card``'s model by its recipe and write a complete card folder to ``out``.
 
@@ -393,10 +490,11 @@ def train(
     Parameters
     ----------
     logger : import path of a logger of Lightning that is told the metrics too, and shown early samples; see :func:`logger_at`
+    devices : processes that share each batch of the recipe, one a device; their gradients' mean is that of the batch
 
     Returns
     -------
-    the record that is also written to ``trained.json``
+    the record that is also written to ``trained.json``, by the first process
 
     Raises
     ------
@@ -407,6 +505,7 @@ def train(
     images = load_images(in_split(card.trained_on, "train"), shape=card.shape)
     ref = load_images(in_split(card.trained_on, "ref"), shape=card.shape)
     _check_enough(images, recipe)
+    _check_divides(card, recipe, devices)
     told = [logger_at(logger, out)] if logger else []
     _quiet_lightning()
     if threads:
@@ -417,15 +516,18 @@ def train(
     last = checkpoints / "last.ckpt"
     _check_same_card(card, last)
 
+    loaders = _loaders(card, recipe, images, ref, devices)
+    task = FitClasses if card.uses_labels else Fit
     best = ModelCheckpoint(
         checkpoints,
         "best",
-        monitor="ref_bits_per_dim",
+        monitor=task.monitor,
         save_last=True,
         enable_version_counter=False,
     )
     trainer = _trainer(
         device,
+        devices,
         max_steps=recipe.steps,
         precision=recipe.precision,
         val_check_interval=recipe.validate_every,
@@ -435,7 +537,7 @@ def train(
         logger=[CSVLogger(out, name="lightning"), *told],
         callbacks=[
             best,
-            EarlyStopping("ref_bits_per_dim", patience=recipe.patience),
+            EarlyStopping(task.monitor, patience=recipe.patience),
             *_watch(recipe, ref),
             *([Previews(out / "previews")] if told and card.gives("sample") else []),
             _Bar(refresh_rate=20),
@@ -443,13 +545,10 @@ def train(
         enable_model_summary=False,
         inference_mode=False,  # under which an ODE's trace could take no gradient
     )
-    fit = Fit(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
-    loaders = (
-        _loader(images.images, recipe.batch_size, shuffle=True),
-        _loader(_validation_images(ref, recipe), recipe.batch_size),
-    )
+    fit = task(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
+    goes_on = last if last.exists() else None
     try:
-        trainer.fit(fit, *loaders, ckpt_path=last if last.exists() else None)
+        trainer.fit(fit, *loaders, ckpt_path=goes_on)
     except (
         SystemExit
     ) as ended:  # how Lightning ends on Ctrl-C, and on a signal that is raised like it
@@ -457,6 +556,8 @@ def train(
         raise cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt from ended
     steps = trainer.global_step  # a last validation sets it back
     weights, reached = _best(fit, trainer, best, loaders[1])
+    if not trainer.is_global_zero:
+        sys.exit()  # the first process writes for all
     weights, storage = _stored(fit.model, weights, ref, recipe)
     content = save_safetensors(weights)
     validated = ref.drawn(recipe.validate_images)
@@ -465,13 +566,15 @@ def train(
         **_solved(fit.model, validated),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in fit.model.parameters()),
-        "ref_bits_per_dim": round(reached, 4),
+        fit.monitor: round(reached, 4),
+        **_accuracy(fit.model, weights, loaders[1]),
         "steps": steps,
         "train": {"set": images.identifier, "sha256": images.sha256},
         "ref": {"set": validated.identifier, "sha256": validated.sha256},
         "recipe": recipe.model_dump(),
         "command": command,
         "torch": torch.__version__,
+        **({"devices": devices} if devices > 1 else {}),
         "machine": f"{platform.machine()} {trainer.accelerator.__class__.__name__}, {torch.get_num_threads()} threads",
     }
     write_whole(out / "weights.safetensors", lambda file: file.write(content))
