@@ -46,11 +46,11 @@ def adjustments(plan: Plan, resolver: Resolver) -> list[Adjustment]:
 
 
 def _compared(plan: Plan) -> list[list[Trial]]:
-    """The trials on single images whose scorers are compared, pair by pair of real sets."""
+    """The trials on single images whose scorers are compared, pair by pair of real sets; none of classifiers."""
     found: dict[tuple[Model, Images, Images], list[Trial]] = {}
     for trial in plan.trials:
         real = not trial.ood.synthetic and rung(trial.ood.identifier) is None
-        if real and trial.group_size == 1 and not trial.seen:
+        if real and trial.group_size == 1 and trial.density and not trial.seen:
             found.setdefault((trial.model, trial.test, trial.ood), []).append(trial)
     return list(found.values())
 

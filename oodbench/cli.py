@@ -130,15 +130,20 @@ def _default_results() -> Path:
     help="With --check: compute each row's point metrics again from its scores.",
 )
 def report(folder: Path, check: bool, from_scores: bool) -> None:
-    """Rebuild the leaderboard pages in FOLDER from its rows [default: leaderboards/paper where it is, else runs/paper]."""
-    from oodbench.report import check_report, write_report
+    """Rebuild the leaderboard pages in FOLDER from its rows [default: leaderboards/paper where it is, else runs/paper].
+
+    Of a folder that holds results folders, as leaderboards does, all their pages and one over all of them.
+    """
+    from oodbench.report.collection import check_pages, results_folders, write_pages
     from oodbench.trials.recount import score_faults
 
     if not check:
-        for path in write_report(folder):
+        for path in write_pages(folder):
             echo(str(path))
         return
-    faults = check_report(folder) + (score_faults(folder) if from_scores else [])
+    faults = check_pages(folder)
+    if from_scores:
+        faults += [fault for one in results_folders(folder) for fault in score_faults(one)]
     if faults:
         raise OodbenchError("\n".join(faults))
     echo(f"{folder}: every page is what its rows give")
@@ -297,14 +302,14 @@ def train(
 
     Writes the weights, their hash and a log. An interrupted training goes on when the command is run again.
     """
-    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.cards import fit_words, load_card
     from oodbench.zoo.train import train as fit
 
     loaded = load_card(card)
     command = " ".join(["oodbench", *sys.argv[1:]])
     record = fit(loaded, out or Path(loaded.name), device, threads, command, logger, devices)
     echo(
-        f"{loaded.name}: {record['ref_bits_per_dim']} bits/dim on {record['ref']['set']} after {record['steps']} steps"
+        f"{loaded.name}: {fit_words(record)} on {record['ref']['set']} after {record['steps']} steps"
     )
 
 

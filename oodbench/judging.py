@@ -12,9 +12,9 @@ import numpy as np
 from oodbench.data.division import image_digests
 from oodbench.data.images import load_images
 from oodbench.errors import DataError, OodbenchError, StoreError
-from oodbench.metrics.comparison import difference, holm
+from oodbench.metrics.comparison import holm
 from oodbench.report import refuse_foreign, write_report
-from oodbench.report.comparison import PAIRED, gap_text, paired_cells
+from oodbench.report.comparison import PAIRED, gap_text, paired_cells, test_of
 from oodbench.store import SCHEMA, Row, is_ranked, key_of, read_rows
 from oodbench.trials.comparison import SHARED, Compared, compared, comparison_digest
 from oodbench.trials.given import (
@@ -379,11 +379,10 @@ def best_of(comparisons: Sequence[Row], others: set[str]) -> Iterator[str]:
     """For each given scorer its AUROC, and the paired difference to the best scorer and the best baseline of the run."""
     for row in comparisons:
         names, aurocs = row["scorers"], np.array(row["auroc"])
-        covariance = np.array(row["covariance"])
         best = _best(names, aurocs, others - set(row["tuned"]), set(row["baselines"]))
         own = [number for number, name in enumerate(names) if name not in others]
         tests = [(one, other) for one in own for other in best.values()]
-        found = [difference(aurocs, covariance, one, other) for one, other in tests]
+        found = [test_of(row, names[one], names[other]) for one, other in tests]
         corrected = holm([one.p for one in found])
         yield f"{row['in_dist']} → {row['ood']}, the same images; differences are paired, p corrected by Holm:"
         for (one, other), gap, p in zip(tests, found, corrected, strict=True):

@@ -27,7 +27,14 @@ from oodbench.passes.shards import load_verified
 from oodbench.registry import statistics
 from oodbench.types import Pass
 from oodbench.zoo.cards import Card
-from oodbench.zoo.describe import UserModel, describe, made_twice, unknown_names, unknown_set
+from oodbench.zoo.describe import (
+    UserModel,
+    describe,
+    is_folded,
+    made_twice,
+    unknown_names,
+    unknown_set,
+)
 
 logger = logging.getLogger("oodbench")
 
@@ -88,6 +95,23 @@ def check_model(model: Any, name: str = "model") -> list[str]:
     except Exception as error:
         return [f"{name}: {_raised(error, images)}"]
     return [f"{name}: {fault}" for fault in faults]
+
+
+def check_classifier(model: Any, card: Card) -> list[str]:
+    """Probe a classifier's ``classify`` on real images, as a run measures it."""
+    images, entry = probe_images(card.shape, card.trained_on), statistics["logits"]
+    whole = run_pass(entry, model, images)
+    alone = [run_pass(entry, model, images[place : place + 1]) for place in range(FEW)]
+    faults = []
+    for column, values in whole.items():
+        found = np.concatenate([one[column] for one in alone])
+        if not np.isfinite(values).all():
+            faults.append(f"{column} of {len(images)} images hold NaN or infinite numbers")
+        elif not np.allclose(found, values[:FEW], rtol=1e-3, atol=TOLERANCE):
+            faults.append(
+                f"{column} of an image depend on the images beside it; is it in training mode?"
+            )
+    return [f"{card.name}: {fault}" for fault in faults]
 
 
 def _copied(model: Any) -> Any:
@@ -356,7 +380,7 @@ def as_run(reference: str) -> DensityModel:
     """A model in the form in which a run on a CPU measures it."""
     described = describe(reference)
     model: DensityModel = load_verified(
-        reference, described.identity(), 0, "cpu", isinstance(described, Card)
+        reference, described.identity(), 0, "cpu", is_folded(described)
     )
     return model
 
@@ -366,6 +390,8 @@ def check_named(name: str, plugins: Sequence[Path] = ()) -> list[str]:
     described = describe(name)
     faults = unknown_names(described)
     model = as_run(name)
+    if isinstance(described, Card) and described.uses_labels:
+        return faults + check_classifier(model, described)
     of_contract = check_model(model, name)
     again = [] if of_contract else made_again(name, model, plugins)
     return faults + of_contract + [f"{name}: {fault}" for fault in again]

@@ -18,7 +18,7 @@ from oodbench.data.images import shown_name
 from oodbench.data.sources import DRAWN
 from oodbench.errors import DataError, ModelError, SuiteError, UnknownNameError, did_you_mean
 from oodbench.passes.shards import DrawTask
-from oodbench.passes.values import ImagePass, ImageRef, Images, Model
+from oodbench.passes.values import ImagePass, ImageRef, Images, Model, preparing
 from oodbench.registry import passes_prepared_on, reads_reference, scorers
 from oodbench.resolver import (
     InDist,
@@ -52,7 +52,7 @@ class Trial:
     ref, train : in-dist reference and training images, for scorers that look at some
     validation : OOD images that a scorer tunes on, which are none that it is judged on
     reads : of ``test``, ``ood``, ``ref`` and ``validation``: the passes that give what the scorer takes
-    density : of ``test`` and ``ood``: the model's density pass, since bits a dimension stand in every row
+    density : of ``test`` and ``ood``: the model's density pass, since bits a dimension stand in every row; none of a classifier
     trained_on : model that the scorer reads → the image set that it was trained on
     seen : those of these models that were trained on the OOD set, or on one of its kin
     left_out : OOD images that are among the training images of the model or of a relative; no scorer is judged on them
@@ -78,6 +78,14 @@ class Trial:
         names = [one.name for one in self.model.of(BACKGROUNDS)]
         grid = self.scorer.grid.items()
         return {name: names if values == BACKGROUNDS else list(values) for name, values in grid}
+
+    @property
+    def prepared(self) -> int:
+        """The last images of ``ref``, as many as a model's pass that it reads was prepared on."""
+        if self.ref is None:
+            return 0
+        own = any(one.model and one.prepared_on is self.ref for one in self.passes)
+        return preparing(self.ref.n) if own else 0
 
     @property
     def passes(self) -> list[ImagePass]:
@@ -235,7 +243,8 @@ class _Planner:
         self._remark_unused()
         if self.suite.analysis is not None:
             tests = dict.fromkeys((trial.model, trial.test) for trial in self.made.trials)
-            self.made.subjects = [self._subject(model, test) for model, test in tests]
+            densities = (one for one in tests if one[0].gives("log_prob"))
+            self.made.subjects = [self._subject(model, test) for model, test in densities]
             self.made.adjustments = adjustments(self.made, self.resolver)
         return self.made
 
@@ -278,7 +287,7 @@ class _Planner:
             self._skip(in_dist, ood, str(error), model.name)
             return
         self.made.nearness[model, test, other] = pair.nearness(ood)
-        ref_ref = self._ref(model, in_dist, "ref")
+        ref_ref = self._drawn_by_seed(self._ref(model, in_dist, "ref"))
         for scorer in chosen:
             self._trials(model, scorer, test, other, ref_ref, (in_dist, ood))
 
@@ -306,6 +315,9 @@ class _Planner:
             self._skip(*pair, reason, model.name, scorer.name)
             return
         for size in [1, *self.suite.group_sizes.get(scorer.name, [])]:
+            if size > 1 and (reason := scorer.no_groups()):
+                self._skip(*pair, reason, model.name, scorer.name, size)
+                continue
             n = min(test.n, ood.n - len(self._left_out(model, ood).places))
             if n // size < 2:
                 reason = (
@@ -345,7 +357,21 @@ class _Planner:
         if shared:
             both = f"{found.identifier} are in {test.identifier} too"
             return f"{shared:,} of the {found.n:,} images of {both}, on which no scorer may be fitted; remove them from one"
-        return scorer.too_few(found.n) if found.n < scorer.least_reference else None
+        return self._too_few(scorer, found)
+
+    def _too_few(self, scorer: Scorer, ref: Images) -> str | None:
+        """Why images of ``ref`` that no pass was prepared on do not suffice, or None."""
+        passes = passes_prepared_on("ref", scorer.all_needs)
+        names = [one.name for one in passes if not one.model_free]
+        left = ref.n - (preparing(ref.n) if names else 0)
+        if left >= scorer.least_reference:
+            return None
+        why = (
+            f": {ref.n - left:,} of the {ref.n:,} here prepare the pass {names[0]!r}"
+            if names
+            else ""
+        )
+        return f"{scorer.too_few(left)}{why}"
 
     def _check_validation(self) -> None:
         """Raise where a validation set is of no in-dist set, or is, by its name, an OOD set of the suite."""
@@ -412,9 +438,8 @@ class _Planner:
             role: {need: self.resolver.passes_of(model, need, images, in_dist) for need in wanted}
             for role, (images, wanted) in needs.items()
         }
-        density = {
-            role: self._density(model, images) for role, images in (("test", test), ("ood", ood))
-        }
+        sides = (("test", test), ("ood", ood)) if model.gives("log_prob") else ()
+        density = {role: self._density(model, images) for role, images in sides}
         models = read_by(scorer, model)
         return Trial(
             model=model,
@@ -452,7 +477,25 @@ class _Planner:
         parsed = parse_identifier(reference)
         if split is not None:
             parsed = parsed.in_split(split)
-        return ImageRef(str(as_seen(model, parsed)), model.shape, self.suite.limit, name=shown)
+        limit = self._limit(model)
+        return ImageRef(str(as_seen(model, parsed)), model.shape, limit, name=shown)
+
+    def _limit(self, model: Model) -> int | None:
+        return self.suite.limit_of(model.name, model.reference)
+
+    def _drawn_by_seed(self, ref: ImageRef) -> ImageRef:
+        """`ref`, by another seed than 0 drawn anew of the held-out pool; all of it where the pool holds no more."""
+        parsed, seed, limit = parse_identifier(ref.reference), self.suite.seed, self.suite.limit
+        if not seed:
+            return ref
+        wanted = parsed.draw or limit
+        whole = replace(ref, reference=str(replace(parsed, draw=None)), limit=None)
+        pool = self.resolver.images_or_none(whole)
+        if pool is not None and (wanted is None or pool.n <= wanted):
+            said = _all_of_pool(pool, seed)
+            self.made.remarks += [said] if said not in self.made.remarks else []
+            return ref
+        return replace(ref, reference=str(replace(parsed, draw=wanted, seed=seed)))
 
     def _remark(self, *sets: Images) -> None:
         """Add what is to be said of how image sets were read."""
@@ -530,9 +573,9 @@ class _Planner:
         oods = tuple(dict.fromkeys(trial.ood for trial in own))
         whole = parse_identifier(test.ref.reference)
         ref = self.resolver.images_or_none(
-            replace(test.ref, reference=str(whole.in_split("ref")), limit=self.suite.limit)
+            replace(test.ref, reference=str(whole.in_split("ref")), limit=self._limit(model))
         )
-        train, second_tests = self._train(test), self._second_tests(model, test)
+        train, second_tests = self._train(model, test), self._second_tests(model, test)
         draws = self._draws(model, test)
         drawn = {draw.temperature: drawn_samples(draw) for draw in draws}
         real = [images for images in (test, *oods) if not images.synthetic]
@@ -565,12 +608,12 @@ class _Planner:
             logs=logs,
         )
 
-    def _train(self, test: Images) -> Images | None:
+    def _train(self, model: Model, test: Images) -> Images | None:
         """Images drawn of the training set, or those that travel in the package where it is not here."""
         settings = self.suite.analysis
         assert settings is not None
         split = parse_identifier(test.ref.reference).in_split("train")
-        limit = min(settings.train, self.suite.limit or settings.train)
+        limit = min(settings.train, self._limit(model) or settings.train)
         places = [split, replace(split, draw=DRAWN)]
         refs = (replace(test.ref, reference=str(place), limit=limit) for place in places)
         found = map(self.resolver.images_or_none, refs)
@@ -636,6 +679,13 @@ def _is_judged_on(validation: str, ood: str, why: str) -> str:
     return (
         f"validation: {validation} {why} {ood}, on which scorers are judged; what they tune on must be apart from every OOD "
         "set of the suite: name another set"
+    )
+
+
+def _all_of_pool(ref: Images, seed: int) -> str:
+    return (
+        f"{ref.identifier} is all of the held-out pool that is here, {ref.n:,} images, so that seed {seed} draws no other `ref`; "
+        "a limit below that lets each seed draw its own"
     )
 
 

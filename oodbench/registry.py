@@ -25,7 +25,7 @@ from oodbench.names import checked_identifier, checked_name
 from oodbench.paths import PACKAGE
 from oodbench.plugin_files import execute, module_of, purge
 from oodbench.syntax import source_files
-from oodbench.types import BACKGROUNDS, Pass, PreparedOn, Scorer, TunesOn, split_need
+from oodbench.types import BACKGROUNDS, Groups, Pass, PreparedOn, Scorer, TunesOn, split_need
 
 T = TypeVar("T")
 
@@ -243,6 +243,7 @@ def register_scorer(
     tunes_on: TunesOn | None = None,
     least_reference: int = 1,
     grid: Mapping[str, Sequence[Any] | str] | None = None,
+    groups: Groups | None = None,
 ) -> Callable[[Any], Any]:
     """Register a scorer: a function of statistics, or a class with ``score`` and, where it needs them, ``fit`` and ``tune``.
 
@@ -262,10 +263,14 @@ def register_scorer(
     tunes_on : ``none``, ``in-dist ref``, ``in-dist train`` or ``validation OOD``; by default what it fits, tunes and needs imply
     least_reference : in-dist reference images without which it cannot be fitted; a plan skips it with a sentence
     grid : what ``tune`` chooses from: parameter → numbers or texts, or ``"backgrounds"``, one of the model's by its number
+    groups : how a group of images is judged as one. ``mean of columns``: by the group's mean log p(x), for scorers that take
+        nothing else; ``mean of scores``: by the mean of its images' scores; ``own test``: by ``score_groups``, which takes what
+        ``score`` takes, with columns ``(G, M)`` of G groups. Without it a suite's ``group_sizes`` are refused for the scorer
 
     Raises
     ------
-    ScorerError : an argument that is no statistic, a class without ``score``, or ``tune`` without a grid
+    ScorerError : an argument that is no statistic, a class without ``score``, ``tune`` without a grid, or groups that cannot be
+        judged as declared
 
     Example
     -------
@@ -292,7 +297,9 @@ def register_scorer(
         needs = _checked(name, _arguments(name, score)[bool(fit) + bool(tune) :])
         fit_needs = _checked(name, _arguments(name, fit)) if fit else ()
         _check_tuning(name, tune, bool(fit), grid, tunes_on, needs)
-        source = Source.of(code, scorers.builtin, grid)
+        own_test = getattr(instance, "score_groups", None) if inspect.isclass(code) else None
+        _check_groups(name, groups, own_test, score, needs)
+        source = Source.of(code, scorers.builtin, grid, groups)
         entry = Scorer(
             name=name,
             needs=needs,
@@ -310,6 +317,8 @@ def register_scorer(
             least_reference=least_reference,
             tune=tune,
             grid=dict(grid or {}),
+            groups=groups,
+            score_groups=own_test,
             origin=source.place,
             code=source.code,
         )
@@ -353,6 +362,30 @@ def _check_tuning(
         )
     for parameter, values in grid.items():
         _check_candidates(name, parameter, values, needs)
+
+
+def _check_groups(
+    name: str, groups: Any, own_test: Callable[..., Any] | None, score: Callable[..., Any], needs: tuple[str, ...]
+) -> None:  # fmt: skip
+    """Raise :class:`ScorerError` where a scorer cannot judge groups as it says."""
+    if groups not in (None, *get_args(Groups)):
+        raise ScorerError(
+            f"the scorer {name!r} judges groups by {groups!r}; there are {', '.join(get_args(Groups))}"
+        )
+    if (groups == "own test") != callable(own_test):
+        raise ScorerError(
+            f'the scorer {name!r} must have both or neither: groups="own test" and a method `score_groups`'
+        )
+    if own_test and _arguments(name, own_test) != _arguments(name, score):
+        raise ScorerError(
+            f"`score_groups` of the scorer {name!r} must take the arguments of its `score`, in that order"
+        )
+    others = [need for need in needs if split_need(need)[0] != "log_prob"]
+    if groups == "mean of columns" and others:
+        raise ScorerError(
+            f"the scorer {name!r} takes {', '.join(others)}: only scorers that are linear in log_prob may judge a group by the "
+            'mean of its columns; declare groups="mean of scores", or "own test" with a method `score_groups`'
+        )
 
 
 def _check_candidates(name: str, parameter: str, values: Any, needs: tuple[str, ...]) -> None:

@@ -19,8 +19,7 @@ from oodbench.passes.values import SHARD, ImagePass, ImageRef, Images, Model, sh
 from oodbench.registry import statistics
 from oodbench.store import key_of
 from oodbench.types import Of, Pass, PreparedOn, Scorer, split_need
-from oodbench.zoo.cards import Card
-from oodbench.zoo.describe import describe, relatives
+from oodbench.zoo.describe import describe, is_folded, relatives
 
 
 class InDist(NamedTuple):
@@ -82,13 +81,14 @@ class Resolver:
             methods=frozenset(method for method in self._asked if known.gives(method)),
             here=known.local
             or bool(known.unhashable),  # another process would make another identity
-            folded=isinstance(known, Card),
+            folded=is_folded(known),
             sampler=known.sampler_version or "",
             draws_at_once=known.draws_at_once,
             training_seed=known.training_seed,
             solver=known.solver,
             solver_steps=known.solver_steps,
             trace_probes=known.trace_probes,
+            trace_error=known.trace_error,
             missing=missing,
             unhashable=known.unhashable,
         )
@@ -199,6 +199,7 @@ def resolved_images(ref: ImageRef, found: ImageSet) -> Images:
         shards=found.shard_hashes(SHARD),
         n=len(found),
         in_random_order=found.in_random_order or found.drawn_from is not None,
+        pool=len(found) if found.drawn_from is None else found.drawn_from,
         whole=found.is_whole,
         synthetic=is_synthetic(found.card),
         may_be_shown=may_be_shown(found.card),

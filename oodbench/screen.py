@@ -172,7 +172,7 @@ def _operation(name: str) -> str:
     return name
 
 
-MARKS: dict[Standing, str] = {"scorer": "", "tuned": " †", "baseline": " *"}
+MARKS: dict[Standing, str] = {"scorer": "", "tuned": " †", "labelled": " ¶", "baseline": " *"}
 """Standing → what stands behind a scorer's name."""
 
 

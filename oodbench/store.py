@@ -209,8 +209,9 @@ def is_ranked(row: Row) -> bool:
     return not (row.get("seen") or row.get("withdrawn"))
 
 
-Standing = Literal["scorer", "tuned", "baseline"]
-"""Which scorers one is ranked among: those that read a model, those that tuned on OOD images too, and those without a model."""
+Standing = Literal["scorer", "tuned", "labelled", "baseline"]
+"""Which scorers one is ranked among: those that read a density model, those that tuned on OOD images too, those whose model was
+trained on class labels, and those without a model."""
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 """In the order in which tables rank them."""
 
@@ -219,6 +220,8 @@ def standing(row: Row) -> Standing:
     """Among which scorers a row is ranked; those of unlike standing are ranked apart."""
     if row["baseline"]:
         return "baseline"
+    if row.get("uses_labels"):
+        return "labelled"
     return "tuned" if row["tunes_on"] == "validation OOD" else "scorer"
 
 

@@ -175,8 +175,11 @@ class Suite(BaseModel):
     set of the suite."""
     limit: int | None = Field(None, gt=0)
     """Images that are drawn of each set, in an order that never changes; all for none."""
+    limits: dict[str, Annotated[int, Field(gt=0)]] = {}
+    """Model of the suite → images that are drawn of each set for it, where they are fewer: one that takes long an image."""
     seed: int = Field(0, ge=0, le=LARGEST_SEED)
-    """Of dequantisation noise, group membership and bootstrap."""
+    """Of dequantisation noise, group membership and bootstrap, and of `ref`: another seed than 0 draws it anew of the held-out
+    pool, where that holds more images than the limit."""
     bootstrap: int = Field(1000, ge=0)
     """Replicates for the intervals of AUPR and FPR."""
     analysis: Analysis | None = None
@@ -185,14 +188,20 @@ class Suite(BaseModel):
     """What a task asks a cluster for; no number depends on it."""
 
     @model_validator(mode="after")
-    def _pairs_name_models_of_the_suite(self) -> Self:
+    def _names_models_of_the_suite(self) -> Self:
         known = {name for entry in self.models for name in named(entry) if name}
-        for name in (name for pair in self.pairs for name in pair.models):
+        of_pairs = [("a pair names", name) for pair in self.pairs for name in pair.models]
+        for says, name in [*of_pairs, *(("limits name", name) for name in self.limits)]:
             if name not in known:
                 raise ValueError(
-                    f"a pair names the model {name!r}, which the suite's models do not{did_you_mean(name, known)}"
+                    f"{says} the model {name!r}, which the suite's models do not{did_you_mean(name, known)}"
                 )
         return self
+
+    def limit_of(self, *names: str) -> int | None:
+        """Images that are drawn of each set for a model by any of its names; all for None."""
+        own = [self.limits[name] for name in names if name in self.limits]
+        return min(filter(None, [self.limit, *own]), default=None)
 
 
 def suite_of(fields: dict[str, Any]) -> Suite:

@@ -16,6 +16,7 @@ LEGEND = (
     "AUROC [95 % interval], larger score = more OOD; ▼ worse than chance; * model-free baseline"
 )
 OF_PAIRS = "; ◂ likelihood itself; ‡ the bar: the best baseline that sees no more data"
+LABELLED = "; ¶ reads a classifier, trained on class labels, ranked apart"
 TUNED = "; † tuned on validation OOD images, ranked apart"
 SEEN = "; § a model that the scorer reads has seen the OOD set: ranked nowhere"
 SKIPS = 5
@@ -26,7 +27,8 @@ def legend(rows: Iterable[Row]) -> str:
     """What the marks mean that may stand behind the numbers of these rows."""
     tried = [row for row in rows if row["status"] != "skipped"]
     tuned = TUNED * any(standing(row) == "tuned" for row in tried)
-    return LEGEND + tuned + ("" if all(map(is_ranked, tried)) else SEEN)
+    labelled = LABELLED * any(standing(row) == "labelled" for row in tried)
+    return LEGEND + tuned + labelled + ("" if all(map(is_ranked, tried)) else SEEN)
 
 
 class PairTable(NamedTuple):

@@ -74,6 +74,7 @@ PROBED = (
     "hvae-fashionmnist",
     "diffusion-fashionmnist",
     "pixelcnn-fashionmnist",
+    "classifier-fashionmnist",
     "glow-cifar10",
 )
 """Models of the zoo on which scorers are probed: the first that gives what a scorer needs."""

@@ -23,6 +23,8 @@ BACKGROUNDS: Final = "backgrounds"
 
 TunesOn = Literal["none", "in-dist ref", "in-dist train", "validation OOD"]
 """What data a scorer looks at beside the test images; what a model was trained on is not counted."""
+Groups = Literal["mean of columns", "mean of scores", "own test"]
+"""How a scorer judges a group of images as one: by its mean columns, by the mean of its scores, or by a test of its own."""
 PreparedOn = Literal["ref", "train"]
 """The in-dist split that a pass is prepared on."""
 
@@ -118,6 +120,8 @@ class Scorer:
     tune : columns of in-dist reference and of validation OOD images (after the state) → its choice; None for those that tune
         nothing
     grid : what it chooses from: parameter → candidate values, or :data:`BACKGROUNDS`
+    groups : how it judges a group of images; None for those that judge single ones alone
+    score_groups : its own test of groups: columns ``(G, M)`` or ``(G, M, K)`` (after what ``score`` takes first) → ``(G,)``
     origin : the file that it stands in
     code : gives the digest of its code
     """
@@ -135,6 +139,8 @@ class Scorer:
     least_reference: int = 1
     tune: Callable[..., Mapping[str, Any]] | None = None
     grid: Mapping[str, Any] = field(default_factory=dict)
+    groups: Groups | None = None
+    score_groups: Callable[..., np.ndarray] | None = None
     origin: str = ""
     code: Callable[[], str] = str
 
@@ -206,13 +212,35 @@ class Scorer:
 
     def scored(self, state: Learnt, columns: Columns) -> np.ndarray:
         """The OOD score of columns ``(N,)``, given what was learnt."""
+        return np.asarray(self.score(*self._arguments(state, columns)))
+
+    def scored_groups(self, state: Learnt, columns: Columns) -> np.ndarray:
+        """Its own test of groups, of columns ``(G, M)`` or ``(G, M, K)``, given what was learnt: ``(G,)``."""
+        assert self.score_groups is not None
+        return np.asarray(self.score_groups(*self._arguments(state, columns)))
+
+    def _arguments(self, state: Learnt, columns: Columns) -> list[Any]:
         learnt = [state.fitted] if self.fit else []
         learnt += [state.chosen] if self.tune else []
-        return np.asarray(self.score(*learnt, *(columns[name] for name in self.needs)))
+        return [*learnt, *(columns[name] for name in self.needs)]
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a rejection threshold can be told of it: it is fitted, on columns that are enough to score the same images."""
+        return bool(self.fit) and set(self.needs) <= set(self.fit_needs)
 
     def too_few(self, found: int) -> str:
         """What is said where there are fewer in-dist reference images than it needs."""
         return f"{self.name} needs at least {self.least_reference} in-dist reference images, not {found}; use a larger limit"
+
+    def no_groups(self) -> str:
+        """What is said where groups are asked of a scorer that judges single images alone; empty for others."""
+        if self.groups is not None:
+            return ""
+        return (
+            f'{self.name} does not say how a group of images is judged as one; register it with groups="mean of scores", or '
+            '"own test" and a method `score_groups`'
+        )
 
     @property
     def all_needs(self) -> tuple[str, ...]:

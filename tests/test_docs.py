@@ -73,8 +73,12 @@ def test_the_readme_shows_the_published_leaderboard():
     shown = (REPOSITORY / "README.md").read_text("utf-8")
     shown = shown.split("## What it shows")[1].split("## How it works")[0]
     published = (REPOSITORY / "leaderboards" / "paper" / "README.md").read_text("utf-8")
-    lines = [line for line in shown.splitlines() if re.match(r"\| (rank|M?\d)", line)]
-    assert len(lines) > 10
+    lines = [
+        line
+        for line in shown.splitlines()
+        if re.match(r"\| (scorer |\S+ ?(\(model-free\))?<br>)", line)
+    ]
+    assert len(lines) > 5
     assert [line for line in lines if line not in published] == []
     for figure in re.findall(r"\]\((leaderboards/\S+\.svg)\)", shown):
         assert (REPOSITORY / figure).exists()

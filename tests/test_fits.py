@@ -139,7 +139,7 @@ def test_a_run_fits_each_scorer_once_and_resamples_each_trial_once(tmp_path, mon
     rows = run_suite(SUITE, Options(), tmp_path / "out")
     sound = [row for row in rows if row["status"] == "ok" and row["scorer"] == "typicality"]
     assert len(sound) == 4  # two sets, single images and groups
-    assert fitted == [20]
+    assert fitted == [20, 16, 16, 16, 16, 16]  # all of ref, and each of five folds left out
     assert resampled == []  # the comparison has read what the rows' own bootstrap gave
     (compared,) = read_rows(tmp_path / "out" / "comparisons.jsonl")
     single = {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from oodbench.analysis.flow_parts import taken_apart
 from oodbench.errors import ModelError
 from oodbench.models.flows import COUPLING_NETS, CheckerboardCoupling
 from oodbench.models.glow import Glow
@@ -229,3 +230,25 @@ def test_noise_is_uniform():
 @pytest.mark.parametrize("net", COUPLING_NETS)
 def test_coupling_networks_start_at_the_identity(net):
     assert torch.all(COUPLING_NETS[net](2, 4, 6)(torch.randn(1, 2, 4, 4)) == 0)
+
+
+@pytest.mark.parametrize("options", [{"family": "realnvp"}, {}, {"coupling": "additive"}])
+@torch.no_grad()
+def test_a_coupling_taken_apart_is_the_coupling(options):
+    """``y = m·x + (1 − m)·(x + t)·eˢ`` and ``log_det = Σ s``, of what its forward and inverse alone show."""
+    flow = small_flow(options)
+    y = flow.dequantise(images_for(flow, 1), torch.tensor(0.5))
+    parts, log_det = taken_apart(flow, y)
+    kept, changed = parts["kept"] == 1, parts["kept"] == 0
+    assert kept.sum() == changed.sum() == 16
+    if "family" in options:
+        rows, columns = np.indices((4, 4))
+        assert np.array_equal(kept, np.broadcast_to((rows + columns) % 2 == 1, kept.shape))
+    assert np.array_equal(parts["out"][kept], parts["into"][kept])
+    expected = (parts["into"] + parts["shift"]) * np.exp(parts["log scale"])
+    assert np.allclose(parts["out"][changed], expected[changed], atol=1e-5)
+    assert parts["log scale"].sum() == pytest.approx(log_det, abs=1e-4)
+    if options.get("coupling") == "additive":
+        assert np.allclose(parts["log scale"], 0, atol=1e-6)
+    # the images' own size, tiles of the first scale's channels
+    assert parts["z 1"].shape == flow.shape

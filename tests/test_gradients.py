@@ -105,9 +105,9 @@ def test_parameter_gradients_by_hand():
         ]
 
     fisher = [torch.zeros_like(p) for p in parameters]
-    for pixels in ref.images:
+    for pixels in ref.images[3:]:  # the first half is left to scorers
         for total, gradient in zip(fisher, *gradients(pixels)):
-            total += gradient**2 / 6
+            total += gradient**2 / 3
     for number, pixels in enumerate(images.images):
         (own,) = gradients(pixels)
         norms = [
@@ -334,3 +334,37 @@ def test_codecs_are_lossless_and_measure_complexity(codec, random):
         of_flat = ob.measure(None, ImageSet("", "", "", flat[:, : images.shape[1]]), name)[name]
         assert (of_noise > 0.99 * images[0].size * math.log(256)).all()
         assert (of_flat < 60 * 8 * math.log(2)).all()
+
+
+def test_score_norms_at_the_authors_widths():
+    model = small_diffusion((1, 8, 8), width=8, steps=200).double().eval()
+    torch.nn.init.normal_(model.network.leave[-1].weight)
+    images = ImageSet("", "", "", image_set(3, shape=(1, 8, 8)).images)
+    found = ob.measure(model, images, "score_norms_by_width")["score_norms_by_width"]
+    x = torch.from_numpy(images.images.copy()).double() / 127.5 - 1
+    for level, width in enumerate(np.geomspace(1, 0.01, 10)):
+        ratios = (torch.sigmoid(-model.log_snr) / torch.sigmoid(model.log_snr)).sqrt() / 2
+        t = int((ratios.log() - math.log(width)).abs().argmin())
+        assert ratios[t] == pytest.approx(width, rel=0.1)  # of pixels in [0, 1]
+        at, alpha = torch.full((3,), t), torch.sigmoid(model.log_snr[t]).sqrt()
+        with torch.no_grad():
+            norms = model.network(alpha * x, at).flatten(1).norm(dim=1)
+        assert found[:, level] == pytest.approx(norms.numpy(), rel=1e-6)
+
+
+def test_bounds_with_latents_at_the_prior_s_mode():
+    """A prior without width is its mode: then drawing from it is the same."""
+    from oodbench.models.hvae import HierarchicalVAE
+
+    model = HierarchicalVAE((1, 8, 8), (2, 2, 2), width=8, samples=1).double().eval()
+    images = ImageSet("", "", "", image_set(4, shape=(1, 8, 8)).images)
+    pixels = torch.from_numpy(images.images.copy())
+    names = "elbo", "elbo_above_1", "elbo_above_2"
+    found = ob.measure(model, images, *names)
+    with torch.no_grad():
+        assert found["elbo"] == pytest.approx(model.log_prob(pixels).numpy())
+        for k in (1, 2):
+            prior = model.levels[k - 1].prior
+            prior.weight[2:], prior.bias[2:] = 0, -60
+            narrow = model.log_prob_above(pixels, k).numpy()
+            assert found[f"elbo_above_{k}"] == pytest.approx(narrow)

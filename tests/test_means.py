@@ -86,41 +86,42 @@ ROWS = [
 
 
 def test_a_mean_has_its_worst_pair_beside_it(tmp_path):
-    shown = columns(pages(tmp_path, ROWS)["README.md"], "| 1 ")
-    assert (shown["mean"], shown["worst"]) == ("0.700", "0.500 (c)")
-    assert (shown["near"], shown["far"]) == ("0.500", "0.900")
+    page = pages(tmp_path, ROWS)["README.md"]
+    assert "best mean: **x** .700 (worst .500, c, glow)" in page
+    heads = list(columns(page.split("## In-dist: a")[1], "| x "))
+    assert heads == ["scorer", "→ c", "→ b"]  # near before far
 
 
 def test_a_mean_over_all_counts_each_in_dist_set_once(tmp_path):
     page = pages(tmp_path, ROWS)["README.md"]
-    x, y = (columns(page, f"| {name} ") for name in "xy")
-    assert (x["mean"], x["worst"]) == ("0.450", "0.200 (z → b)")  # (0.7 + 0.2)/2, not 1.6/3
-    assert (x["a"], x["z"]) == ("0.700 (0.500 c)", "0.200 (0.200 ▼ b)")
-    assert (y["mean"], y["a"], y["z"]) == ("", "", "0.600 (0.600 b)")
+    # (0.7 + 0.2)/2, not 1.6/3
+    assert "**Best over all: x**, mean AUROC .450, worst pair .200 ▼ (z → b, other)" in page
+    table = page.split("## Over all in-dist sets")[1]
+    x, y = (columns(table, f"| {name}<br>") for name in "xy")
+    assert (x["a"], x["z"]) == (".700<br><sub>.500</sub>", ".200<br><sub>.200 ▼</sub>")
+    assert (y["a"], y["z"]) == ("", ".600<br><sub>.600</sub>")
     heads, lines = leaderboard(ROWS)
     shown = dict(zip(heads, lines[0], strict=True))
     assert (shown["scorer"], shown["mean"], shown["worst"]) == ("x", "0.450", "0.200")
 
 
-def test_models_that_lack_a_scorer_are_counted(tmp_path):
+def test_a_scorer_that_a_model_lacks_has_no_mean(tmp_path):
     rows = [
         row("x", 0.9),
         row("x", 0.3, in_dist="z/test", in_dist_name="z"),
         row("x", 0.7, model="other"),
         row("y", 0.8),
     ]
-    page = pages(tmp_path, rows)["README.md"]
-    assert columns(page, "| x ")["a"] == "0.800 (0.700 b, other)"
-    assert columns(page, "| y ")["a"] == "0.800 (0.800 b, glow), 1 of 2 models"
-    assert columns(page, "| y ")["mean"] == ""
+    table = pages(tmp_path, rows)["README.md"].split("## Over all in-dist sets")[1]
+    assert columns(table, "| x<br>")["a"] == ".800<br><sub>.700</sub>"
+    assert columns(table, "| y<br>")["a"] == ""
 
 
 def test_flipped_images_have_a_column_of_their_own(tmp_path):
     rows = [row("x", 0.9, ood="a/test[first 9]@hflip"), row("x", 0.4, ood="b/test@pad32,rgb")]
     made = pages(tmp_path, rows)
-    assert "not ranked" not in made["README.md"]
-    assert columns(made["README.md"], "| 1 ")["worst"] == "0.400 (b)"
-    assert columns(made["matrix.md"], "| a ")["a@hflip"] == "0.900"
+    assert "worst pair .400 ▼ (a → b, glow)" in made["README.md"]
+    assert columns(made["matrix.md"], "| a ")["a@hflip"] == ".900"
     assert "both" not in made["matrix.md"].split("## x")[1]
 
 
@@ -136,11 +137,13 @@ def ladder_rows():
 
 def test_a_ladder_is_a_column_a_kind_and_no_pair(tmp_path):
     made = pages(tmp_path, [*ladder_rows(), row("x", 0.3)])
-    assert columns(made["README.md"], "| 1 ")["mean"] == "0.300"
-    assert columns(made["README.md"], "| x ")["jpeg"] == ".50 .60 .70 .80 .90"
+    assert "mean AUROC .300" in made["README.md"]
+    for page in ("a.md", "a-details.md"):
+        ladder = made[page].split("strengths 1 to 5")[1]
+        assert columns(ladder, "| x ")["jpeg"] == ".50 .60 .70 .80 .90"
     assert "10 rungs of ladders" in made["README.md"]
     assert "blur" not in made["matrix.md"]
-    assert columns(made["a.md"], "| x ")["b/test"].startswith("0.300")
+    assert columns(made["a.md"], "| x ")["→ b"].startswith(".300")
     alone = ladder_table([row("x", 0.04, ood="a/test@fog2")])
     assert columns(alone, "| x")["fog"] == "– .04▼ – – –"
     assert ladder_table([row("x", 0.3)]) == ""
@@ -164,18 +167,14 @@ def test_each_scorer_has_a_figure_of_its_ladders(tmp_path):
     assert list(by_kind(ladder_rows())["blur"]) == [1, 2, 3, 4, 5]
 
 
-def test_every_table_says_which_of_its_sets_nobody_else_can_make(tmp_path):
+def test_every_page_says_which_of_its_sets_nobody_else_can_make(tmp_path):
     made = pages(
         tmp_path,
         [row("x", 0.9, ood="celeba5k/test"), row("y", 0.2, ood="celeba5k/test", baseline=True)],
     )
     why = "its images are half-size copies that were JPEG-coded twice"
     for name, shown in {"README.md": "celeba5k", "a.md": "celeba5k", "matrix.md": "celeba"}.items():
-        said = f"Nobody else can make {shown}: {why}"
-        parts = [part.strip() for part in made[name].split("\n\n")]
-        naming = [at for at, part in enumerate(parts) if part.startswith("|") and shown in part]
-        assert naming
-        assert all(parts[at + 1].startswith(said) for at in naming)
+        assert f"Nobody else can make {shown}: {why}" in made[name]
     assert only_here_notes(["glow-celeba32"], [["svhn10k → mnist"]]) == []
 
 
@@ -188,7 +187,8 @@ def test_a_suite_with_a_ladder_runs_to_its_pages(tmp_path, home):
     said = dict(zip(table["ood"], table["nearness"], strict=True))
     assert said["mnist/test[first 2000][20 drawn]"] == "near"
     assert said["fashionmnist/test[first 2000][20 drawn]@darker5"] not in ("near", "far")
-    shown = columns((tmp_path / "out/README.md").read_text("utf-8"), "| *pixel-mean*")
+    page = (tmp_path / "out/fashionmnist.md").read_text("utf-8").split("strengths 1 to 5")[1]
+    shown = columns(page, "| *pixel-mean*")
     rungs = [float(one.rstrip("▼")) for one in shown["darker"].split()]
     assert rungs == sorted(
         rungs, reverse=True

@@ -46,6 +46,15 @@ def error(card):
     return str(raised.value)
 
 
+AWAITED = {
+    "flow-matching-cifar10",
+    "flow-matching-fashionmnist",
+    "realnvp-fashionmnist",
+    "vae-residual-cifar10",
+}
+"""Cards whose weights may be still to come, beside the paper's."""
+
+
 def test_the_zoo_is_trained_and_named_like_its_folders():
     assert {
         "glow-fashionmnist",
@@ -53,7 +62,9 @@ def test_the_zoo_is_trained_and_named_like_its_folders():
         "glow-fashionmnist-background",
         "glow-cifar10-background",
     } <= set(zoo())
-    untrained = {name for name in zoo() if name.startswith("paper-")}
+    untrained = {name for name in zoo() if not (load_card(name).folder / "trained.json").exists()}
+    awaited = {name for name in zoo() if name.startswith("paper-")} | AWAITED
+    assert untrained <= awaited
     for name in untrained:
         assert load_card(name).recipe is not None
         with pytest.raises(ModelError, match=f"make them: `oodbench train {name}`"):

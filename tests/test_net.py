@@ -182,6 +182,7 @@ PAIRS = (
     "lid",
     "net-boom",
 )
+IN_FOLDS = "all of ref fits and scores the test images, 5 folds calibrate, each scored by a fit on the others"
 GROUPS = {"typicality": [3, 5], "likelihood": [3]}
 
 
@@ -364,13 +365,16 @@ def scores(world, model, scorer, size, name):
 
 
 def threshold(world, model, scorer, size):
-    """The 99th percentile of reference images, or of a thousand groups of them."""
+    """The largest score of 15 images, each judged by what four fifths of the others give, or the 991st of 1,000 groups'."""
     if scorer == "lid":
         return -32.0
-    of_ref = log_prob(model, world.images["ref"])
-    drawn = np.random.RandomState(SEED).randint(0, 15, (1000, size))
-    groups = of_ref if size == 1 else of_ref[drawn].mean(1)
-    return np.quantile(np.abs(groups - FITTED[scorer](of_ref)), 0.99)
+    of_ref, found = log_prob(model, world.images["ref"]), []
+    for fold in range(5):
+        own, others = of_ref[fold::5], np.delete(of_ref, np.s_[fold::5])
+        drawn = np.random.RandomState(SEED).randint(0, 3, (200, size))
+        groups = own if size == 1 else own[drawn].mean(1)
+        found += np.abs(groups - FITTED[scorer](others)).tolist()
+    return sorted(found)[-1 if size == 1 else 990]
 
 
 # --- metrics, by counting ------------------------------------------------------------------------
@@ -388,14 +392,39 @@ def sigmoid(x):
 
 def auroc(of_in, of_ood):
     table = wins(of_in, of_ood)
-    value, least = table.mean(), min(table.shape)
-    if value in (0, 1):
-        bound = least / (least + Z**2)
-        return [value, bound, 1.0] if value else [value, 0.0, 1 - bound]
+    value, (n, m) = table.mean(), table.shape
     variance = table.mean(1).var(ddof=1) / len(of_ood) + table.mean(0).var(ddof=1) / len(of_in)
-    half = Z * math.sqrt(variance) / (value * (1 - value))
-    centre = math.log(value / (1 - value))
-    return [value, sigmoid(centre - half), sigmoid(centre + half)]
+    low = high = value
+    if variance:
+        half = Z * math.sqrt(variance) / (value * (1 - value))
+        centre = math.log(value / (1 - value))
+        low, high = sigmoid(centre - half), sigmoid(centre + half)
+    if near_an_end(value, min(n, m)) or not variance:
+        ends = score_interval(value, n, m)
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return [value, low, high]
+
+
+def near_an_end(value, smaller):
+    return smaller * min(value, 1 - value) < 10
+
+
+def score_interval(value, n, m):
+    """Where the distance is Z of Newcombe's errors, searched on a fine grid and then between two of its points."""
+
+    def too_far(theta):
+        shape = (1 - theta) / (2 - theta) + theta / (1 + theta)
+        variance = theta * (1 - theta) / (n * m) * (1 + ((n + m) / 2 - 1) * shape)
+        return abs(value - theta) > Z * math.sqrt(variance)
+
+    ends = []
+    for far in (0.0, 1.0):
+        near = value
+        for _ in range(80):
+            middle = (far + near) / 2
+            far, near = (middle, near) if too_far(middle) else (far, middle)
+        ends.append(near)
+    return ends
 
 
 def curve(negative, positive):
@@ -431,16 +460,44 @@ def bootstrapped(of_in, of_ood):
 def detection(of_in, of_ood):
     replicates = bootstrapped(of_in, of_ood)
     found = {"auroc": auroc(of_in, of_ood)}
+    near = near_an_end(found["auroc"][0], min(len(of_in), len(of_ood)))
     for name, value in both_curves(of_in, of_ood).items():
-        found[name] = [value, *np.quantile(replicates[name], [0.025, 0.975])]
+        ends = np.quantile(replicates[name], [0.025, 0.975])
+        sides = (of_in, of_ood) if name.endswith("ood") else (-of_ood, -of_in)
+        if name.startswith("aupr"):
+            second = beside_average_precision(value, ends, near, min(map(len, sides)))
+        else:
+            second = beside_rate(value, int(name[3:5]) / 100, *sides)
+        found[name] = [value, min(ends[0], second[0]), max(ends[1], second[1])]
     return found
+
+
+def beside_average_precision(value, ends, near, smaller):
+    """Wilson's interval near the ends and where replicates agree, else the percentiles' reflection in odds."""
+    if near or ends[0] == ends[1] or ends[0] == 0 or 1 in (ends[1], value):
+        return wilson(value * smaller, smaller)[1:]
+    odds = (value / (1 - value)) ** 2
+    reflected = [odds * (1 - end) / end for end in (ends[1], ends[0])]
+    return [one / (1 + one) for one in reflected]
+
+
+def beside_rate(value, share, negative, positive):
+    """Wilson's interval and that of the threshold, from their distances to the value, squared and added."""
+    n, falling = len(positive), np.sort(positive)[::-1]
+    law = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+    few, many = (int(np.argmax(np.cumsum(law) >= p - 1e-12)) for p in (0.025, 0.975))
+    least = (negative >= falling[few - 1]).mean() if few else 0.0
+    most = (negative >= falling[many]).mean() if many < n else 1.0
+    own = wilson(value * len(negative), len(negative))[1:]
+    low, high = math.hypot(value - own[0], value - least), math.hypot(own[1] - value, most - value)
+    return max(0.0, value - low), min(1.0, value + high)
 
 
 def wilson(hits, n):
     rate, z2 = hits / n, Z**2
     half = Z * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    return [rate, max(0.0, centre - half), min(1.0, centre + half)]
+    return [rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))]
 
 
 def flat(metrics):
@@ -574,6 +631,7 @@ def heading(world, row):
         "model": model,
         "likelihood": LIKELIHOOD[model],
         "log_prob_of": "the discrete image",
+        "uses_labels": False,
         "in_dist": "near/test",
         "ood": IDENTIFIER[ood],
         "ref": "near/ref" if reads_ref else None,
@@ -593,7 +651,8 @@ def heading(world, row):
         "shared_images": 1 if ood == "far" else 0,
         "passes": passes,
         "training_seed": TRAINING_SEED if model == "net-glow" else None,
-        "ref_division": "all of ref fits" if reads_ref else None,
+        "ref_division": IN_FOLDS if reads_ref else None,
+        "ref_pool": len(images["ref"]) if reads_ref else None,
         "trained_on": {}
         if scorer in BASELINES
         else dict.fromkeys({model} | OTHERS.get(scorer, set()), "near"),
@@ -601,7 +660,15 @@ def heading(world, row):
         "left_out": 0,
         "left_out_checked": {"near": "all"},
         **dict.fromkeys(
-            ("tuned", "solver", "solver_steps", "trace_probes", "withdrawn", "replaces")
+            (
+                "tuned",
+                "solver",
+                "solver_steps",
+                "trace_probes",
+                "trace_error",
+                "withdrawn",
+                "replaces",
+            )
         ),
         "cost": {name: cost(world, name) for name in passes},
     }
@@ -801,6 +868,8 @@ def test_every_field_of_a_comparison(world):
             "scorers": list(own),
             "baselines": sorted(BASELINES),
             "tuned": [],
+            "n_in": len(own["likelihood"][0]),
+            "n_ood": len(own["likelihood"][1]),
             "look_at_ref": [name for name in own if name in {*FITTED, "lid"}],
             "auroc": [wins(*one).mean() for one in own.values()],
             "covariance": covariance([wins(*one) for one in own.values()]).tolist(),
@@ -987,6 +1056,18 @@ def members_fields(world, model, role, name):
     return {"aurocs": found}
 
 
+def flow_fields(world, model, role, name):
+    images = world.images[name]
+    terms = glow_terms(images[drawn_order(len(images))[:64]])
+    scale = {
+        "shape": [4, 4, 4],
+        "mean_square": summary(-2 * terms["latent_term"] / D)[:2],
+        "prior_volume": terms["prior_volume"].mean(),
+        "log_det": terms["log_det"].mean() + D * math.log(256),
+    }
+    return {"images_measured": len(terms["log_prob"]), "scales": [scale]}
+
+
 def training_fields(world, model, role, name):
     log = [
         {"step": 19.0, "ref_bits_per_dim": 7.5, "auroc_far": 0.25},
@@ -999,6 +1080,7 @@ RULES = {
     "likelihood": likelihood_fields,
     "graying": graying_fields,
     "second-order": second_order_fields,
+    "flow": flow_fields,
     "samples": samples_fields,
     "members": members_fields,
     "training": training_fields,
@@ -1017,6 +1099,8 @@ OF_GLOW = {
     ("samples", "samples", "samples"),
     ("second-order", "ood", "far"),
     ("second-order", "ood", "constant"),
+    ("flow", "test", "near"),
+    ("flow", "ood", "far"),
     ("members", "ood", "far"),
     ("members", "ood", "constant"),
     ("training", "member", "near"),
@@ -1142,7 +1226,7 @@ def curves_of(world, kind):
 def test_there_is_a_curve_for_each_figure(world):
     rows = read(world.out, CURVES)
     kinds = {"likelihoods": 4, "decomposition": 3, "latents": 1, "grid": 3, "data": 2, "roc": 16}
-    kinds["contracted"] = 2
+    kinds |= {"contracted": 2, "coupling": 1}
     assert {kind: len(curves_of(world, kind)) for kind in {row["kind"] for row in rows}} == kinds
     assert len({row["key"] for row in rows}) == len(rows)
 
@@ -1255,9 +1339,44 @@ def test_grids_hold_the_images_that_are_drawn(world):
         for number, image in enumerate(four):
             pixels[:, 8 * number : 8 * number + 8] = image[0][..., None]
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels)
+    pictured = [*rows.values(), *curves_of(world, "coupling")]
     assert {path.name for path in (world.out / "grids").iterdir()} == {
-        row["file"].removeprefix("grids/") for row in rows.values()
+        row["file"].removeprefix("grids/") for row in pictured
     }
+
+
+def as_levels(values, low=-3, high=3):
+    return np.rint(255 * ((values - low) / (high - low)).clip(0, 1))
+
+
+def test_a_coupling_is_taken_apart_on_an_image_of_each_set(world):
+    """The net's coupling shifts by 0, so that it keeps everything; its latents are tiles of the four channels."""
+    (row,) = curves_of(world, "coupling")
+    content = (world.out / row["file"]).read_bytes()
+    spans = {"into": 3, "kept": None, "shift": 0, "log scale": 0, "out": 3, "z 1": 3}
+    panels = [
+        {"name": name, "low": -span if span else 0, "high": 1 if span is None else span}
+        for name, span in spans.items()
+    ]
+    sets = [
+        {"set": IDENTIFIER[name], "role": role, "log_det": 0}
+        for name, role in (("near", "test"), ("far", "ood"))
+    ]
+    digest = hashlib.sha256(content).hexdigest()
+    found = {"sets": sets, "panels": panels, "file": row["file"], "sha256": digest}
+    check_fields(row, of_model("coupling", "net-glow") | found)
+    picture = np.asarray(Image.open(io.BytesIO(content))).astype(int)
+    assert picture.shape == (16, 48)
+    for line, name in zip(np.vsplit(picture, 2), ("near", "far"), strict=True):
+        images = world.images[name]
+        one = images[drawn_order(len(images))[:1]]
+        into = ((one + noise(one)) / 256 - 0.5) * np.exp(place(SCALES))
+        z = (into - place(MEANS)) / np.exp(place(SPREADS))
+        tiles = z[0, 0].reshape(4, 2, 4, 2).transpose(1, 3, 0, 2).reshape(4, 4, 4)
+        tiled = np.block([[tiles[0], tiles[1]], [tiles[2], tiles[3]]])
+        shown = [as_levels(into[0, 0]), np.full((8, 8), 255), *[np.zeros((8, 8))] * 2]
+        shown += [as_levels(into[0, 0]), as_levels(tiled)]
+        assert np.abs(line - np.hstack(shown)).max() <= 1
 
 
 def test_roc_curves(world):

@@ -168,8 +168,8 @@ def test_what_a_model_cannot_give_is_a_skip_with_a_sentence():
     assert reasons(plan) == [
         "pixelcnn-fashionmnist has no `encode`, which latent_term asks for",
         "pixelcnn-fashionmnist has no `posterior`, which kl asks for",
-        "pixelcnn-fashionmnist has no `log_prob_above`, which log_prob_above_1 asks for",
-        "pixelcnn-fashionmnist has no `score`, which score_norms asks for",
+        "pixelcnn-fashionmnist has no `log_prob_above`, which elbo asks for",
+        "pixelcnn-fashionmnist has no `score`, which score_norms_by_width asks for",
         "pixelcnn-fashionmnist has no `posterior`, which likelihood_regret asks for",
         "pixelcnn-fashionmnist has no general model, which general_log_prob asks for",
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -67,20 +66,46 @@ def test_a_claim_is_judged_once_on_the_rows_of_most_images(monkeypatch):
     monkeypatch.setattr("oodbench.report.reproduction.claims", lambda: known)
     rows = [measured(500, 0.7, in_dist="fashionmnist/test[500 drawn]"), measured(2000, 0.82)]
     rows += [measured(2000, 0.2, seed=1)]
-    (_, tally), (heads, lines) = reproduction(Results(Path(), rows)).tables
-    assert [dict(zip(heads, line))["ours"][:5] for line in lines] == ["0.820", "0.820"]
-    assert [dict(zip(heads, line))["read"] for line in lines] == ["primary", "remembered"]
+    (heads, lines), (_, tally), *_, (notes, where) = reproduction(Results(Path(), rows)).tables
+    assert [dict(zip(heads, line))["ours"] for line in lines] == [".820 ±.010", ".820 ±.010"]
+    assert [dict(zip(notes, line))["read"] for line in where] == ["primary", "remembered"]
     assert tally == [["AUROCs and rates of methods", "1", "0", "0", "0"]]
+
+
+def test_sources_that_disagree_on_a_cell_are_shown_as_a_range(monkeypatch):
+    told = [(0.7, "a"), (0.9, "b"), (0.78, "c")]
+    known = [claim(scorer="typicality", value=value, paper=paper) for value, paper in told]
+    known += [claim(scorer="typicality", value=0.1, read="remembered")]
+    known += [claim(scorer="likelihood", value=0.06), claim(scorer="likelihood", value=0.08)]
+    monkeypatch.setattr("oodbench.report.reproduction.claims", lambda: known)
+    rows = [measured(500, 0.82), measured(500, 0.07, scorer="likelihood")]
+    _, (heads, lines), *_ = reproduction(Results(Path(), rows)).tables
+    (cell,) = [dict(zip(heads, line)) for line in lines]
+    assert cell["published range"] == "0.7 – 0.9"
+    assert (cell["ours"], cell["ours is"]) == ("0.820", "within")
+    assert cell["sources"] == "a, m: 0.7; c, m: 0.78; b, m: 0.9"
+
+
+def test_claims_since_are_there_with_their_reading():
+    papers = [one.paper for one in claims()]
+    assert papers.count("Bomatter et al. 2026") == 14
+    assert papers.count("Chen et al. 2021") > 100
+    cells = [(one.ours, one.ood, one.scorer, one.value) for one in claims()]
+    # by hand from the tables: the last columns of two of Chen et al.'s, and a group's
+    assert ("glow-celeba32", "svhn", "likelihood", 0.0022) in cells
+    assert ("vae-cifar10", "celeba5k", "approximate-mass", 0.4664) in cells
+    assert ("glow-cifar10", "svhn", "god2ks", 0.82) in cells
+    assert all(one.differs_by or one.not_comparable for one in claims() if one.paper == "Chen et al. 2021")  # fmt: skip
 
 
 def test_published_pages_give_no_claim_two_verdicts_and_each_difference_a_cause():
     found = {}
     for rows in (REPOSITORY / "leaderboards").glob("*/rows.jsonl"):
-        _, (heads, lines) = reproduction(read_results(rows.parent)).tables
-        for line in lines:
-            one = dict(zip(heads, line))
-            pair = re.sub(r"\[[^]]*\]", "", one["pair"])
-            name = (pair, *(one[head] for head in ("paper", "where", "model", "scorer", "metric", "published")))  # fmt: skip
+        (heads, lines), *_, (notes, where) = reproduction(read_results(rows.parent)).tables
+        for line, note in zip(lines, where, strict=True):
+            one = dict(zip(notes, note)) | dict(zip(heads, line))
+            claim = one["claim"].partition(". ")[2]
+            name = (claim, *(one[head] for head in ("paper", "where", "model", "theirs")))
             found.setdefault(name, set()).add(one["verdict"])
             assert not one["verdict"].startswith("differs") or one["known differences"]
     assert not {name: verdicts for name, verdicts in found.items() if len(verdicts) > 1}

@@ -9,6 +9,7 @@ import re
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 
 from oodbench.errors import StoreError
 from oodbench.paths import PACKAGE
@@ -114,6 +115,30 @@ def log_probs(random):
     return {IN: random.normal(-1500, 100, 40), OOD: random.normal(-1200, 50, 40)}
 
 
+PANELS = ("into", "kept", "shift", "log scale", "out", "z 1", "z 2")
+
+
+def scales(*squares):
+    return [
+        {"shape": [2, 14, 14], "mean_square": [mean, 0.1], "prior_volume": 3.0, "log_det": -40.0}
+        for mean in squares
+    ]
+
+
+def write_coupling(folder, images):
+    lines = [np.hstack([images[number, 0]] * len(PANELS)) for number in (4, 8)]
+    Image.fromarray(np.vstack(lines)).save(folder / "grids/coupling.png")
+
+
+def coupling_row(folder):
+    digest = hashlib.sha256((folder / "grids/coupling.png").read_bytes()).hexdigest()
+    panels = [{"name": name, "low": -3, "high": 3} for name in PANELS]
+    sets = [
+        {"set": name, "role": role, "log_det": 1.5} for name, role in ((IN, "test"), (OOD, "ood"))
+    ]
+    return curve("coupling", sets=sets, panels=panels, file="grids/coupling.png", sha256=digest)
+
+
 def folder_of(folder, random, log_prob=None):
     """A results folder with everything that pages and figures show."""
     log_prob = log_prob or log_probs(random)
@@ -145,6 +170,8 @@ def folder_of(folder, random, log_prob=None):
         digest = hashlib.sha256(content).hexdigest()
         shown = {"set": name, "role": role, "n": 8, "bits_per_dim_median": 2.5}
         curves.append(curve("grid", **shown, file=f"grids/{number}.png", sha256=digest))
+    write_coupling(folder, images)
+    curves.append(coupling_row(folder))
     steps = [{"step": step, "ref_bits_per_dim": 4.0, "auroc_mnist": 0.1} for step in (99, 199)]
     analysis = [
         likelihood("train", "fashionmnist/train[:40]", -900, -600),
@@ -159,6 +186,8 @@ def folder_of(folder, random, log_prob=None):
             in_dist_bits_per_dim=[3, 0, 3],
         ),
         explained("training", "test", IN, log=steps),
+        explained("flow", "test", IN, images_measured=40, scales=scales(1.0, 1.1)),
+        explained("flow", "ood", OOD, images_measured=40, scales=scales(0.3, 1.1)),
         explained(
             "second-order",
             "ood",
@@ -196,6 +225,7 @@ def test_a_folder_has_every_figure_in_both_forms_with_a_caption(published):
         "likelihoods",
         "roc",
         "decomposition",
+        "coupling",
         "graying",
         "samples",
         "latents",
@@ -205,6 +235,10 @@ def test_a_folder_has_every_figure_in_both_forms_with_a_caption(published):
     assert {one.kind for one in found} == kinds
     for one in found:
         assert (published / one.file).read_text().count("<svg") == 1
+    drawing = (published / "figures/glow-fashionmnist-coupling.svg").read_text()
+    shown = re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
+    assert [name for name in PANELS if name in shown] == list(PANELS)
+    assert drawing.count("<image") == 2 * len(PANELS)
     told = [one.caption for one in found if one.kind in ("likelihoods", "roc")]
     assert all("seed 0" in caption and "[:40]" in caption for caption in told)
     assert check_report(published) == []
@@ -844,3 +878,12 @@ def test_bits_of_training_images_say_how_many_they_are(published):
     expected = [f"(n = {row['n']:,})" for row in train if row["kind"] == "likelihood"]
     assert expected
     assert all(cell.endswith(expected[0]) for cell in cells)
+
+
+def test_the_section_on_flows_says_at_which_scale_ood_latents_differ(published):
+    page = (published / "report.md").read_text()
+    assert "How flows work" in page
+    assert (
+        "differ most from in-dist ones at scale 1 of 2, mean z² 0.300 against 1.000 (5 standard errors)."
+        in page
+    )

@@ -45,6 +45,14 @@ def test_a_good_file_loads(tmp_path):
     assert load_suite(str(tmp_path / "mine.yaml")).limit == 100
 
 
+def test_a_model_s_own_limit_makes_a_suite_s_smaller_and_never_larger(tmp_path):
+    (tmp_path / "mine.yaml").write_text(GOOD + "limits: {glow-fashionmnist: 30}\n")
+    suite = load_suite(str(tmp_path / "mine.yaml"))
+    assert (suite.limit_of("glow-fashionmnist"), suite.limit_of("other")) == (30, None)
+    limited = suite.model_copy(update={"limit": 20})
+    assert (limited.limit_of("glow-fashionmnist"), limited.limit_of("other")) == (20, 20)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -54,6 +62,10 @@ def test_a_good_file_loads(tmp_path):
             "/mine.yaml:5: pairs.0.odd: no such field; did you mean 'ood'?",
         ),
         (lambda t: t + "limit: many\n", "/mine.yaml:7: limit: Input should be a valid integer"),
+        (
+            lambda t: t + "limits: {glow-fashionmist: 3}\n",
+            "limits name the model 'glow-fashionmist', which the suite's models do not; did you mean 'glow-fashionmnist'?",
+        ),
         (lambda t: t + "limit: 0\n", "/mine.yaml:7: limit: Input should be greater than 0"),
         (
             lambda t: t.replace("[likelihood]", "likelihood"),

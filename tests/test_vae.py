@@ -10,6 +10,7 @@ import torch
 from oodbench.errors import ModelError
 from oodbench.models.logistic import scaled
 from oodbench.models.noise import keyed_normal
+from oodbench.models.residual_vae import residual_vae
 from oodbench.models.vae import dcgan_vae, mlp_vae, rosca_vae
 
 
@@ -132,3 +133,29 @@ def test_other_networks_fit_the_same_density(make):
     assert whole.shape == (5,)
     assert vae.loss(images).shape == (5,)
     assert vae.sample(2).shape == (2, 1, 32, 32)
+
+
+def test_a_residual_vae_s_latents_keep_a_place_and_its_bound_is_that_of_its_draws():
+    torch.manual_seed(0)
+    vae = residual_vae((3, 32, 32), width=16, blocks=1, samples=2).eval()
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    assert vae.latent == 16 * 8 * 8
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        found = vae.log_prob(images)
+        weights = vae.log_weights(images, keyed_normal(images, 0, (2, vae.latent)))
+        assert torch.allclose(found, torch.logsumexp(weights, 1) - math.log(2), rtol=1e-6)
+        assert torch.allclose(vae.log_prob(images[1:2]), found[1:2], rtol=1e-5)
+        mean, log_std = vae.posterior(vae.as_input(images))
+    assert mean.shape == log_std.shape == (3, 1024)
+    assert ((log_std > -6) & (log_std < 0)).all()
+    assert vae.sample(2).shape == (2, 3, 32, 32)
+    kl = vae.log_prob_terms(images)["kl"]
+    torch.manual_seed(1)
+    free, elbo = vae.loss(images), vae.validation_loss(images)
+    assert kl.mean() > 1024  # so that no latent is below what is free, and both are one objective
+    assert free.mean().item() == pytest.approx(elbo.mean().item(), rel=0.02)
+    with pytest.raises(ModelError, match="divisible by 4"):
+        residual_vae((1, 30, 30))

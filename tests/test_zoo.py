@@ -57,7 +57,8 @@ def test_unlike_code_has_unlike_digests():
 
 
 def test_every_family_is_in_the_record_s_reach():
-    assert set(released_families()) == set(FAMILIES) == set(released_samplers())
+    assert set(released_families()) == set(FAMILIES)
+    assert set(FAMILIES) - set(released_samplers()) == {"classifier"}  # which draws nothing
     assert released_scoring()[0] == SCORING
 
 

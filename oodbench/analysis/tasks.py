@@ -4,6 +4,7 @@
 likelihood      mean log-probability of one image set under one model, and of the terms that it is made of
 graying         the same, of images contracted by several factors, towards mid-grey and towards their own mean
 second-order    predicted against measured gap of two image sets, see :mod:`oodbench.analysis.second_order`
+flow            what each scale of a flow makes of one image set, see :mod:`oodbench.analysis.flow_parts`
 samples         images drawn from a model: likelier than which sets, ‖z‖ before rounding, and at other temperatures
 members         AUROC of raw likelihood of each member of an ensemble by itself
 training        bits/dim, and AUROC of raw likelihood, after each validation of a model's training
@@ -11,7 +12,7 @@ complexity      AUROC of scorers with what baselines see in an image taken out, 
 ==============  ====================================================================================================
 
 These are rows of ``analysis.jsonl``. What figures draw, in ``curves.jsonl``: ``likelihoods``, ``decomposition``,
-``contracted``, ``latents``, ``grid``, ``data``.
+``contracted``, ``latents``, ``grid``, ``coupling``, ``data``.
 """
 
 from __future__ import annotations
@@ -36,10 +37,24 @@ from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.trials.replicates import metrics_digest
 
+
+def _of_flow(material: Material) -> rows.Result:
+    from oodbench.analysis.flow_parts import flow
+
+    return flow(material)
+
+
+def _of_coupling(material: Material) -> rows.Result:
+    from oodbench.analysis.flow_parts import coupling
+
+    return coupling(material)
+
+
 RULES: Mapping[str, Callable[[Any], rows.Result]] = {
     "likelihood": rows.likelihood,
     "graying": rows.graying,
     "second-order": rows.second_order,
+    "flow": _of_flow,
     "samples": rows.samples,
     "members": rows.members,
     "training": rows.training,
@@ -49,10 +64,19 @@ RULES: Mapping[str, Callable[[Any], rows.Result]] = {
     "contracted": curves.contracted,
     "latents": curves.latents,
     "grid": curves.grid,
+    "coupling": _of_coupling,
     "data": curves.data,
 }
-ANALYSES = ("likelihood", "graying", "second-order", "samples", "members", "training", "complexity")
+ANALYSES = (
+    "likelihood", "graying", "second-order", "flow", "samples", "members", "training", "complexity",
+)  # fmt: skip
 """Kinds that are rows of ``analysis.jsonl``; the others are drawn by figures."""
+USUAL = ("rows", "curves", "second_order", "assumptions", "complexity")
+"""Modules whose code a row belongs to, where its kind has none of its own."""
+OWN = {"flow": ("flow_parts",), "coupling": ("flow_parts",)}
+"""Kind → the modules whose code computes it."""
+LOADS = ("second-order", "flow", "coupling")
+"""Kinds that load the model, which may be of this process alone."""
 SHOWN = (75, 50)
 """Per cent of contraction that the histograms show."""
 ENSEMBLE = "ensemble_log_prob"
@@ -62,12 +86,9 @@ IN_GRID = 16
 
 
 @cache
-def analysis_digest() -> str:
-    """Hash of the code that computes these rows."""
-    modules = [
-        f"oodbench.analysis.{name}"
-        for name in ("rows", "curves", "second_order", "assumptions", "complexity")
-    ]
+def analysis_digest(names: tuple[str, ...]) -> str:
+    """Hash of the code of these modules of :mod:`oodbench.analysis`."""
+    modules = [f"oodbench.analysis.{name}" for name in names]
     own = code_digest(*modules, within="oodbench.analysis")
     return key_of(
         own, code_digest("oodbench.trials.curves", within="oodbench.trials"), metrics_digest()
@@ -136,10 +157,11 @@ def analysis_tasks(plan: Plan) -> list[AnalysisTask]:
 
 
 def _of_pairs(plan: Plan) -> Iterator[AnalysisTask]:
-    """The histograms of log p on each pair, with training images where there are some; a ladder of corruptions has a figure
-    of its own."""
+    """The histograms of log p on each pair, with training images where there are some, of models that have one; a ladder of
+    corruptions has a figure of its own."""
     pairs: dict[tuple[Model, Images, Images], Trial] = {}
-    for trial in (one for one in plan.trials if rung(one.ood.identifier) is None):
+    drawn = (one for one in plan.trials if one.density and rung(one.ood.identifier) is None)
+    for trial in drawn:
         pairs.setdefault((trial.model, trial.test, trial.ood), trial)
     trained = {
         (subject.model, subject.test): [_of(subject, "train", subject.train)]
@@ -167,6 +189,11 @@ def _of_subject(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
     if model.gives("latent_shapes"):
         for images in subject.oods:
             yield _second_order(plan, subject, images)
+    if _is_our_flow(model):
+        for role, images in _real(subject):
+            head = _head("flow", plan, subject, role, images)
+            options = _loading(plan, model)
+            yield _task("flow", head, Material([_of(subject, role, images)], options), model)
     if subject.samples:
         yield _samples(plan, subject, subject.samples)
     for images in subject.oods:
@@ -224,13 +251,20 @@ def _second_order(plan: Plan, subject: Subject, images: Images) -> AnalysisTask:
         "test_rows": subject.test.rows_of(min(settings.images, subject.test.n)),
         "images_rows": images.rows_of(min(settings.images, images.n)),
         "probes": settings.probes,
-        "seed": plan.suite.seed,
-        "model": model.reference,
-        "identity": model.identity,
+        **_loading(plan, model),
     }
     sets = [_of(subject, "test", subject.test), _of(subject, "images", images)]
     head = _head("second-order", plan, subject, "ood", images)
     return _task("second-order", head, Material(sets, options), model)
+
+
+def _loading(plan: Plan, model: Model) -> Row:
+    """By what a task loads its model."""
+    return {"seed": plan.suite.seed, "model": model.reference, "identity": model.identity}
+
+
+def _is_our_flow(model: Model) -> bool:
+    return model.folded and model.gives("latent_shapes")
 
 
 def _samples(plan: Plan, subject: Subject, samples: Images) -> AnalysisTask:
@@ -294,11 +328,26 @@ def _drawn(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
         if drawn:
             head = _curve_head("latents", model, test, plan) | {"dimensions": test.dimensions}
             yield _task("latents", head, Material([*real, *drawn]))
+    if _is_our_flow(model):
+        yield from _coupling(plan, subject)
     yield from _contracted(plan, subject)
     if drawn and subject.samples:
         shown = {images.identifier for _, images in _real(subject) if images.may_be_shown}
         for one in [*drawn, *(one for one in real if one.identifier in shown)]:
             yield _grid(plan, subject, one, subject.samples.n)
+
+
+def _coupling(plan: Plan, subject: Subject) -> Iterator[AnalysisTask]:
+    """One coupling on an image of each set whose terms permit showing one."""
+    shown = [one for one in _real(subject) if one[1].may_be_shown]
+    sets = [_of(subject, role, images) for role, images in shown]
+    if not sets:
+        return
+    model = subject.model
+    head = _curve_head("coupling", model, subject.test, plan)
+    path = f"grids/{key_of(head, model.identity, [one.sha256 for one in sets])[:24]}.png"
+    material = Material(sets, _loading(plan, model) | {"file": path})
+    yield _task("coupling", head | {"file": path}, material, model, files=(path,))
 
 
 def _grid(plan: Plan, subject: Subject, one: SetValue, n: int) -> AnalysisTask:
@@ -381,8 +430,9 @@ def _task(
     model: Model | None = None,
     files: Iterable[str] = (),
 ) -> AnalysisTask:
-    key = key_of(SCHEMA, analysis_digest(), head, material.what())
-    local = bool(model and model.here and kind == "second-order")
+    code = analysis_digest(OWN.get(kind, USUAL))
+    key = key_of(SCHEMA, code, head, material.what())
+    local = bool(model and model.here and kind in LOADS)
     return AnalysisTask(
         kind, key, {"schema": SCHEMA, "key": key, **head}, material, local, tuple(files)
     )

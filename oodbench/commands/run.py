@@ -290,7 +290,7 @@ def _model(own: Own, card: Path, trained_on: str, device: str) -> tuple[Entry, t
 
 
 def _train(folder: Path, device: str) -> None:
-    from oodbench.zoo.cards import load_card
+    from oodbench.zoo.cards import fit_words, load_card
 
     card = load_card(str(folder))
     if card.weights.exists():
@@ -302,7 +302,7 @@ def _train(folder: Path, device: str) -> None:
     echo(f"Training {card.name} ({steps} steps), into {folder}", err=True)
     accelerator = "gpu" if device.startswith("cuda") else device
     record = train(card, folder, accelerator, command=" ".join(["oodbench", *sys.argv[1:]]))
-    fit = f"{record['ref_bits_per_dim']} bits/dim on {record['ref']['set']}"
+    fit = f"{fit_words(record)} on {record['ref']['set']}"
     echo(f"{card.name}: {fit}", err=True)
 
 

@@ -20,6 +20,8 @@ from oodbench.errors import DataError
 from oodbench.foreign import check_packing, printable, reason_of
 
 ARRAY_SUFFIXES = (".npz", ".npy")
+LABELS = "labels"
+"""The array of an ``.npz`` that holds the class of each image."""
 USUAL = "images"
 """The array of an ``.npz`` that is taken where it has several."""
 Header = tuple[tuple[int, ...], np.dtype[Any]]
@@ -40,7 +42,9 @@ def array_files(files: tuple[Path, ...], member: str = "") -> Arrays:
         _layout(shape, file)
     n = sum(shape[0] for shape, _ in headers)
     recipe = f"arrays {member}".strip()
-    return Arrays(where, files, n, recipe, make=partial(_joined, files, member))
+    told = all(file.suffix.lower() == ".npz" and LABELS in arrays_of(file) for file in files)
+    labels = partial(_joined_labels, files) if told else None
+    return Arrays(where, files, n, recipe, labels=labels, make=partial(_joined, files, member))
 
 
 def _joined(files: tuple[Path, ...], member: str) -> np.ndarray:
@@ -52,6 +56,17 @@ def _joined(files: tuple[Path, ...], member: str) -> np.ndarray:
             f"{names} hold images of unequal shapes, {sorted(shapes)}, and are no one set"
         )
     return np.concatenate(arrays)
+
+
+def _joined_labels(files: tuple[Path, ...]) -> np.ndarray:
+    found = []
+    for file in files:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                found.append(arrays[LABELS])
+        except Exception as error:  # as of images
+            raise unreadable(file, error) from error
+    return np.concatenate(found)
 
 
 def arrays_of(file: Path) -> dict[str, Header]:

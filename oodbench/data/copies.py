@@ -40,6 +40,7 @@ class Source:
     ----------
     recipe : all that :meth:`decode` depends on beside the files, in words; with them the identity of what it returns
     remarks : sentences on what was found and is not used
+    labels : reads the class of each image, ``(N,)``; None where the files tell none
     """
 
     where: str
@@ -47,6 +48,7 @@ class Source:
     n: int
     recipe: str
     remarks: tuple[str, ...] = ()
+    labels: Callable[[], np.ndarray] | None = None
 
     def decode(self) -> np.ndarray | Stream:
         """uint8 ``(N, C, H, W)``, whole or in blocks."""

@@ -15,27 +15,28 @@ TENTH = {"ref": 10, "train": 90}
 
 
 @lru_cache(maxsize=64)
-def random_order(n: int) -> np.ndarray:
-    """A fixed random order of ``n`` positions: it sorts raw Philox output, whose stream numpy guarantees.
+def random_order(n: int, seed: int = 0) -> np.ndarray:
+    """A fixed random order of ``n`` positions, another for each seed: it sorts raw Philox output, a stream that numpy guarantees.
 
     Position i has the i-th number of the stream, whatever n is, so that the order of fewer positions is that of more
     with the others left out.
     """
-    order = np.argsort(np.random.Philox(key=REF_KEY).random_raw(n), kind="stable")
+    order = np.argsort(np.random.Philox(key=REF_KEY + (seed << 64)).random_raw(n), kind="stable")
     order.flags.writeable = False  # all that ask share it
     return order
 
 
-def drawn_rows(n: int, here: int, in_random_order: bool = False) -> np.ndarray:
+def drawn_rows(n: int, here: int, in_random_order: bool = False, seed: int = 0) -> np.ndarray:
     """Positions of ``n`` images that are drawn from a split of which the first ``here`` are present.
 
     A draw from a part holds the images that a draw from the whole split has in common with it, in the same sequence.
 
     Parameters
     ----------
-    in_random_order : the split's own order is random already, and a draw is its beginning
+    in_random_order : the split's own order is random already, and the draw of seed 0 is its beginning
     """
-    return (np.arange(here) if in_random_order else random_order(here))[:n]
+    usual = in_random_order and not seed
+    return (np.arange(here) if usual else random_order(here, seed))[:n]
 
 
 def split_indices(official: int, here: int | None = None) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Names of image sets: ``name/split[first N][n drawn]@view``, where the name is a set's or a path."""
+"""Names of image sets: ``name/split[first N][n drawn, seed S]@view``, where the name is a set's or a path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from oodbench.errors import DataError
 TAIL = re.compile(
     r"(\[(?P<division>\d+/\d+/\d+)\])?(/(?P<split>all|train|ref|test))?"
     r"(\[first (?P<prefix>[1-9]\d*)\])?(\[part (?P<part>[1-9]\d*) of (?P<parts>[1-9]\d*)\])?"
-    r"(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn)\])?"
+    r"(\[(:(?P<limit>[1-9]\d*)|(?P<draw>[1-9]\d*) drawn(, seed (?P<seed>[1-9]\d*))?)\])?"
     r"(@(?P<view>[\w,-]+))?"
 )
 COUNTS = re.compile(r"\[[^]]*\]")
@@ -47,6 +47,7 @@ class Identifier:
     view : None leaves it to the rule, ``""`` cannot be written
     division : per cent of a flat folder or array that are ``train``, ``ref`` and ``test``; None: 70, 15 and 15
     part : (k, m): the k-th of m parts of the first N, in a fixed random order, which share no image; None: all
+    seed : of the draw; 0 draws the beginning of the usual order, and every other seed has an order of its own
     """
 
     name: str
@@ -56,15 +57,17 @@ class Identifier:
     view: str | None = None
     division: Division | None = None
     part: Part | None = None
+    seed: int = 0
 
     def __str__(self) -> str:
         return self.set_text + self.tail
 
     @property
     def tail(self) -> str:
-        """What stands behind the set: ``/split[first N][part k of m][n drawn]@view``."""
+        """What stands behind the set: ``/split[first N][part k of m][n drawn, seed S]@view``."""
         first = "" if self.prefix is None else f"[first {self.prefix}]"
-        drawn = "" if self.draw is None else f"[{self.draw} drawn]"
+        of_seed = f", seed {self.seed}" * bool(self.seed)
+        drawn = "" if self.draw is None else f"[{self.draw} drawn{of_seed}]"
         view = f"@{self.view}" if self.view else ""
         return f"/{self.split}{first}{shown_part(self.part)}{drawn}{view}"
 
@@ -106,9 +109,9 @@ def _quoted(name: str) -> str:
 def parse_identifier(identifier: str) -> Identifier:
     """``name/split[first N][n drawn]@view`` into its parts, of which only the name must be there.
 
-    ``[:n]`` is short for ``[n drawn]``. A name of the catalog is that set; else the longest beginning that is a path is
-    that path, whatever letters it holds. Any other name that holds ``@`` or ``[`` may be put in quotes. Without a split,
-    a flat folder or array is meant as a whole, and ``test`` of anything else.
+    ``[:n]`` is short for ``[n drawn]``, which is the draw of seed 0. A name of the catalog is that set; else the longest
+    beginning that is a path is that path, whatever letters it holds. Any other name that holds ``@`` or ``[`` may be put in
+    quotes. Without a split, a flat folder or array is meant as a whole, and ``test`` of anything else.
 
     >>> str(parse_identifier("mnist[:500]@pad32"))
     'mnist/test[500 drawn]@pad32'
@@ -122,11 +125,12 @@ def parse_identifier(identifier: str) -> Identifier:
         check_view(tail["view"])
     prefix, draw = _count(tail["prefix"]), _count(tail["draw"] or tail["limit"])
     division, part = _division(tail["division"], identifier), _part(tail, identifier)
+    seed = _count(tail["seed"]) or 0
     folder = None if tail["split"] else _test_of(name)
     if folder is not None:
-        return Identifier(folder, "test", prefix, draw, tail["view"], division, part)
+        return Identifier(folder, "test", prefix, draw, tail["view"], division, part, seed)
     split = tail["split"] or _usual_split(name)
-    return Identifier(name, split, prefix, draw, tail["view"], division, part)
+    return Identifier(name, split, prefix, draw, tail["view"], division, part, seed)
 
 
 def _name_and_tail(identifier: str) -> tuple[str, re.Match[str]]:

@@ -54,6 +54,7 @@ class ImageSet:
     official : size of the official split, None where none is known
     part, part_of : (k, m) where these are the k-th of m parts, and of how many images; None: of all that are here
     drawn_from : how many images were here when these were drawn of them; None: they are all that are here
+    drawn_by : seed of that draw
     in_random_order : whether the split's own order is random, so that a draw is its beginning
     card : the set's name in the catalog, ``""`` for a user's own files, whatever their name
     division : per cent of `train`, `ref` and `test`, where a flat folder or array was divided so and not as usual
@@ -70,6 +71,7 @@ class ImageSet:
     card: str = ""
     part: Part | None = None
     part_of: int | None = None
+    drawn_by: int = 0
     division: Division | None = None
     remarks: tuple[str, ...] = ()
 
@@ -82,7 +84,9 @@ class ImageSet:
         here = self.part_of or (len(self) if self.drawn_from is None else self.drawn_from)
         prefix = None if self.official in (None, here) else here
         draw = None if self.drawn_from is None else len(self)
-        counts = Identifier(self.name, self.split, prefix, draw, self.view, part=self.part)
+        counts = Identifier(
+            self.name, self.split, prefix, draw, self.view, part=self.part, seed=self.drawn_by
+        )
         return f"{self.name}{shown_division(self.division)}{counts.tail}"
 
     @cached_property
@@ -122,15 +126,18 @@ class ImageSet:
             in_random_order=True,
         )
 
-    def drawn(self, n: int | None) -> ImageSet:
+    def drawn(self, n: int | None, seed: int = 0) -> ImageSet:
         """``n`` images in a fixed random order, see :func:`drawn_rows`; the set itself for None or where it has no more.
 
-        A draw of fewer images is the beginning of a draw of more.
+        A draw of fewer images is the beginning of a draw of more by the same seed. Images that were drawn by another one already
+        are in its order.
         """
         if n is None or n >= len(self):
             return self
         here = len(self) if self.drawn_from is None else self.drawn_from
-        return replace(self, images=_read_only(self.images[self.drawn_rows(n)]), drawn_from=here)
+        rows = self.drawn_rows(n, seed)
+        by = seed or self.drawn_by
+        return replace(self, images=_read_only(self.images[rows]), drawn_from=here, drawn_by=by)
 
     def through(self, view: str) -> ImageSet:
         """These images through a further view; ``shrinkNN`` contracts them towards their own mean."""
@@ -141,12 +148,12 @@ class ImageSet:
         chain = ",".join(filter(None, (self.view, view)))
         return replace(self, images=_read_only(seen), view=chain)
 
-    def drawn_rows(self, n: int | None) -> np.ndarray:
+    def drawn_rows(self, n: int | None, seed: int = 0) -> np.ndarray:
         """Positions of the images of :meth:`drawn` among these, so that they can be found in columns of the whole set."""
         if n is None or n >= len(self):
             return np.arange(len(self))
         already = self.in_random_order or self.drawn_from is not None
-        return drawn_rows(n, len(self), already)
+        return drawn_rows(n, len(self), already, seed)
 
     @property
     def is_whole(self) -> bool:
@@ -161,8 +168,8 @@ def load_images(
 
     Parameters
     ----------
-    identifier : ``name/split[first N][n drawn]@view``, or ``[:n]`` for a draw; a path to an ``.npz``, ``.npy`` or
-        folder of images may stand for the name
+    identifier : ``name/split[first N][n drawn, seed S]@view``, or ``[:n]`` for the draw of seed 0; a path to an ``.npz``,
+        ``.npy`` or folder of images may stand for the name
     like : a model, whose ``shape`` the images are brought to
     shape : the same, given directly
     name : shown in place of the set's own name, or of a path's last part
@@ -211,7 +218,8 @@ def read_images(
     if not len(found):
         raise DataError(f"{identifier} holds no images")
     named = replace(found, name=name or found.name)
-    drawn = named.prefix(wanted.prefix).in_part(wanted.part).drawn(wanted.draw).drawn(limit)
+    part = named.prefix(wanted.prefix).in_part(wanted.part)
+    drawn = part.drawn(wanted.draw, wanted.seed).drawn(limit)
     return _checked_shape(drawn.through(corruption), shape) if corruption else drawn
 
 
@@ -297,7 +305,7 @@ def shown_name(path: Path, member: str = "") -> str:
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
     """A split as it lies on this machine: a source, and which of its images are the split's (None: all).
 
     ``drawn_from`` is set where the source holds the beginning of a draw of so many images.
@@ -314,7 +322,7 @@ class _Split:
 
 def _open_card(card: DataCard, wanted: Identifier, shape: Shape | None) -> ImageSet:
     split = wanted.split
-    found = _test_split(card) if split == "test" else _training_split(card, split)
+    found = split_on_disk(card, split)
     if found is None:
         found = _drawn_split(card, wanted)
     if found is None:
@@ -322,14 +330,19 @@ def _open_card(card: DataCard, wanted: Identifier, shape: Shape | None) -> Image
     return _seen(found, wanted.view, shape)
 
 
-def _test_split(card: DataCard) -> _Split | None:
+def split_on_disk(card: DataCard, split: str) -> Split | None:
+    """A split of the catalog as it lies here, in its own order; None where it does not, or only a draw of it."""
+    return _test_split(card) if split == "test" else _training_split(card, split)
+
+
+def _test_split(card: DataCard) -> Split | None:
     source = sources.find(card, "test")
     if source is None:
         return None
-    return _Split(card.name, "test", source, card.counts.get("test", source.n))
+    return Split(card.name, "test", source, card.counts.get("test", source.n))
 
 
-def _training_split(card: DataCard, split: str) -> _Split | None:
+def _training_split(card: DataCard, split: str) -> Split | None:
     """`train` or `ref` of a training set that is here, or `ref` of a file of its own."""
     whole = sources.find(card, "train")
     own = sources.find(card, "ref") if split == "ref" else None
@@ -337,15 +350,15 @@ def _training_split(card: DataCard, split: str) -> _Split | None:
     if whole is not None and (own is None or whole.n > 10 * own.n):
         size = card.counts.get("train", whole.n)
         rows, official = split_indices(size, whole.n)[split], len(split_indices(size)[split])
-        return _Split(card.name, split, whole, official, rows, in_random_order=split == "ref")
+        return Split(card.name, split, whole, official, rows, in_random_order=split == "ref")
     if own is None:
         return None
     # A user's own file may be sorted by class; only the sample's is known to be in the order of `ref`.
     official = card.counts.get("train", 0) // 10 or own.n
-    return _Split(card.name, split, own, official, in_random_order=sources.is_sample(own))
+    return Split(card.name, split, own, official, in_random_order=sources.is_sample(own))
 
 
-def _drawn_split(card: DataCard, wanted: Identifier) -> _Split | None:
+def _drawn_split(card: DataCard, wanted: Identifier) -> Split | None:
     """The drawn images of a split that travel in the package.
 
     Of `train` they never stand in for the split, and a draw of no more has to be asked for; of `test` they do, as a draw.
@@ -355,11 +368,11 @@ def _drawn_split(card: DataCard, wanted: Identifier) -> _Split | None:
     if source is None or wanted.prefix is not None:
         return None
     if split == "test":
-        return _Split(card.name, split, source, card.counts[split], drawn_from=card.counts[split])
+        return Split(card.name, split, source, card.counts[split], drawn_from=card.counts[split])
     if wanted.draw is None or wanted.draw > source.n:
         return None
     size = len(split_indices(card.counts["train"])["train"])
-    return _Split(card.name, split, source, size, drawn_from=size)
+    return Split(card.name, split, source, size, drawn_from=size)
 
 
 def _open_part(card: DataCard, split: str, view: str | None, shape: Shape | None) -> ImageSet:
@@ -387,7 +400,7 @@ def _missing(card: DataCard, split: str) -> MissingDataError:
     )
 
 
-def _seen(found: _Split, view: str | None, shape: Shape | None) -> ImageSet:
+def _seen(found: Split, view: str | None, shape: Shape | None) -> ImageSet:
     """The images of a split through a view, or through that of the rule where none is named."""
     name, split, rows = found.name, found.split, found.rows
     held = split if rows is None else "train"

@@ -29,7 +29,9 @@ from oodbench.data.reading import Pictures
 from oodbench.errors import DataError
 from oodbench.foreign import inside, parsing
 
-IDX_IMAGES = 0x803
+IDX_IMAGES, IDX_LABELS = 0x803, 0x801
+CIFAR_LABELS = ("labels", "fine_labels")
+"""What batches of CIFAR-10 and of CIFAR-100 call the classes."""
 Made = Source | None
 
 
@@ -101,11 +103,22 @@ def _idx(card: DataCard, place: Place, root: Path) -> Made:
     """MNIST's format: unpacked, gzipped, or gzipped in a zip."""
     for path, opening in ((place.unpacked[0], open), (f"{place.unpacked[0]}.gz", gzip.open)):
         if (root / path).is_file():
-            return _idx_source(card, root, path, partial(opening, root / path, "rb"))
+            labels = _beside(path)
+            known = (root / labels).is_file()
+            of_labels: Any = partial(opening, root / labels, "rb") if known else None
+            return _idx_source(
+                card, root, path, partial(opening, root / path, "rb"), labels, of_labels
+            )
     if place.archive and (root / place.archive).is_file():
         opened = partial(_gzip_in_zip, root / place.archive, place.inside)
-        return _idx_source(card, root, place.archive, opened)
+        of_labels = partial(_gzip_in_zip, root / place.archive, _beside(place.inside))
+        return _idx_source(card, root, place.archive, opened, place.archive, of_labels)
     return None
+
+
+def _beside(images: str) -> str:
+    """The file of labels that belongs to one of images."""
+    return images.replace("images-idx3", "labels-idx1")
 
 
 def _gzip_in_zip(archive: Path, member: str) -> gzip.GzipFile:
@@ -113,7 +126,10 @@ def _gzip_in_zip(archive: Path, member: str) -> gzip.GzipFile:
         return gzip.open(io.BytesIO(opened.read(member)))
 
 
-def _idx_source(card: DataCard, root: Path, path: str, opening: Callable[[], Any]) -> Source:
+def _idx_source(
+    card: DataCard, root: Path, path: str, opening: Callable[[], Any], labels: str,
+    of_labels: Callable[[], Any] | None,
+) -> Source:  # fmt: skip
     file = root / path
 
     def count() -> int:
@@ -135,7 +151,21 @@ def _idx_source(card: DataCard, root: Path, path: str, opening: Callable[[], Any
     except Exception:  # decoding says what is wrong with the file
         n = max(card.counts.values())
     recipe = f"idx {card.transposed}"
-    return Arrays(_where(card, root), (file,), n, recipe, make=make)
+    told = of_labels and partial(_idx_labels, card, root, labels, of_labels)
+    return Arrays(_where(card, root), (file,), n, recipe, labels=told, make=make)
+
+
+def _idx_labels(card: DataCard, root: Path, path: str, opening: Callable[[], Any]) -> np.ndarray:
+    _verified(card, root, path)
+    try:
+        with opening() as opened:
+            kind, n = struct.unpack(">II", opened.read(8))
+            labels = np.frombuffer(opened.read(), np.uint8)
+        if kind != IDX_LABELS or len(labels) != n:
+            raise ValueError(f"it begins with {kind:#x} and holds {len(labels)} of {n} labels")
+    except Exception as error:  # as of images
+        raise _damaged(card, root / path, error) from error
+    return labels
 
 
 def _idx_shape(head: bytes) -> tuple[int, int, int]:
@@ -184,25 +214,26 @@ def _cifar(card: DataCard, place: Place, root: Path) -> Made:
     each = card.counts[place.split] // len(place.unpacked)
     archive = root / place.archive
     if len(here) < len(place.unpacked) and archive.is_file():
-        make = partial(_from_tar, card, place, root)
+        contents = partial(_from_tar, card, place, root)
         n, files = card.counts[place.split], [archive]
     elif here:
-        make = partial(_from_batches, card, place, [root / path for path in here])
+        contents = partial(_from_batches, place, [root / path for path in here])
         n, files = each * len(here), [root / path for path in here]
     else:
         return None
-    return Arrays(_where(card, root), tuple(files), n, "cifar batches", make=make)
+    make, labels = partial(_images_of, contents), partial(_labels_of, contents)
+    where = _where(card, root)
+    return Arrays(where, tuple(files), n, "cifar batches", labels=labels, make=make)
 
 
-def _from_tar(card: DataCard, place: Place, root: Path) -> np.ndarray:
+def _from_tar(card: DataCard, place: Place, root: Path) -> list[bytes]:
     archive = root / place.archive
     _verified(card, root, place.archive)
     try:
         with tarfile.open(archive) as opened:
-            contents = [_member(opened, path) for path in place.unpacked]
+            return [_member(opened, path) for path in place.unpacked]
     except Exception as error:  # as above
         raise _damaged(card, archive, error) from error
-    return np.concatenate([_batch(content) for content in contents])
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
@@ -212,18 +243,27 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     return opened.read()
 
 
-def _from_batches(card: DataCard, place: Place, files: Iterable[Path]) -> np.ndarray:
-    batches = []
+def _from_batches(place: Place, files: Iterable[Path]) -> list[bytes]:
+    found = []
     for file in files:
         check_md5(file, place.md5[file.name])
-        batches.append(_batch(file.read_bytes()))
-    return np.concatenate(batches)
+        found.append(file.read_bytes())
+    return found
 
 
-def _batch(content: bytes) -> np.ndarray:
+def _images_of(contents: Callable[[], list[bytes]]) -> np.ndarray:
+    rows = [np.asarray(_batch(content)["data"]) for content in contents()]
+    return np.concatenate(rows).reshape(-1, 3, 32, 32)
+
+
+def _labels_of(contents: Callable[[], list[bytes]]) -> np.ndarray:
+    batches = map(_batch, contents())
+    return np.concatenate([next(b[name] for name in CIFAR_LABELS if name in b) for b in batches])
+
+
+def _batch(content: bytes) -> dict[str, Any]:
     """One batch, whose MD5 was compared, or that of its archive."""
-    rows = np.asarray(pickle.loads(content, encoding="latin1")["data"])
-    return rows.reshape(-1, 3, 32, 32)
+    return dict(pickle.loads(content, encoding="latin1"))
 
 
 def _libsvm(card: DataCard, place: Place, root: Path) -> Made:

@@ -34,14 +34,46 @@ class Difference(NamedTuple):
     p: float
 
 
-def difference(aurocs: np.ndarray, covariance: np.ndarray, one: int, other: int) -> Difference:
-    """The paired DeLong test of two of S scorers; p is 1 for two that never differ."""
+ROUNDING = 1e-6
+"""Share of two variances below which the variance of their difference may be rounding."""
+
+
+def difference(
+    aurocs: np.ndarray,
+    covariance: np.ndarray,
+    one: int,
+    other: int,
+    sizes: tuple[int, int] | None = None,
+) -> Difference:
+    """The paired DeLong test of two of S scorers; p is 1 for two that never differ, NaN where there is no variance.
+
+    The variance is that about no difference, ``var + D²·(1/m + 1/n)``, which is that of a score test: of few images the
+    spread about their own mean says too little, and of those that all differ alike nothing. What is lost to rounding when
+    variances are subtracted is never taken for certainty.
+
+    Parameters
+    ----------
+    sizes : m and n, the in-dist and the OOD images; without them the variance is DeLong's alone
+    """
     value = float(aurocs[one] - aurocs[other])
-    variance = covariance[one, one] + covariance[other, other] - 2 * covariance[one, other]
-    error = float(np.sqrt(max(variance, 0.0)))
+    both = covariance[one, one] + covariance[other, other]
+    variance = float(both - 2 * covariance[one, other])
+    if value:
+        about_none = value**2 * sum(1 / n for n in sizes) if sizes else 0.0
+        variance = max(variance, ROUNDING * float(both)) + about_none
+    error = float(np.sqrt(max(variance, 0.0))) if np.isfinite(variance) else float("nan")
     half = float(ndtri(0.5 + CONFIDENCE / 2)) * error
-    p = float(2 * ndtr(-abs(value) / error)) if error > 0 else float(value == 0)
-    return Difference(Estimate(value, value - half, value + half), p)
+    low, high = (max(value - half, -1.0), min(value + half, 1.0)) if error >= 0 else (error, error)
+    return Difference(Estimate(value, low, high), _two_sided(value, error))
+
+
+def _two_sided(value: float, error: float) -> float:
+    """The p-value of a difference; NaN where its error is not known, or is none though there is a difference."""
+    if np.isnan(value) or np.isnan(error):
+        return float("nan")
+    if error == 0:
+        return 1.0 if value == 0 else float("nan")
+    return float(2 * ndtr(-abs(value) / error))
 
 
 def paired_lows(replicates: Sequence[np.ndarray]) -> np.ndarray:
@@ -61,9 +93,10 @@ def paired_lows(replicates: Sequence[np.ndarray]) -> np.ndarray:
 def paired_difference(
     values: Sequence[float], lows: Sequence[Sequence[float]], one: int, other: int
 ) -> Estimate:
-    """A metric of one scorer less that of another with the interval of :func:`paired_lows`."""
+    """A metric of one scorer less that of another with the interval of :func:`paired_lows`, which holds it."""
     value = float(values[one] - values[other])
-    return Estimate(value, float(lows[one][other]), -float(lows[other][one]))
+    low, high = float(lows[one][other]), -float(lows[other][one])
+    return Estimate(value, min(low, value), max(high, value))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -110,17 +143,36 @@ def oracle_dual_threshold(one: Scores, other: Scores) -> float:
     the best of all pairs of thresholds, so that the area is never below the AUROC of either score and no detector has it: it
     is not an AUROC. Kamkari et al. (ICML 2024, arXiv:2403.18910) report it for likelihood and local dimension.
     """
-    flagged, caught = (_flagged(one[label], other[label], one, other) for label in (0, 1))
-    order = np.argsort(flagged, kind="stable")
-    envelope = np.maximum.accumulate(caught[order])
-    rates = np.concatenate([[0.0], flagged[order], [1.0]])
-    best = np.concatenate([[0.0], envelope, [1.0]])
-    return float(np.diff(rates) @ (best[1:] + best[:-1]) / 2)
+    best = _best_caught(one, other)
+    found = best >= 0
+    rates = np.flatnonzero(found) / (len(best) - 1)
+    heights = np.maximum.accumulate(best[found]) / len(one[1])
+    return float(np.diff(rates) @ (heights[1:] + heights[:-1]) / 2)
 
 
-def _flagged(first: np.ndarray, second: np.ndarray, one: Scores, other: Scores) -> np.ndarray:
-    """The share of images flagged at each pair of thresholds."""
-    cuts = [np.unique(np.concatenate([[-np.inf, np.inf], *scores])) for scores in (one, other)]
-    kept = ((first <= cuts[0][:, None])[:, None] & (second <= cuts[1][:, None])[None]).mean(2)
-    found: np.ndarray = 1 - kept.ravel()
-    return found
+def _best_caught(one: Scores, other: Scores) -> np.ndarray:
+    """For each number of flagged in-dist images the most OOD images that two thresholds catch with it; −1 where none has it.
+
+    Each threshold of the first score is met by one walk down the second, over the images that it leaves: O(n) numbers at a
+    time and n² steps.
+    """
+    n_in, first = len(one[0]), np.concatenate(one)
+    second = np.concatenate(other)
+    order = np.argsort(-second, kind="stable")
+    first, second, is_in = first[order], second[order], order < n_in
+    ends = np.flatnonzero(np.append(second[1:] != second[:-1], True))
+    best = np.full(n_in + 1, -1)
+    for cut in np.append(np.unique(first), np.inf):
+        left = first <= cut
+        flagged, caught = (_walked(left, own, ends) for own in (is_in, ~is_in))
+        most = np.full(n_in + 1, -1)
+        most[flagged] = caught  # of equal numbers flagged the last one stays, which catches most
+        np.maximum(best, most, out=best)
+    best[n_in] = len(one[1])
+    return best
+
+
+def _walked(left: np.ndarray, own: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Images of a class above the first threshold, and above it or the second as that falls past each distinct score."""
+    above = np.count_nonzero(~left & own)
+    return above + np.append(0, np.cumsum(left & own)[ends])

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from oodbench.metrics.bootstrap import multiplicities
-from oodbench.metrics.intervals import CONFIDENCE, Estimate, auroc
+from oodbench.metrics.intervals import (
+    CONFIDENCE,
+    Estimate,
+    auroc,
+    is_near_an_end,
+    of_average_precision,
+    of_rate_at_threshold,
+    ranks_of_quantile,
+)
 from oodbench.metrics.ranking import Counts, Ranking
 
+RATES = {
+    "fpr95": 0.95,
+    "fpr80": 0.80,
+}
+"""False-positive rate → the share of the positive class that its threshold catches."""
 CURVE_METRICS: dict[str, Callable[[Counts], np.ndarray]] = {
     "aupr": Counts.average_precision,
     "fpr95": lambda counts: counts.fpr_at_tpr(0.95),
@@ -37,7 +50,10 @@ class Detection(NamedTuple):
 def detection_metrics(
     scores_in: np.ndarray, scores_ood: np.ndarray, replicates: int = 1000, seed: int = 0
 ) -> dict[str, Estimate]:
-    """AUROC (logit-DeLong), AUPR and FPR@95/@80 with either class positive (stratified percentile bootstrap).
+    """AUROC (logit-DeLong), AUPR and FPR@95/@80 with either class positive (stratified bootstrap).
+
+    Each interval is the wider of two rules where one of them fails: :func:`oodbench.metrics.auroc`, and of
+    :mod:`oodbench.metrics.intervals` ``of_average_precision`` and ``of_rate_at_threshold``. Their coverage: docs/statistics.md.
 
     Parameters
     ----------
@@ -63,10 +79,33 @@ def detection(
         none = {name: Estimate(value, np.nan, np.nan) for name, value in values.items()}
         return Detection(found | none, {})
     samples = _resampled(ranking, replicates, seed)
-    for name, value in values.items():
-        low, high = percentiles(samples[name])
-        found[name] = Estimate(value, float(low), float(high))
-    return Detection(found, samples)
+    return Detection(found | _intervals(ranking, found["auroc"].value, values, samples), samples)
+
+
+def _intervals(
+    ranking: Ranking, area: float, values: Mapping[str, float], samples: Mapping[str, np.ndarray]
+) -> dict[str, Estimate]:
+    """Each of :data:`OF_CURVES` with its interval; ``area`` is the AUROC."""
+    smaller = min(ranking.n_in, ranking.n_ood)
+    near, found = is_near_an_end(area, smaller), {}
+    for positive, counts in ranking.counts():
+        for metric in CURVE_METRICS:
+            name = f"{metric}_{positive}"
+            value, ends = values[name], percentiles(samples[name])
+            if metric in RATES:
+                cut = _rates_at_ends(counts, RATES[metric])
+                found[name] = of_rate_at_threshold(value, ends, cut, counts.negatives)
+            elif metric == "aupr":
+                found[name] = of_average_precision(value, ends, near, smaller)
+            else:
+                found[name] = Estimate(value, float(ends[0]), float(ends[1]))
+    return found
+
+
+def _rates_at_ends(counts: Counts, share: float) -> tuple[float, float]:
+    """The false-positive rate at either end of the interval of the threshold that catches a share of the positives."""
+    low, high = ranks_of_quantile(int(counts.caught[0, -1]), share)
+    return float(counts.rate_at(low)[0]), float(counts.rate_at(high)[0])
 
 
 def percentiles(samples: np.ndarray) -> np.ndarray:

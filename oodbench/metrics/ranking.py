@@ -70,8 +70,13 @@ class Counts:
 
     def fpr_at_tpr(self, tpr: float) -> np.ndarray:
         """Rate of ``flagged`` at the highest threshold that catches at least ``tpr`` of the positives, ``(replicates,)``."""
-        # of the sums' own type: for any other, each search would copy them
-        least = np.int32(math.ceil(tpr * int(self.caught[0, -1]) - 1e-9))
+        return self.rate_at(math.ceil(tpr * int(self.caught[0, -1]) - 1e-9))
+
+    def rate_at(self, rank: int) -> np.ndarray:
+        """Rate of ``flagged`` at the threshold of the positive of this rank, ``(replicates,)``; 0 above all, 1 below all."""
+        if not 0 < rank <= self.caught[0, -1]:
+            return np.full(len(self.caught), float(rank > 0))
+        least = np.int32(rank)  # of the sums' own type: for any other, each search would copy them
         first = [caught.searchsorted(least) for caught in self.caught]
         found: np.ndarray = self.flagged[np.arange(len(first)), first] / self.negatives
         return found

@@ -93,15 +93,24 @@ def rk4(field: Callable[[Tensor, float], State], state: State, t: float, h: floa
 SOLVERS: dict[str, Step] = {"heun": heun, "rk4": rk4}
 
 
-def integrated_log_density(
-    velocity: Velocity, y: Tensor, times: Sequence[float], solver: str, signs: Tensor | None
-) -> Tensor:
-    """``log p(y)`` in float64 nats ``(B,)``.
+def carried(velocity: Velocity, x: Tensor, times: Sequence[float], solver: str) -> Tensor:
+    """Where the ODE takes x from the first of ``times`` to the last, ``(B, C, H, W)``."""
+    nothing = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+
+    def field(x: Tensor, t: float) -> State:
+        return velocity(x, t), nothing
+
+    return _integrated(field, (x, nothing), times, solver)[0]
+
+
+def carried_with_trace(
+    velocity: Velocity, x: Tensor, times: Sequence[float], solver: str, signs: Tensor | None
+) -> State:
+    """Where the ODE takes x, and the integral of the trace along the way, ``log|det|`` of the map, in float64 ``(B,)``.
 
     Parameters
     ----------
-    y : data at the first of ``times``
-    times : between which each step goes, in order; at the last one stands ``N(0, I)``
+    times : between which each step goes, in order
     solver : ``heun`` or ``rk4``
     signs : see :func:`velocity_and_trace`
     """
@@ -109,10 +118,23 @@ def integrated_log_density(
     def field(x: Tensor, t: float) -> State:
         return velocity_and_trace(velocity, x, t, signs)
 
-    state: State = y, torch.zeros(len(y), dtype=torch.float64, device=y.device)
+    start = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    return _integrated(field, (x, start), times, solver)
+
+
+def _integrated(
+    field: Callable[[Tensor, float], State], state: State, times: Sequence[float], solver: str
+) -> State:
     for start, end in pairwise(times):
         state = SOLVERS[solver](field, state, start, end - start)
-    noise, total = state
+    return state
+
+
+def integrated_log_density(
+    velocity: Velocity, y: Tensor, times: Sequence[float], solver: str, signs: Tensor | None
+) -> Tensor:
+    """``log p(y)`` in float64 nats ``(B,)`` of data y at the first of ``times``; at the last one stands ``N(0, I)``."""
+    noise, total = carried_with_trace(velocity, y, times, solver, signs)
     return gaussian_log_prob(noise) + total
 
 

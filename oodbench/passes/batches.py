@@ -13,6 +13,7 @@ import numpy as np
 from oodbench.contract import DensityModel
 from oodbench.data.images import ImageSet
 from oodbench.errors import DataError, ModelError, ScorerError
+from oodbench.passes.values import preparing
 from oodbench.registry import statistics
 from oodbench.types import Columns, Pass, PreparedOn
 
@@ -25,8 +26,6 @@ ON_ACCELERATOR = 16
 """Times as many images a batch on an accelerator, whose memory and many cores want them."""
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
 """What torch says where the machine has no more memory, for which it has no class of errors."""
-PREPARING = 200
-"""Images that a pass of a model is prepared on: the last ones, which a suite's limit leaves to it alone."""
 PREPARED_ON: Mapping[PreparedOn, tuple[str, str]] = {
     "ref": ("reference", "reference"),
     "train": ("training", "train"),
@@ -164,7 +163,7 @@ def prepare(entry: Pass, model: DensityModel | None, in_dist: np.ndarray | None)
         return (entry.prepare(in_dist),)
     import torch
 
-    batch = torch.from_numpy(np.array(in_dist[-PREPARING:])).to(_device(model))
+    batch = torch.from_numpy(np.array(in_dist[-preparing(len(in_dist)) :])).to(_device(model))
     return (entry.prepare(model, batch),)
 
 

@@ -21,18 +21,17 @@ from typing import Any
 import numpy as np
 
 from oodbench.errors import OodbenchError
-from oodbench.passes.batches import PREPARING
 from oodbench.passes.executors import TRIES, Executor, Task, executor_for
 from oodbench.passes.failures import Failure, attempt, packed, unpacked
 from oodbench.passes.shards import DETERMINISTIC, ChangedError, ShardTask, open_images
-from oodbench.passes.values import ImageRef
+from oodbench.passes.values import PREPARING, ImageRef
 from oodbench.passes.workers import ENVIRONMENT
 from oodbench.paths import home, write_whole
 from oodbench.registry import load_plugin, plugin_parts, statistics
 from oodbench.store import ColumnStore, array_bytes, sealed
 from oodbench.suite import Resources
 from oodbench.syntax import Scope, source_files
-from oodbench.zoo.cards import Card
+from oodbench.zoo.cards import Card, UntrainedCard
 from oodbench.zoo.describe import describe
 
 logger = logging.getLogger("oodbench")
@@ -116,9 +115,9 @@ def _measured(
 
 @lru_cache(maxsize=64)
 def card_parcel(reference: str) -> Parcel | None:
-    """The card, record and weights of a model; None of a plugin's, which the plugin makes."""
+    """The card, record and weights of a model; None of a plugin's, which the plugin makes, and of an untrained one."""
     card = describe(reference)
-    if not isinstance(card, Card):
+    if not isinstance(card, Card) or isinstance(card, UntrainedCard):
         return None
     files = {name: (card.folder / name).read_bytes() for name in ("card.yaml", "trained.json")}
     return Parcel({**files, "weights.safetensors": card.read_weights()})
@@ -126,8 +125,8 @@ def card_parcel(reference: str) -> Parcel | None:
 
 @lru_cache(maxsize=64)
 def in_dist_parcel(ref: ImageRef) -> Parcel:
-    """The images that a model's pass is prepared on: the last ones of a set."""
-    images = np.ascontiguousarray(open_images(ref).images[-PREPARING:])
+    """The last images of a set, so many that a model's pass is prepared on the same of them as of the whole set."""
+    images = np.ascontiguousarray(open_images(ref).images[-2 * PREPARING :])
     return Parcel({IMAGES: sealed(array_bytes(images))})
 
 

@@ -13,6 +13,16 @@ from oodbench.types import Of
 
 SHARD = 500
 """Images a shard: the unit of caching, of loss and of parallel work."""
+PREPARING = 200
+"""Images that a pass of a model is prepared on, where there are twice as many."""
+
+
+def preparing(n: int) -> int:
+    """How many of n in-dist images a pass of a model is prepared on: the last 200, or half where there are fewer than 400.
+
+    The others are left to fit scorers to.
+    """
+    return min(PREPARING, -(-n // 2))
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Images:
     sha256 : of shape and pixels; for images yet to be drawn from a model, the key of the drawing
     shards : the same of each shard
     n : images here
+    pool : those that they were drawn of, as many as are here
     in_random_order : a draw of fewer is their beginning
     whole : it is all of the official split
     synthetic, may_be_shown : it is noise or constants; its terms permit showing images
@@ -55,6 +66,7 @@ class Images:
     sha256: str
     shards: tuple[str, ...]
     n: int
+    pool: int = 0
     in_random_order: bool = False
     whole: bool = True
     synthetic: bool = False
@@ -93,6 +105,7 @@ class Model:
     methods : those that it has of the ones that statistics ask for
     sampler, draws_at_once : version of what draws from it; whether a draw takes one pass of the network
     solver, solver_steps, trace_probes : of a model whose density is an ODE's; probes are None where its trace is exact
+    trace_error : standard deviation of log p over the probes, bits/dim; None where it was not measured
     relatives : its background, general model and ensemble
     """
 
@@ -112,6 +125,7 @@ class Model:
     solver: str | None = None
     solver_steps: int | None = None
     trace_probes: int | None = None
+    trace_error: float | None = None
     missing: str = ""
     unhashable: str = ""
     relatives: Mapping[Of, tuple[Model, ...]] = field(default_factory=dict)
@@ -124,6 +138,11 @@ class Model:
     def family(self) -> tuple[Model, ...]:
         """Its relatives, of whatever kind."""
         return tuple(one for own in self.relatives.values() for one in own)
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it was trained on class labels: it tells classes apart."""
+        return self.gives("classify")
 
     def gives(self, method: str) -> bool:
         """Whether it has a method that a statistic asks for; an empty name asks for nothing."""
@@ -183,4 +202,6 @@ def shard_keys(
     who = [model.identity, seed, device.split(":")[0]] if model else []
     if prepared_on:
         who.append(prepared_on.sha256)
+        own = preparing(prepared_on.n) if model else PREPARING
+        who += [own] if own < PREPARING else []
     return tuple(key_of("shard", identity, who, pixels) for pixels in images.shards)

@@ -25,6 +25,12 @@ def command_of(row: Row) -> str:
     return f"oodbench run --suite {suite.name} {named_ones}{_settings(row, suite)}"
 
 
+def shown_command(row: Row) -> str:
+    """The command of a cell as code on one line."""
+    command = " ".join(command_of(row).split())
+    return f"`` {command} ``" if "`" in command else f"`{command}`"
+
+
 def _without_suite(row: Row) -> str:
     sets = [set_name(row[side]) for side in ("in_dist", "ood")]
     shown = [row["model"], *sets, row["scorer"]]

@@ -1,4 +1,4 @@
-"""The page that compares scorers: paired tests, ranks over pairs, and correlation with baselines."""
+"""Scorers compared on the same images: paired tests, who leads a pair, and ranks over pairs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from oodbench.errors import ScorerError, did_you_mean
 from oodbench.metrics.comparison import (
     Difference,
     average_ranks,
-    critical_difference,
     difference,
     holm,
     paired_difference,
 )
 from oodbench.metrics.intervals import Estimate
 from oodbench.report.illustrations import Illustration
-from oodbench.report.made import sizes_sentence
-from oodbench.report.older import older_sentence
+from oodbench.report.order import pair_key
 from oodbench.report.results import Results
-from oodbench.report.tables import HEAD, distinct, pair_text, table, text
+from oodbench.report.tables import distinct
 from oodbench.store import Row
 
 ALPHA = 0.05
@@ -73,12 +71,12 @@ def _names(row: Row, known: list[Row]) -> list[str]:
 
 
 def _aurocs(row: Row, *names: str) -> list[str]:
-    return [f"{_auroc(row, name):.3f}" for name in names]
+    return [f"{auroc_of(row, name):.3f}" for name in names]
 
 
 def _tested(test: Difference, corrected: float) -> list[str]:
     """The difference with its interval, its p-value and the corrected one."""
-    return [gap_text(test.estimate), _p(test.p), _p(corrected)]
+    return [gap_text(test.estimate), p_text(test.p), p_text(corrected)]
 
 
 def gap_text(gap: Estimate) -> str:
@@ -96,100 +94,31 @@ def paired_cells(row: Row, one: str, other: str) -> list[str]:
     return [gap_text(gap) for gap in gaps]
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value as a cell; a dash where the test has none."""
+    if np.isnan(value):
+        return "–"
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def _auroc(row: Row, name: str) -> float:
+def auroc_of(row: Row, name: str) -> float:
+    """The AUROC of one scorer of a comparison."""
     return float(row["auroc"][row["scorers"].index(name)])
 
 
 def test_of(row: Row, one: str, other: str) -> Difference:
-    """The paired test of two scorers of a comparison."""
+    """The paired DeLong test of two scorers of a comparison."""
     places = [row["scorers"].index(name) for name in (one, other)]
-    return difference(np.array(row["auroc"]), np.array(row["covariance"]), *places)
-
-
-def comparison_page(results: Results, figure: str | None) -> str:
-    """The page of a suite: difficulty and best scorer of each pair, ranks, and correlation with the
-    baselines."""
-    rows = in_order(results.comparisons)
-    title = "# Scorers compared on the same images\n"
-    sizes = sizes_sentence(row["model"] for row in rows)
-    parts = [HEAD, title, *older_sentence(rows), PAIRS, *([f"{sizes}\n"] if sizes else [])]
-    parts += [table(*_pairs_table(results, rows))]
-    if any(row.get("paired") for row in rows):
-        parts += [GAPS, table(*_gaps_table(results, rows))]
-    if can_be_ranked(rows):
-        parts += _ranks(rows)
-        parts += [f"![Mean ranks and the critical difference]({figure})\n"] if figure else []
-    parts += [CORRELATION, table(*_correlation_table(rows))]
-    dual = [row for row in rows if row["oracle_dual_threshold"] is not None]
-    if dual:
-        lines = [[*_pair(results, row), *_oracle(row)] for row in dual]
-        heads = ["model", "pair", "AUROC of likelihood", "AUROC of lid", "oracle dual threshold"]
-        parts += [ORACLE, table(heads, lines)]
-    return "\n".join(parts)
+    aurocs = np.array([row["auroc"][place] for place in places])
+    covariance = np.array([[row["covariance"][a][b] for b in places] for a in places])
+    # older rows do not say how many images there were
+    sizes = (row["n_in"], row["n_ood"]) if "n_in" in row else None
+    return difference(aurocs, covariance, 0, 1, sizes)
 
 
 def in_order(comparisons: Iterable[Row]) -> list[Row]:
-    """Comparisons by in-dist set, model, OOD set and seed."""
-    return sorted(comparisons, key=lambda r: (r["in_dist"], r["model"], r["ood"], r.get("seed", 0)))
-
-
-def _ranks(rows: Sequence[Row]) -> list[str]:
-    names, aurocs = common(rows)
-    gap = critical_difference(len(names), len(aurocs))
-    lines = [[text(name), f"{rank:.2f}", f"{mean:.3f}"] for name, rank, mean in ranked(rows)]
-    words = RANKS.format(n=len(aurocs), k=len(names), gap=gap)
-    return [words, table(["scorer", "mean rank", "mean AUROC over in-dist sets"], lines)]
-
-
-def _pair(results: Results, row: Row) -> list[str]:
-    return [text(results.label(row)), pair_text(row)]
-
-
-def _oracle(row: Row) -> list[str]:
-    return [*_aurocs(row, "likelihood", "lid"), f"{row['oracle_dual_threshold']:.3f}"]
-
-
-PAIRS = """\
-**difficulty**: the best AUROC of a model-free baseline, which a scorer with a model has to beat; where it is below
-chance, also what one would reach with its sign turned round, which only OOD images could tell. **beats its bar**: the
-paired DeLong test of the best scorer, on the same images, against the best baseline that sees no more data than it
-does, corrected by Holm over all lines. **as good**: scorers that the same test, corrected over the scorers of the
-line, does not distinguish from the best at 5 %. The best of many is chosen on these images: its lead is somewhat
-flattered.
-"""
-GAPS = """\
-## AUPR and FPR@95, paired
-
-The best scorer less the best baseline that sees no more data, and less likelihood, with OOD images as the positive
-class: AUPR above zero and FPR@95 below zero favour the best scorer. Intervals are percentiles over bootstrap
-replicates in which all scorers meet the same resampled images; that of the AUROC is DeLong's.
-"""
-RANKS = """\
-## Ranks
-
-Mean rank over the {n} models and pairs, of the {k} scorers that were measured on each. Ranks that differ
-by less than the critical difference {gap:.2f} (Nemenyi, 5 %) are not distinguished; pairs that share a
-model or a set are not independent, so that it is a lower bound.
-"""
-CORRELATION = """\
-## What a scorer measures
-
-Spearman's correlation of each scorer with each model-free baseline over the images of both sets, averaged
-over models and pairs, with its range: near ±1, the scorer sorts images as the baseline does.
-"""
-
-
-ORACLE = """\
-## Likelihood and local dimension: an oracle
-
-Kamkari et al. (ICML 2024) flag an image by either of two thresholds and report the area under the best
-rates that any pair of thresholds reaches. The thresholds are chosen with the OOD images in sight: it is
-an upper bound that no detector has, no AUROC.
-"""
+    """Comparisons by in-dist set, model, OOD set and seed, the paper's first."""
+    return sorted(comparisons, key=lambda row: (*pair_key(row), row.get("seed", 0)))
 
 
 def ranks_figure(results: Results) -> Illustration | None:
@@ -204,76 +133,24 @@ def ranks_figure(results: Results) -> Illustration | None:
     return Illustration("ranks", "", caption, rows)
 
 
-def _best(row: Row, baseline: bool) -> str:
+def best_of(row: Row, baseline: bool) -> str:
     """The scorer with the largest AUROC, among baselines or among the others; empty where there is none."""
-    names = row["baselines"] if baseline else _with_model(row)
-    return max(names, key=lambda name: _auroc(row, name), default="")
+    names = row["baselines"] if baseline else with_model(row)
+    return max(names, key=lambda name: auroc_of(row, name), default="")
 
 
-def _with_model(row: Row) -> list[str]:
+def with_model(row: Row) -> list[str]:
     """The scorers that read a model and did not tune on OOD images, which are ranked apart."""
     apart = {*row["baselines"], *row.get("tuned", ())}
     return [name for name in row["scorers"] if name not in apart]
 
 
-def _pairs_table(results: Results, rows: Sequence[Row]) -> Table:
-    judged = [row for row in rows if (best := _best(row, False)) and bar(row, best)]
-    bests = [_best(row, False) for row in judged]
-    tests = [test_of(row, best, bar(row, best)) for row, best in zip(judged, bests, strict=True)]
-    corrected = holm([test.p for test in tests])
-    lines = [
-        [*_pair(results, row), *_named_best(row), _beats(test, p), ", ".join(_as_good(row)) or "–"]
-        for row, test, p in zip(judged, tests, corrected, strict=True)
-    ]
-    return ["model", "pair", "difficulty", "best scorer", "beats its bar", "as good"], lines
-
-
-def _gaps_table(results: Results, rows: Sequence[Row]) -> Table:
-    """The best scorer of each pair against the best baseline and against likelihood."""
-    bests = [_best(row, False) for row in rows]
-    against = [
-        (row, best, (bar(row, best), LIKELIHOOD)) for row, best in zip(rows, bests, strict=True)
-    ]
-    lines = [
-        [*_pair(results, row), text(best), text(other), *_gaps(row, best, other)]
-        for row, best, others in against
-        for other in others
-        if best and other in row["scorers"] and other != best
-    ]
-    return ["model", "pair", "best scorer", "less", "AUROC", *PAIRED.values()], lines
-
-
-def _gaps(row: Row, one: str, other: str) -> list[str]:
-    return [gap_text(test_of(row, one, other).estimate), *paired_cells(row, one, other)]
-
-
-def _named_best(row: Row) -> list[str]:
-    """The best baseline, with the best one of the other sign where it is below chance, and the best scorer with a model."""
-    bar, best = (
-        f"{_auroc(row, name):.3f} ({text(name)})" for name in (_best(row, True), _best(row, False))
-    )
-    return [bar + _reversed_bar(row), best]
-
-
-def _reversed_bar(row: Row) -> str:
-    """What the best baseline would reach with its sign turned; empty where one is above chance as it is."""
-    lowest = min(row["baselines"], key=lambda name: _auroc(row, name))
-    if (best_baseline(row) or 0.0) >= 0.5:
-        return ""
-    return f"; turned round {1 - _auroc(row, lowest):.3f} ({text(lowest)})"
-
-
-def _beats(test: Difference, p: float) -> str:
-    won = test.estimate.value > 0 and p < ALPHA
-    return f"{'yes' if won else 'no'} ({test.estimate.value:+.3f}, p {_p(p)})"
-
-
-def _as_good(row: Row) -> list[str]:
+def as_good(row: Row) -> list[str]:
     """Scorers that the paired test does not distinguish from the best."""
-    best = _best(row, False)
-    others = [name for name in _with_model(row) if name != best]
+    best = best_of(row, False)
+    others = [name for name in with_model(row) if name != best]
     corrected = holm([test_of(row, best, name).p for name in others])
-    return [text(name) for name, p in zip(others, corrected, strict=True) if p >= ALPHA]
+    return [name for name, p in zip(others, corrected, strict=True) if p >= ALPHA]
 
 
 def common(comparisons: Sequence[Row]) -> tuple[list[str], np.ndarray]:
@@ -281,7 +158,7 @@ def common(comparisons: Sequence[Row]) -> tuple[list[str], np.ndarray]:
     tuned = {name for row in comparisons for name in row.get("tuned", ())}
     first = [name for name in comparisons[0]["scorers"] if name not in tuned] if comparisons else []
     names = [name for name in first if all(name in row["scorers"] for row in comparisons)]
-    return names, np.array([[_auroc(row, name) for name in names] for row in comparisons])
+    return names, np.array([[auroc_of(row, name) for name in names] for row in comparisons])
 
 
 def can_be_ranked(comparisons: Sequence[Row]) -> bool:
@@ -303,31 +180,21 @@ def ranked(comparisons: Sequence[Row]) -> list[tuple[str, float, float]]:
     return sorted(lines, key=lambda one: one[1])
 
 
+def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, float]]:
+    """The widest spans of ranks that differ by less than ``gap``, as (lowest, highest)."""
+    spans = dict.fromkeys((low, max(high for high in ranks if high - low < gap)) for low in ranks)
+    return [
+        (low, high)
+        for low, high in spans
+        if high > low and not any(a < low and high <= b for a, b in spans)
+    ]
+
+
 def correlation_of(row: Row, scorer: str) -> float | None:
     """The largest rank correlation, in size, of a scorer with a baseline; None where there is none."""
     place = row["scorers"].index(scorer)
     found = [own[place] for own in row["correlation"].values() if own[place] is not None]
     return max(map(abs, found), default=None)
-
-
-def _correlation_table(rows: Sequence[Row]) -> Table:
-    baselines = distinct(name for row in rows for name in row["correlation"])
-    scorers = sorted(distinct(name for row in rows for name in row["scorers"]))
-    lines = [
-        [text(scorer), *(_correlation(rows, scorer, baseline) for baseline in baselines)]
-        for scorer in scorers
-    ]
-    return ["scorer", *map(text, baselines)], lines
-
-
-def _correlation(rows: Sequence[Row], scorer: str, baseline: str) -> str:
-    """The mean over pairs, with the range."""
-    both = [row for row in rows if scorer in row["scorers"] and baseline in row["correlation"]]
-    found = [row["correlation"][baseline][row["scorers"].index(scorer)] for row in both]
-    known = [value for value in found if value is not None]
-    if not known:
-        return "–"
-    return f"{np.mean(known):+.2f} [{min(known):+.2f}, {max(known):+.2f}]"
 
 
 class Lead(NamedTuple):
@@ -344,20 +211,20 @@ class Lead(NamedTuple):
 
 def lead(row: Row) -> Lead | None:
     """Who is ahead on a pair, among scorers with a model; None of fewer than two."""
-    best = _best(row, False)
-    others = [name for name in _with_model(row) if name != best]
+    best = best_of(row, False)
+    others = [name for name in with_model(row) if name != best]
     if not others:
         return None
-    second = max(others, key=lambda name: _auroc(row, name))
+    second = max(others, key=lambda name: auroc_of(row, name))
     gap = test_of(row, best, second).estimate
-    return Lead(best, second, _auroc(row, best), gap, _as_good(row))
+    return Lead(best, second, auroc_of(row, best), gap, as_good(row))
 
 
 def gap_of(row: Row, one: str, other: str) -> float | None:
     """The difference of two scorers' AUROCs; None of a row that lacks one of them."""
     if not {one, other} <= set(row["scorers"]):
         return None
-    return _auroc(row, one) - _auroc(row, other)
+    return auroc_of(row, one) - auroc_of(row, other)
 
 
 def bar(row: Row, scorer: str) -> str:
@@ -367,10 +234,10 @@ def bar(row: Row, scorer: str) -> str:
     """
     looking = row.get("look_at_ref", ())
     names = [name for name in row["baselines"] if scorer in looking or name not in looking]
-    return max(names, key=lambda name: _auroc(row, name), default="")
+    return max(names, key=lambda name: auroc_of(row, name), default="")
 
 
 def best_baseline(row: Row) -> float | None:
     """The best AUROC of a model-free baseline; None of a row without one."""
-    name = _best(row, True)
-    return _auroc(row, name) if name else None
+    name = best_of(row, True)
+    return auroc_of(row, name) if name else None

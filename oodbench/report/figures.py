@@ -7,7 +7,7 @@ notebook's backend, open figures and settings stay as they are and change nothin
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from PIL import Image
 from oodbench.data.corruptions import STRENGTHS
 from oodbench.metrics.comparison import critical_difference
 from oodbench.paths import write_if_changed
-from oodbench.report.comparison import common, ranked
+from oodbench.report.comparison import LIKELIHOOD, common, ranked, undistinguished
 from oodbench.report.grids import read_grid
 from oodbench.report.illustrations import INK, INK_STYLE, Illustration
 from oodbench.report.sections.training import trained_name, watched
-from oodbench.report.tables import short_names, without_view
+from oodbench.report.tables import short, short_names, without_view
 from oodbench.store import Row
 
 COLOURS = sns.color_palette("colorblind")
@@ -38,16 +38,23 @@ SETTINGS: Any = {
     "figure.dpi": 130,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "font.size": 8.25,
+    "axes.titlesize": 8.25,
+    "legend.fontsize": 8.25,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "oodbench",
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     ),
 }
-PANEL = (3.4, 2.5)
-"""Inches of one panel."""
+WIDTH = 5.1
+"""Inches of a figure: 490 pixels, so that letters have 10 to 11 pixels on a wide screen and 8 on a phone."""
+PANEL = (WIDTH / 2, 2.5)
+"""Inches of one of two panels side by side."""
+BEYOND_WIDTHS = 3
+"""How many widths of the in-dist set's own range an axis goes on beside it, however far other sets lie."""
 UNITS = {
     "log_prob": "log p(x) / nats",
     "log_prob_z": "log p(z) / nats",
@@ -59,6 +66,14 @@ UNITS = {
 }
 """What stands below a histogram of each column or quantity."""
 ROLES = ("samples", "test", "ood")
+CURVES = 5
+"""Scorers with a model whose curves are drawn, beside likelihood and the best baseline."""
+MARKS = {
+    "bar": ("|", "0.55", 60),
+    "likelihood": ("v", COLOURS[3], 26),
+    "leader": ("o", COLOURS[0], 22),
+}
+"""Marker, colour and size of what the headline figure sets side by side."""
 FEW = 64
 """Samples up to which each has a large mark."""
 BY_ROLE = {"samples": "samples", "train": "training images"}
@@ -87,7 +102,7 @@ def _svg(figure: Figure) -> str:
 
 
 def _panels(
-    n: int, size: tuple[float, float] = PANEL, across: int = 3
+    n: int, size: tuple[float, float] = PANEL, across: int = 2
 ) -> tuple[Figure, list[Axes]]:
     columns = min(n, across)
     rows = -(-n // columns)
@@ -133,20 +148,18 @@ def _histograms(axes: Axes, row: Row, labels: dict[str, str], unit: str) -> None
         axes.set(xticks=[])
         return
     highest = 0.0
-    for one, (colour, dash) in zip(row["sets"], _looks()):
+    for number, (one, (colour, dash)) in enumerate(zip(row["sets"], _looks())):
         heights, edges = _density(one["counts"], row["span"])
         highest = max(highest, float(heights.max()))
-        look: Any = {"color": colour, "baseline": 0}
+        look: Any = {"color": colour, "baseline": 0, "zorder": 9 - number}  # in-dist on top
         if one.get("role") != "train":  # beside the test images that it ought to lie on
             axes.stairs(heights, edges, fill=True, alpha=0.25, **look)
         label = labels[one["set"]]
         axes.stairs(heights, edges, label=label, linestyle=dash, linewidth=1.3, **look)
     axes.set(xlim=row["span"], ylim=(0, 1.05 * highest or 1))
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    trained = any(one.get("role") == "train" for one in row["sets"])
-    top = 1.44 if trained else 1.32  # room for a third line above the bars
-    legend: Any = {"loc": "upper left", "bbox_to_anchor": (0, top), "handlelength": 1.6}
-    axes.legend(frameon=False, **legend)
+    legend: Any = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.3), "handlelength": 1.4}
+    axes.legend(frameon=False, borderaxespad=0, **legend)
 
 
 def _density(counts: Sequence[int], span: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -156,56 +169,160 @@ def _density(counts: Sequence[int], span: Sequence[float]) -> tuple[np.ndarray, 
     return found / (max(found.sum(), 1) * (edges[1] - edges[0])), edges
 
 
-def _by_pair(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (row["in_dist"], row["ood"]))
-
-
 def likelihoods(rows: Sequence[Row], _: Path) -> Figure:
     """Histograms of log p(x) over the in-dist and each OOD test set and over training images, as in the paper's Figures 2
-    and 3."""
+    and 3, on one axis."""
     figure, panels = _panels(len(rows))
-    names = _set_names(one for row in rows for one in row["sets"])
-    for axes, row in zip(panels, _by_pair(rows)):
-        labels = {
-            one["set"]: _bits_label(names[one["set"]], one["bits_per_dim_median"])
-            for one in row["sets"]
-        }
-        _histograms(axes, row, labels, UNITS["log_prob"])
+    limits = _common_limits(rows)
+    figure.suptitle(_plain(f"{rows[0]['model']}: log p(x)"))
+    for axes, row in zip(panels, rows):
+        _likelihood_panel(axes, row, limits)
     return figure
+
+
+def thumbnail(rows: Sequence[Row], _: Path) -> Figure:
+    """The first pairs of two models, each on its own axis, since the units are of unlike numbers of pixels."""
+    figure, panels = _panels(len(rows))
+    for axes, row in zip(panels, rows):
+        _likelihood_panel(axes, row, _common_limits([row]))
+        axes.set_title(_plain(f"{row['model']}\n{_pair_title(row)}"))
+    return figure
+
+
+def _likelihood_panel(axes: Axes, row: Row, limits: tuple[float, float] | None) -> None:
+    names = _set_names(row["sets"])
+    labels = {one["set"]: _set_label(names, one, row, limits) for one in row["sets"]}
+    _histograms(axes, row, labels, UNITS["log_prob"])
+    axes.set_title(_plain(_pair_title(row)))
+    if limits and row["span"] is not None:
+        axes.set(xlim=limits)
+
+
+def _pair_title(row: Row) -> str:
+    """``→ svhn   AUROC .062``, of likelihood."""
+    (name,) = short_names([row["ood"]]).values()
+    known = "" if row["auroc"] is None else f"   AUROC {short(row['auroc'])}"
+    return f"→ {name}{known}"
+
+
+def _set_label(
+    names: Mapping[str, str], one: Row, row: Row, limits: tuple[float, float] | None
+) -> str:
+    """The set with its median bits/dim, and where it lies if that is not on the axis."""
+    label = _bits_label(names[one["set"]], one["bits_per_dim_median"])
+    if limits is None or row["span"] is None or not sum(one["counts"]):
+        return label
+    low, high = _inner(one["counts"], row["span"])
+    return f"{label} ←" if high < limits[0] else f"{label} →" if low > limits[1] else label
+
+
+def _common_limits(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """One axis for all panels: what holds the sets of real images, but for those that lie too far from the in-dist set."""
+    shown = [row for row in rows if row["span"] is not None and not row.get("synthetic")]
+    shown = shown or [row for row in rows if row["span"] is not None]
+    ends = [
+        _inner(one["counts"], row["span"])
+        for row in shown
+        for one in row["sets"]
+        if sum(one["counts"])
+    ]
+    own = [
+        _inner(row["sets"][0]["counts"], row["span"])
+        for row in shown
+        if sum(row["sets"][0]["counts"])
+    ]
+    if not ends or not own:
+        return None
+    first, last = min(low for low, _ in own), max(high for _, high in own)
+    beyond = BEYOND_WIDTHS * (last - first)
+    low = max(min(low for low, _ in ends), first - beyond)
+    high = min(max(high for _, high in ends), last + beyond)
+    return low, high
+
+
+def _inner(counts: Sequence[int], span: Sequence[float]) -> tuple[float, float]:
+    """The ends of the bins that hold the inner 98 per cent of a histogram."""
+    edges = np.linspace(span[0], span[1], len(counts) + 1)
+    shares = np.cumsum(counts) / max(sum(counts), 1)
+    first, last = (int(np.searchsorted(shares, share)) for share in (0.01, 0.99))
+    return float(edges[first]), float(edges[min(last, len(counts) - 1) + 1])
 
 
 def roc(rows: Sequence[Row], _: Path) -> Figure:
-    """ROC curves of all scorers on each pair: solid with a model, dashed without, single images only."""
+    """ROC curves on each pair of the scorers that are best over all of them, of likelihood, and of each pair's best
+    baseline."""
     pairs: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row["ood"], row["scorer"])):
+    for row in rows:
         pairs.setdefault(row["ood"], []).append(row)
     names = short_names(pairs)
-    figure, panels = _panels(len(pairs), (4.8, 3.1), across=2)
+    looks = dict(zip(shown_curves(rows), _looks()))
+    figure, panels = _panels(len(pairs), (WIDTH / 2, 3.7))
+    figure.suptitle(_plain(f"{rows[0]['model']}: ROC"))
     for axes, (ood, own) in zip(panels, pairs.items()):
-        axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-        for number, row in enumerate(own):
-            _curve_of(axes, row, number)
-        axes.set(xlabel="in-dist images flagged", ylabel=f"{_plain(names[ood])} images caught")
-        axes.set(xlim=(0, 1), ylim=(0, 1))
-        axes.set_aspect("equal", anchor="W")
-        legend: Any = {"loc": "upper left", "bbox_to_anchor": (1, 1), "handlelength": 1.4}
-        axes.legend(frameon=False, fontsize=6, **legend)
+        axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+        for row in sorted(_panel_curves(own, looks), key=lambda row: -row["auroc"]):
+            _curve_of(axes, row, looks.get(row["scorer"], (INK, (0, (1, 1.5)))))
+        axes.set(xlabel="in-dist images flagged", ylabel="OOD images caught")
+        axes.set(xlim=(0, 1), ylim=(0, 1), title=_plain(f"→ {names[ood]}"))
+        legend: Any = {"loc": "upper left", "bbox_to_anchor": (-0.1, -0.24), "handlelength": 1.6}
+        axes.legend(frameon=False, borderaxespad=0, **legend)
     return figure
 
 
-def _curve_of(axes: Axes, row: Row, number: int) -> None:
-    solid = ("-", "-.", ":", (0, (5, 1)))[number // len(COLOURS) % 4]
-    look: Any = {"linestyle": "--" if row["baseline"] else solid, "linewidth": 1.2}
-    label = _plain(f"{row['scorer']} ({row['auroc']:.3f})")
-    colour = COLOURS[number % len(COLOURS)]
-    axes.plot(row["flagged"], row["caught"], color=colour, label=label, **look)
+def shown_curves(rows: Sequence[Row]) -> list[str]:
+    """The five scorers with a model that have the best mean over the panels, and likelihood."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if not row["baseline"]:
+            found.setdefault(row["scorer"], []).append(row["auroc"])
+    best = sorted(found, key=lambda name: (-len(found[name]), -sum(found[name]), name))
+    chosen = best[:CURVES]
+    return chosen + [LIKELIHOOD] * (LIKELIHOOD in found and LIKELIHOOD not in chosen)
+
+
+def _panel_curves(rows: Sequence[Row], looks: Mapping[str, Any]) -> list[Row]:
+    """The curves of one pair that are drawn: those of the figure's scorers, and of the pair's best baseline."""
+    baselines = [row for row in rows if row["baseline"]]
+    bar = sorted(baselines, key=lambda row: -row["auroc"])[:1]
+    return [row for row in rows if row["scorer"] in looks] + bar
+
+
+def _curve_of(axes: Axes, row: Row, look: tuple[Any, Any]) -> None:
+    label = f"{row['scorer']} {short(row['auroc'])}" + " (bar)" * row["baseline"]
+    drawn: Any = {"color": look[0], "linestyle": look[1], "linewidth": 1.3}
+    axes.plot(row["flagged"], row["caught"], label=_plain(label), **drawn)
+
+
+def headline(rows: Sequence[Row], _: Path) -> Figure:
+    """AUROC of likelihood, of the scorer that is best over all and of the best baseline: a line for each pair, a mark for each
+    model."""
+    pairs = list(dict.fromkeys(row["pair"] for row in rows))
+    figure, (axes,) = _panels(1, (WIDTH, 0.9 + 0.21 * len(pairs)), across=1)
+    for name, (marker, colour, size) in MARKS.items():
+        own = [row for row in rows if row["what"] == name]
+        places = [-pairs.index(row["pair"]) for row in own]
+        look: Any = {"marker": marker, "color": colour, "s": size, "zorder": 3, "linewidths": 1.4}
+        label = _plain(own[0]["label"]) if own else name
+        axes.scatter([row["auroc"] for row in own], places, label=label, **look)
+    axes.axvline(0.5, color="0.6", linewidth=0.8)
+    axes.set(xlim=(-0.02, 1.02), xlabel="AUROC (left of ½: OOD images are taken for in-dist)")
+    axes.set(yticks=[-place for place in range(len(pairs))], yticklabels=map(_plain, pairs))
+    axes.grid(axis="y", linewidth=0.4, alpha=0.4)
+    legend: Any = {
+        "loc": "lower center",
+        "bbox_to_anchor": (0.4, 1.0),
+        "ncols": 3,
+        "handletextpad": 0.1,
+    }
+    axes.legend(frameon=False, columnspacing=0.9, **legend)
+    return figure
 
 
 def _histograms_of(rows: Sequence[Row], field: str, order: Sequence[str]) -> Figure:
     """A panel for each quantity of the same sets."""
     found = {row[field]: row for row in rows}
     known = [quantity for quantity in order if quantity in found]
-    figure, panels = _panels(len(known), (4.2, 2.7))
+    figure, panels = _panels(len(known))
     names = _set_names(one for row in rows for one in row["sets"])
     for axes, quantity in zip(panels, known):
         _histograms(axes, found[quantity], names, UNITS[quantity])
@@ -233,7 +350,7 @@ def graying(rows: Sequence[Row], _: Path) -> Figure:
     centres = {"curve": "distance from mid-grey kept / %"}
     if any("own_mean_curve" in row for row in ordered):
         centres["own_mean_curve"] = "distance from the set's mean kept / %"
-    figure, panels = _panels(len(centres) + 2 * len(shown), (5.0, 3.2), across=len(centres))
+    figure, panels = _panels(len(centres) + 2 * len(shown), across=len(centres))
     for axes, (field, label) in zip(panels, centres.items()):
         _contraction_curves(axes, ordered, field)
         axes.set(xlabel=label, ylabel="bits/dim (lower: likelier)")
@@ -273,12 +390,36 @@ def samples(rows: Sequence[Row], folder: Path) -> Figure:
     shown = sorted(rows, key=_by_role)
     names = _set_names(shown)
     height = 1.1 + 0.15 * max(row["n"] for row in shown) / 8
-    figure, panels = _panels(len(shown), (2.4, height), across=5)
+    figure, panels = _panels(len(shown), (WIDTH / 3, height), across=3)
     for axes, row in zip(panels, shown):
         axes.imshow(_picture(read_grid(folder, row)))
         axes.set_axis_off()
         axes.set_title(_bits_label(names[row["set"]], row["bits_per_dim_median"]))
     return figure
+
+
+def coupling(rows: Sequence[Row], folder: Path) -> Figure:
+    """One coupling and the latents of a flow: a line of panels for each set, titled with what they show and its range."""
+    (row,) = rows
+    picture, panels, sets = _picture(read_grid(folder, row)), row["panels"], row["sets"]
+    names = _set_names(sets)
+    figure, axes = _panels(len(panels) * len(sets), (1.3, 1.5), across=len(panels))
+    lines = [np.hsplit(line, len(panels)) for line in np.vsplit(picture, len(sets))]
+    for place, (axis, shown) in enumerate(zip(axes, (one for line in lines for one in line))):
+        line, number = divmod(place, len(panels))
+        axis.imshow(shown)
+        axis.set(xticks=[], yticks=[])
+        if line == 0:
+            axis.set_title(_panel_title(panels[number]), fontsize=7)
+        if number == 0:
+            axis.set_ylabel(names[sets[line]["set"]], fontsize=8)
+    return figure
+
+
+def _panel_title(panel: Row) -> str:
+    if panel["name"] == "kept":
+        return "kept"
+    return f"{panel['name']}\n{panel['low']:.2g} … {panel['high']:.2g}"
 
 
 def _picture(content: bytes) -> np.ndarray:
@@ -292,7 +433,7 @@ def _by_role(one: Row) -> tuple[int, str]:
 
 def latents(rows: Sequence[Row], _: Path) -> Figure:
     """log p(x) against the norm of the standardised latents."""
-    figure, (axes,) = _panels(1, (5.2, 3.6))
+    figure, (axes,) = _panels(1, (WIDTH, 3.6))
     (row,) = rows
     sets = sorted(row["sets"], key=lambda one: (one["role"] == "samples", *_by_role(one)))
     names = _set_names(sets)
@@ -322,7 +463,7 @@ def _limits(sets: Sequence[Row], ends: str) -> tuple[float, float]:
 def training(rows: Sequence[Row], _: Path) -> Figure:
     """AUROC of raw likelihood, and bits/dim, against the training step; the members of an ensemble look
     alike."""
-    figure, (aurocs, bits) = _panels(2, (4.6, 3.6))
+    figure, (aurocs, bits) = _panels(2, (WIDTH, 4.0), across=1)
     for row in rows:
         name = _plain(trained_name(row))
         _logged(bits, name, row["log"], "ref_bits_per_dim")
@@ -336,7 +477,7 @@ def training(rows: Sequence[Row], _: Path) -> Figure:
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         legend: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
-        axes.legend(frameon=False, fontsize=6, **legend)
+        axes.legend(frameon=False, fontsize=7, **legend)
     return figure
 
 
@@ -358,7 +499,7 @@ def ranks(rows: Sequence[Row], _: Path) -> Figure:
     names, aurocs = common(rows)
     found = ranked(rows)
     gap = critical_difference(len(names), len(aurocs))
-    figure, (axes,) = _panels(1, (6.5, 0.9 + 0.2 * len(found)))
+    figure, (axes,) = _panels(1, (WIDTH, 0.9 + 0.2 * len(found)))
     for line, (name, rank, _auroc) in enumerate(found):
         axes.plot([rank, rank, 0.6], [0, -line - 1, -line - 1], color=INK, linewidth=0.8)
         axes.plot(rank, 0, "o", color=COLOURS[0], markersize=4)
@@ -381,7 +522,7 @@ def corruptions(rows: Sequence[Row], _: Path) -> Figure:
         by_panel.setdefault(row["panel"], []).append(row)
     kinds = sorted({row["corruption"] for row in rows})
     looks = dict(zip(kinds, _looks()))
-    figure, panels = _panels(len(by_panel), (3.6, 3.0), across=2)
+    figure, panels = _panels(len(by_panel))
     for axes, (panel, own) in zip(panels, by_panel.items()):
         axes.axhline(0.5, color="0.6", linewidth=1)
         for kind in kinds:
@@ -391,7 +532,7 @@ def corruptions(rows: Sequence[Row], _: Path) -> Figure:
     lines: list[Any] = [
         Line2D([], [], color=colour, linestyle=dash) for colour, dash in looks.values()
     ]
-    figure.legend(lines, kinds, loc="outside right center", frameon=False)
+    figure.legend(lines, kinds, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -401,23 +542,16 @@ def _ladder(axes: Axes, rows: Sequence[Row], look: tuple[Any, Any]) -> None:
     axes.plot(strengths, aurocs, color=look[0], linestyle=look[1], marker="o", markersize=3)
 
 
-def undistinguished(ranks: Sequence[float], gap: float) -> list[tuple[float, float]]:
-    """The widest spans of ranks that differ by less than ``gap``, as (lowest, highest)."""
-    spans = dict.fromkeys((low, max(high for high in ranks if high - low < gap)) for low in ranks)
-    return [
-        (low, high)
-        for low, high in spans
-        if high > low and not any(a < low and high <= b for a, b in spans)
-    ]
-
-
 DRAWN: dict[str, Callable[[Sequence[Row], Path], Figure]] = {
     "likelihoods": likelihoods,
     "roc": roc,
+    "headline": headline,
+    "thumbnail": thumbnail,
     "decomposition": decomposition,
     "graying": graying,
     "samples": samples,
     "latents": latents,
+    "coupling": coupling,
     "training": training,
     "data": data,
     "ranks": ranks,

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from oodbench.report import sections
 from oodbench.report.comparison import ranks_figure
+from oodbench.report.headline import headline_figures
 from oodbench.report.illustrations import Illustration
 from oodbench.report.ladders import ladder_figures
 from oodbench.report.older import is_older
@@ -32,6 +33,7 @@ def _all(results: Results) -> Iterator[Illustration | None]:
             yield figure(results, subject)
     yield sections.training.figure(results)
     yield ranks_figure(results)
+    yield from headline_figures(results)
     yield from ladder_figures(results)
     yield from sections.second_order.figures(results)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from oodbench.errors import StoreError
 from oodbench.store import Row
 
+PICTURED = ("grid", "coupling")
+"""Kinds of curves that have a picture beside their row."""
 REMEDY = "delete it and run the suite again, which makes it anew"
 
 
@@ -33,7 +35,7 @@ def grid_faults(folder: Path, curves: Iterable[Row]) -> list[str]:
     """A sentence for each picture that is missing or is not the one that its row names."""
     found = []
     for row in curves:
-        if row["kind"] == "grid":
+        if row["kind"] in PICTURED:
             try:
                 read_grid(folder, row)
             except StoreError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from oodbench.report.tables import text
 from oodbench.store import Row, key_of
 
-DRAWING = 2
+DRAWING = 3
 """Version of the drawing; a new one whenever :mod:`oodbench.report.figures` draws the same rows in
 another way."""
 INK = "#4d4d4d"

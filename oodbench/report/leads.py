@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from oodbench.report.comparison import Lead, bar, gap_of, gap_text, in_order, lead
-from oodbench.report.made import sizes_sentence, training_of
+from oodbench.report.made import training_of
 from oodbench.report.results import Results, subject_of
 from oodbench.report.section import Analysis
-from oodbench.report.tables import pair_text, set_name, table, text
+from oodbench.report.tables import bare_table, set_name, short, text
 from oodbench.store import Row
 
 WINNERS = """\
-## Who wins
-
 A winner is named where it is above every other scorer with a model in the paired test on the same images (DeLong, Holm, 5 %),
 and where its lead over the next one also exceeds the spread, largest less smallest, over trainings and over seeds, where
 there are several; elsewhere the best are *not distinguished*. **trainings**: the spread of likelihood's AUROC over the members
@@ -23,7 +21,7 @@ of the model's ensemble, or of this lead over shipped models that differ in the 
 **seeds**: of this lead over the seeds that were run. *one*: nothing was repeated, so that the line is of that one alone.
 ‡ not above the best model-free baseline that sees no more data.
 """
-HEADS = ["model", "pair", "winner", "AUROC", "lead over the next", "trainings", "seeds"]
+HEADS = ["model", "OOD", "winner", "AUROC", "lead over the next", "trainings", "seeds"]
 
 
 class Spread(NamedTuple):
@@ -102,31 +100,29 @@ def _spread(values: Sequence[float]) -> Spread | None:
     return Spread(max(values) - min(values), len(values)) if len(values) > 1 else None
 
 
-def leads_section(results: Results) -> list[str]:
-    """The table of winners for the front page, with what its models are; nothing where nothing was compared."""
-    found = contests(results)
+def leads_table(results: Results, found: Sequence[Contest]) -> str:
+    """The words and the table of the winners of some pairs; empty where nothing was compared."""
     if not found:
-        return []
-    sizes = sizes_sentence(one.row["model"] for one in found)
-    words = f"{WINNERS}{sizes}\n" if sizes else WINNERS
-    return [words, table(HEADS, [_line(results, one) for one in found])]
+        return ""
+    return f"{WINNERS}\n{bare_table(HEADS, [_line(results, one) for one in found])}"
 
 
 def _line(results: Results, one: Contest) -> list[str]:
-    names = [text(results.label(one.row)), pair_text(one.row), _winner_cell(one)]
+    names = [text(results.label(one.row)), text(set_name(one.row["ood"])), _winner_cell(one)]
     ahead = f"{gap_text(one.lead.gap)} over {text(one.lead.next)}"
     spreads = [str(spread) if spread else "one" for spread in (one.trainings, one.seeds)]
-    return [*names, f"{one.lead.auroc:.3f}", ahead, *spreads]
+    return [*names, short(one.lead.auroc), ahead, *spreads]
 
 
 def _winner_cell(one: Contest) -> str:
-    plain = " ‡" if _is_below_bar(one) else ""
+    plain = " ‡" if is_below_bar(one) else ""
     if one.winner:
         return f"**{text(one.winner)}**{plain}"
     return f"not distinguished: {', '.join(map(text, one.undistinguished))}{plain}"
 
 
-def _is_below_bar(one: Contest) -> bool:
+def is_below_bar(one: Contest) -> bool:
+    """Whether the best baseline that sees no more data is as good as the best scorer."""
     gap = gap_of(one.row, one.lead.best, bar(one.row, one.lead.best))
     return gap is not None and gap <= 0
 
@@ -147,13 +143,13 @@ def conclusion(analysis: Analysis) -> str:
 def _counted(won: Sequence[Contest]) -> str:
     """Winners with their number of pairs, most first, and how many of the leads a baseline has too."""
     counts = Counter(one.winner for one in won)
-    named = [f"{text(name)} on {n}" for name, n in sorted(counts.items(), key=_most_first)]
-    below = sum(_is_below_bar(one) for one in won)
+    named = [f"{text(name)} on {n}" for name, n in sorted(counts.items(), key=most_first)]
+    below = sum(is_below_bar(one) for one in won)
     named += [f"{below} of them not above the best model-free baseline"] if below else []
     return f" ({', '.join(named)})" if named else ""
 
 
-def _most_first(counted: tuple[str, int]) -> tuple[int, str]:
+def most_first(counted: tuple[str, int]) -> tuple[int, str]:
     name, n = counted
     return -n, name
 

@@ -76,3 +76,9 @@ def training_of(name: str) -> str:
         return name
     recipe = card.recipe.model_dump(exclude={"seed"})
     return json.dumps([card.family, card.config, card.trained_on, recipe], sort_keys=True)
+
+
+def family_of(name: str) -> str:
+    """The family of a shipped model; a user's model is a family of its own."""
+    card = shipped(name)
+    return card.family if card else name

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from oodbench.report.links import Links, page_head
 from oodbench.report.older import older_sentence
+from oodbench.report.order import oods_in_order, subjects_in_order
 from oodbench.report.results import Results, Subject, cells, subject_of
 from oodbench.report.tables import (
-    HEAD,
     bare_name,
     chance_mark,
     distinct,
     seen_mark,
+    short,
     table,
     text,
     whole_set_name,
 )
-from oodbench.store import Row, is_ranked
+from oodbench.store import STANDINGS, Row, is_ranked, standing
 from oodbench.trials.counted import is_counted
 
 MATRIX = """\
@@ -29,14 +31,16 @@ the number is shown, and counts nowhere.
 """
 
 
-def matrix_page(results: Results) -> str:
+def matrix_page(results: Results, links: Links | None = None) -> str:
     """For each scorer the AUROC of every model (in-dist) on every OOD set, and what both directions of a
     pair come to."""
     singles = [row for row in results.tried if row["status"] == "ok" and row["group_size"] == 1]
     sound = [row for row in singles if is_counted(row)]
-    parts = [HEAD, "# In-dist × OOD\n", *older_sentence(sound), MATRIX]
+    title = "In-dist × OOD"
+    parts = page_head(title, links, "matrix.md") if links else [f"# {title}\n"]
+    parts += [*older_sentence(sound), MATRIX]
     parts += [] if all(map(is_ranked, sound)) else [SEEN]
-    for scorer in distinct(sorted(row["scorer"] for row in sound)):
+    for scorer in _by_mean(sound):
         own = [row for row in sound if row["scorer"] == scorer]
         parts += [f"## {text(scorer)}\n", table(*_matrix(results, own))]
         directions = _directions(own)
@@ -44,12 +48,23 @@ def matrix_page(results: Results) -> str:
     return "\n".join(parts)
 
 
+def _by_mean(rows: list[Row]) -> list[str]:
+    """Scorers by standing, then the mean of what they have."""
+    found: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        place = STANDINGS.index(standing(row)), row["scorer"]
+        found.setdefault(place, []).append(row["auroc"])
+    ordered = sorted(found, key=lambda one: (one[0], -sum(found[one]) / len(found[one]), one[1]))
+    return [name for _, name in ordered]
+
+
 def _matrix(results: Results, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     columns = _columns(rows)
     named = [{**row, "column": columns[row["ood"]]} for row in rows]
     found = cells(named, "model", "in_dist", "seed", "column")
-    heads = sorted(set(columns.values()))
-    subjects = sorted({subject_of(row) for row in rows}, key=lambda s: (s.in_dist, s.model, s.seed))
+    heads = distinct(columns[ood] for ood in oods_in_order(rows))
+    known = {subject_of(row) for row in rows}
+    subjects = [one for one in subjects_in_order(results) if one in known]
     lines = []
     for subject in subjects:
         in_dist = bare_name(subject.in_dist)
@@ -71,7 +86,7 @@ def _columns(rows: list[Row]) -> dict[str, str]:
 def _cell(row: Row | None, diagonal: bool) -> str:
     if row is None:
         return "·" if diagonal else ""
-    return f"{row['auroc']:.3f}{chance_mark(row['auroc'])}{seen_mark(row)}"
+    return f"{short(row['auroc'])}{chance_mark(row['auroc'])}{seen_mark(row)}"
 
 
 def _directions(rows: list[Row]) -> str:

@@ -21,7 +21,8 @@ from oodbench.trials.counted import is_counted
 
 MEANS = """\
 The mean AUROC over an in-dist set's pairs of real images, and in brackets its worst pair; where several models stand
-for a set, over all of them. *mean* is the mean over in-dist sets, so that a set with many pairs counts as much as any other;
+for a set, over all of them; classifiers are taken by themselves. *mean* is the mean over in-dist sets, so that a set with many
+pairs counts as much as any other;
 *worst* is the worst pair of all. A scorer that some model lacks has no mean, and its columns are over the models that have it.
 """
 
@@ -96,21 +97,32 @@ def _line(scorer: str, kind: Standing, sets: Mapping[str, list[Row]]) -> list[st
 
 def mean_in(rows: Sequence[Row], scorer: str) -> Mean | None:
     """A scorer's mean over the trials of one in-dist set; None where it lacks one."""
-    own = [row for row in rows if row["scorer"] == scorer]
-    return mean_of(own, len(set(map(trial_of, rows))))
+    alike = of_its_models(rows, scorer)
+    own = [row for row in alike if row["scorer"] == scorer]
+    return mean_of(own, len(set(map(trial_of, alike))))
+
+
+def of_its_models(rows: Iterable[Row], scorer: str) -> list[Row]:
+    """The rows with models of the scorer's kind: classifiers, or density models; where all rows are of one kind, these."""
+    found = list(rows)
+    own = [row for row in found if row["scorer"] == scorer]
+    labelled = any(standing(row) == "labelled" for row in own)
+    alike = [row for row in found if bool(row.get("uses_labels")) == labelled]
+    return alike or found
 
 
 def _cell(rows: Sequence[Row], scorer: str) -> str:
     """The mean of one in-dist set over those of its models that have the scorer on all pairs; how many, where not all have."""
-    models = distinct(row["model"] for row in rows)
-    by_model = {name: [row for row in rows if row["model"] == name] for name in models}
+    alike = of_its_models(rows, scorer)
+    models = distinct(row["model"] for row in alike)
+    by_model = {name: [row for row in alike if row["model"] == name] for name in models}
     having = [row for own in by_model.values() if mean_in(own, scorer) for row in own]
     mean = mean_in(having, scorer)
     if mean is None:
         return ""
     n = len(distinct(row["model"] for row in having))
     lacking = f", {n} of {len(models)} models" if n < len(models) else ""
-    return mean_cell(mean, rows) + lacking
+    return mean_cell(mean, alike) + lacking
 
 
 def mean_cell(mean: Mean, beside: Iterable[Row]) -> str:

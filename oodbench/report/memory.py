@@ -14,6 +14,7 @@ from pathlib import Path
 
 from oodbench.errors import StoreError
 from oodbench.paths import PACKAGE, home, write_if_changed
+from oodbench.report.links import is_generated
 
 STORED = ("*.jsonl", "*.md", "*.html", "figures/*", "grids/*")
 """Files of a results folder on which its pages depend, and the pages themselves."""
@@ -47,7 +48,8 @@ def _place(folder: Path) -> Path:
 
 def _state(folder: Path) -> str:
     files = (path for pattern in STORED for path in folder.glob(pattern) if path.is_file())
-    return _hashed([package_files(), *_contents(folder, files)])
+    above = is_generated(folder.parent / "README.md")
+    return _hashed([package_files(), str(above), *_contents(folder, files)])
 
 
 @cache

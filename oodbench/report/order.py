@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from typing import NamedTuple
 
 from oodbench.report.results import Results, Subject, subject_of
-from oodbench.report.tables import bare_name, distinct, set_name
+from oodbench.report.tables import bare_name, set_name, short_name
 from oodbench.store import Row
 from oodbench.suite import load_suite, named
 
@@ -15,15 +16,24 @@ PAPER = "paper"
 """The suite whose order is that of the paper's pairs."""
 
 
+class _Paper(NamedTuple):
+    """Places in the paper's suite."""
+
+    sets: dict[str, int]
+    models: dict[str, int]
+    oods: dict[str, dict[str, int]]
+    """In-dist set → OOD set → its place."""
+
+
 @cache
-def _paper() -> tuple[dict[str, int], dict[str, int]]:
-    """Places of sets and of models in the paper's suite: of each in-dist set in turn with its OOD sets."""
+def _paper() -> _Paper:
     suite = load_suite(PAPER)
-    references = [named(entry) for pair in suite.pairs for entry in (pair.in_dist, *pair.ood)]
-    in_dists = [named(pair.in_dist)[1] for pair in suite.pairs]
-    sets = distinct([*in_dists, *(reference for _, reference in references)])
+    oods = {
+        named(pair.in_dist)[1]: _places(named(entry)[1] for entry in pair.ood)
+        for pair in suite.pairs
+    }
     models = [shown or reference for shown, reference in map(named, suite.models)]
-    return _places(sets), _places(models)
+    return _Paper(_places(oods), _places(models), oods)
 
 
 def _places(names: Iterable[str]) -> dict[str, int]:
@@ -37,7 +47,7 @@ def _place(places: dict[str, int], name: str) -> int:
 def in_dist_names(results: Results) -> list[str]:
     """The names of in-dist sets: the paper's first, then those of most rows."""
     rows = Counter(row["in_dist_name"] for row in results.tried)
-    sets, _ = _paper()
+    sets = _paper().sets
     return sorted(rows, key=lambda name: (_place(sets, name), -rows[name], name))
 
 
@@ -49,8 +59,7 @@ def subjects_in_order(results: Results) -> list[Subject]:
 
 
 def _model_key(subject: Subject) -> tuple[int, str, str, int]:
-    _, models = _paper()
-    return _place(models, subject.model), *subject
+    return _place(_paper().models, subject.model), *subject
 
 
 def oods_in_order(rows: Iterable[Row]) -> list[str]:
@@ -60,21 +69,19 @@ def oods_in_order(rows: Iterable[Row]) -> list[str]:
 
 
 def _ood_key(row: Row) -> tuple[bool, int, str, str]:
-    sets, _ = _paper()
-    place = min(_place(sets, set_name(row["ood"])), _place(sets, bare_name(row["ood"])))
     nearness = row.get("nearness") or ""
-    return row["synthetic"], place, {"near": "0", "far": "1"}.get(nearness, "2"), row["ood"]
+    rank = {"near": "0", "far": "1"}.get(nearness, "2")
+    return row["synthetic"], _ood_place(row), rank, row["ood"]
 
 
-def pair_key(row: Row) -> tuple[int, int, str, str, str]:
-    """Of a comparison: in-dist set, OOD set and model in the order of the paper's suite."""
-    sets, models = _paper()
-    ood = min(_place(sets, set_name(row["ood"])), _place(sets, bare_name(row["ood"])))
-    place = min(_place(sets, set_name(row["in_dist"])), _place(sets, bare_name(row["in_dist"])))
-    return (
-        place,
-        _place(models, row["model"]),
-        row["in_dist"],
-        row["model"],
-        f"{ood:04} {row['ood']}",
-    )
+def _ood_place(row: Row) -> int:
+    """The place of an OOD set among those that the paper's suite has for the same in-dist set."""
+    oods = _paper().oods.get(short_name(row["in_dist"]), {})
+    return min(_place(oods, name) for name in (set_name(row["ood"]), bare_name(row["ood"])))
+
+
+def pair_key(row: Row) -> tuple[int, str, int, str, int, str]:
+    """Of a comparison: in-dist set, model and OOD set in the order of the paper's suite."""
+    paper, in_dist = _paper(), row["in_dist"]
+    place, model = _place(paper.sets, short_name(in_dist)), row["model"]
+    return place, in_dist, _place(paper.models, model), model, _ood_place(row), row["ood"]

@@ -12,7 +12,8 @@ from oodbench.trials.counted import is_counted
 WORDS = """\
 ## Between seeds
 
-A seed draws dequantisation noise, groups, thresholds and the bootstrap; images and `ref` are the same ones. *apart*: the
+A seed draws dequantisation noise, groups, thresholds and the bootstrap, and `ref` of the held-out pool where that holds more
+(where it holds no more, `ref` is all of it by every seed: ◦); test and OOD images are the same ones. *apart*: the
 largest AUROC less the smallest over the seeds. *interval*: the width of the 95 % interval over images, of the smallest seed.
 Scorers that read nothing drawn have 0.
 """
@@ -41,7 +42,9 @@ def _by_cell(rows: Iterable[Row]) -> dict[Cell, list[Row]]:
 
 def _line(rows: list[Row], seeds: list[int]) -> list[str]:
     first, by_seed = rows[0], {row["seed"]: auroc_text(row) for row in rows}
-    names = [text(first["model"]), pair_text(first), shown_scorer(first["scorer"], standing(first))]
+    whole = " ◦" * (len({row.get("ref") for row in rows}) == 1 and first.get("ref") is not None)
+    scorer = shown_scorer(first["scorer"], standing(first)) + whole
+    names = [text(first["model"]), pair_text(first), scorer]
     aurocs = [row["auroc"] for row in rows]
     known = first["auroc_low"] is not None
     width = f"{first['auroc_high'] - first['auroc_low']:.3f}" if known else "–"

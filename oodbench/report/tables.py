@@ -20,10 +20,11 @@ HEAD = (
     "Do not edit: a check compares them. -->\n"
 )
 LEGEND = """\
-AUROC of the OOD score, larger = more OOD, with 95 % interval. ▼ *worse than chance*: the
+AUROC of the OOD score, larger = more OOD; ± is half the width of the 95 % interval. ▼ *worse than chance*: the
 score ranks OOD images as more in-dist than in-dist ones; scores are never re-signed. ‡ not above the best
 baseline of that column that sees no more data than the scorer.
 """
+NO_LIKELIHOOD = "A classifier, trained on class labels: it has no log p(x)."
 BESIDE_ITS_VALUE = (
     "the interval, of bootstrap percentiles, leaves out its own value: images drawn more than once tie, which moves this "
     "metric"
@@ -88,8 +89,19 @@ class Notes:
 
 def table(heads: list[str], lines: list[list[str]]) -> str:
     """A pipe table; cells are inline markdown and stay as they are. Below it stands which of its sets nobody else can make."""
-    drawn = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True) + "\n"
-    return drawn + "".join(f"\n{note}\n" for note in only_here_notes(heads, lines))
+    return bare_table(heads, lines) + "".join(
+        f"\n{note}\n" for note in only_here_notes(heads, lines)
+    )
+
+
+def bare_table(heads: list[str], lines: list[list[str]]) -> str:
+    """As :func:`table`, with nothing below it: for pages that say once which sets nobody else can make."""
+    return tabulate(lines, heads, tablefmt="pipe", disable_numparse=True) + "\n"
+
+
+def folded(summary: str, content: str) -> str:
+    """What a reader unfolds; ``summary`` is plain text."""
+    return f"<details><summary>{summary}</summary>\n\n{content}\n</details>\n"
 
 
 def only_here_notes(heads: list[str], lines: list[list[str]]) -> list[str]:
@@ -105,26 +117,46 @@ def only_here_notes(heads: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def metric_cell(row: Row | None, metric: str, notes: Notes, bar: float | None = None) -> str:
-    """``value [low, high]`` with its marks; FAILED with a footnote; blank where there is no row."""
+    """``.950 ±.004`` with its marks; FAILED with a footnote; blank where there is no row."""
     if row is None:
         return ""
     if row["status"] == "failed":
         return f"FAILED{notes.mark(row['reason'])}"
     if row.get("withdrawn"):
         return f"WITHDRAWN{notes.mark(withdrawn_sentence(row))}"
-    value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    interval = _interval(value, low, high, notes)
-    cell = f"{value:.3f} {interval}"
+    cell = short_estimate(row, metric) + _beside_its_value(row, metric, notes)
     seen = seen_mark(row) + notes.mark(seen_sentence(row)) if row.get("seen") else ""
     if metric != "auroc":
         return cell + seen
-    plain = bar is not None and value <= bar
-    return cell + chance_mark(value) + " ‡" * plain + seen + tuned_note(row, notes)
+    return cell + auroc_marks(row, bar) + seen + tuned_note(row, notes)
+
+
+def auroc_marks(row: Row, bar: float | None) -> str:
+    """The marks of an AUROC that is worse than chance, or not above its bar."""
+    plain = bar is not None and row["auroc"] <= bar
+    return chance_mark(row["auroc"]) + " ‡" * plain
+
+
+def short(value: float) -> str:
+    """A number between 0 and 1 in three digits without its nought: ``.950``."""
+    return f"{value:.3f}".removeprefix("0") if 0 <= value < 1 else f"{value:.3f}"
+
+
+def short_estimate(row: Row, metric: str) -> str:
+    """``.950 ±.004``: a metric and half the width of its interval; the metric alone where it has none."""
+    value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
+    if low is None or high is None:
+        return f"{short(value)} (too few for an interval)"
+    return f"{short(value)} ±{short((high - low) / 2)}"
 
 
 def shown_scorer(name: str, kind: Standing) -> str:
     """A scorer's name as a cell, with what tells it from those that read a model and tune on nothing OOD."""
-    marks = {"scorer": text(name), "tuned": f"{text(name)} (tuned)"}
+    marks = {
+        "scorer": text(name),
+        "tuned": f"{text(name)} (tuned)",
+        "labelled": f"{text(name)} (uses labels)",
+    }
     return marks.get(kind, f"*{text(name)}* (model-free)")
 
 
@@ -146,12 +178,11 @@ def _listed(values: list[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def _interval(value: float, low: float | None, high: float | None, notes: Notes) -> str:
-    """An interval in brackets, with a footnote where it leaves out its own value."""
-    if low is None or high is None:
-        return "(too few for an interval)"
-    inside = low <= value <= high
-    return f"[{low:.3f}, {high:.3f}]" + ("" if inside else notes.mark(BESIDE_ITS_VALUE))
+def _beside_its_value(row: Row, metric: str, notes: Notes) -> str:
+    """A footnote where an interval leaves out its own value."""
+    value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
+    outside = low is not None and high is not None and not low <= value <= high
+    return notes.mark(BESIDE_ITS_VALUE) if outside else ""
 
 
 def chance_mark(auroc: float) -> str:
@@ -263,8 +294,10 @@ def pair_text(row: Row) -> str:
 
 
 def bits_cell(value: float | None) -> str:
-    """Bits a dimension as a cell."""
-    return "not finite" if value is None else f"{value:.3f}"
+    """Bits a dimension as a cell; what is beyond any image's coding only in its size."""
+    if value is None:
+        return "not finite"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.2g}"
 
 
 TAKES = ["passes", "ms/image", "tunes on"]

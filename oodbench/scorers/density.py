@@ -8,7 +8,9 @@ from oodbench.registry import register_scorer
 
 
 @register_scorer(
-    "likelihood", cite="Bishop, IEE Proc. 1994; Nalisnick et al., ICLR 2019, arXiv:1810.09136"
+    "likelihood",
+    cite="Bishop, IEE Proc. 1994; Nalisnick et al., ICLR 2019, arXiv:1810.09136",
+    groups="mean of scores",
 )
 def likelihood(log_prob: np.ndarray) -> np.ndarray:
     """Negative log-likelihood, ``−log p(x)``, in nats."""
@@ -18,6 +20,7 @@ def likelihood(log_prob: np.ndarray) -> np.ndarray:
 @register_scorer(
     "likelihood-two-sided",
     cite="as in the code of Wang et al. (thu-ml/ood-dgm), there about test images",
+    groups="mean of columns",
 )
 class TwoSidedLikelihood:
     """Distance of ``log p(x)`` from its median over reference images, in nats."""
@@ -29,7 +32,9 @@ class TwoSidedLikelihood:
         return np.abs(log_prob - median)
 
 
-@register_scorer("typicality", cite="Nalisnick et al., 2019, arXiv:1906.02994")
+@register_scorer(
+    "typicality", cite="Nalisnick et al., 2019, arXiv:1906.02994", groups="mean of columns"
+)
 class Typicality:
     """Distance of ``−log p(x)`` from the entropy estimated on reference images, ``|−log p(x) − H|``, in nats.
 
@@ -45,7 +50,9 @@ class Typicality:
 
 
 @register_scorer(
-    "last-scale-likelihood", cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848"
+    "last-scale-likelihood",
+    cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848",
+    groups="mean of scores",
 )
 def last_scale(last_scale_log_prob: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of a multi-scale flow's last scale, ``−[log p(z_L) + its share of log|det|]``, in nats."""

@@ -13,7 +13,36 @@ NEIGHBOURS = 5
 
 @register_scorer("msma-gmm", cite=MAHMOOD, least_reference=LEAST_OF_MIXTURE)
 class MsmaMixture:
-    """Negative log-density of the score norms at ten noise levels under a Gaussian mixture of 2 to 20 components."""
+    """Negative log-density of the score norms at the authors' ten widths under a Gaussian mixture of 2 to 20 components."""
+
+    def fit(self, score_norms_by_width: np.ndarray) -> Mixture:
+        return Mixture.of(score_norms_by_width, (2, 5, 10, 20), ("full",))
+
+    def score(self, mixture: Mixture, score_norms_by_width: np.ndarray) -> np.ndarray:
+        return mixture.negative_log_density(score_norms_by_width)
+
+
+def fifth_nearest(points: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Distance of each row to the fifth nearest point."""
+    from scipy.spatial import KDTree
+
+    return np.asarray(KDTree(points).query(values, [NEIGHBOURS])[0])[:, 0]
+
+
+@register_scorer("msma-knn", cite=MAHMOOD, least_reference=NEIGHBOURS)
+class MsmaNeighbours:
+    """Distance to the fifth nearest reference image, between the score norms at the authors' ten widths, as they are."""
+
+    def fit(self, score_norms_by_width: np.ndarray) -> np.ndarray:
+        return score_norms_by_width
+
+    def score(self, points: np.ndarray, score_norms_by_width: np.ndarray) -> np.ndarray:
+        return fifth_nearest(points, score_norms_by_width)
+
+
+@register_scorer("msma-gmm-snr", cite=f"after {MAHMOOD}", least_reference=LEAST_OF_MIXTURE)
+class MsmaMixtureBySnr:
+    """The same at ten levels from the model's least noise to its most, even in log-SNR, under a Gaussian mixture."""
 
     def fit(self, score_norms: np.ndarray) -> Mixture:
         return Mixture.of(score_norms, (2, 5, 10, 20), ("full",))
@@ -22,19 +51,17 @@ class MsmaMixture:
         return mixture.negative_log_density(score_norms)
 
 
-@register_scorer("msma-knn", cite=MAHMOOD, least_reference=NEIGHBOURS)
-class MsmaNeighbours:
-    """Distance to the fifth nearest reference image, between standardised score norms at ten noise levels."""
+@register_scorer("msma-knn-snr", cite=f"after {MAHMOOD}", least_reference=NEIGHBOURS)
+class MsmaNeighboursBySnr:
+    """Distance to the fifth nearest reference image, between standardised score norms at ten levels even in log-SNR."""
 
     def fit(self, score_norms: np.ndarray) -> tuple[Standard, np.ndarray]:
         standard = Standard.of(score_norms)
         return standard, standard(score_norms)
 
     def score(self, state: tuple[Standard, np.ndarray], score_norms: np.ndarray) -> np.ndarray:
-        from scipy.spatial import KDTree
-
         standard, points = state
-        return np.asarray(KDTree(points).query(standard(score_norms), [NEIGHBOURS])[0])[:, 0]
+        return fifth_nearest(points, standard(score_norms))
 
 
 @register_scorer("diffusion-reconstruction", cite="Graham et al., CVPRW 2023, arXiv:2211.07740")

@@ -98,7 +98,7 @@ class OfVae:
         return state.score(np.stack(columns, 1))
 
 
-@register_scorer("dose-kde", cite=MORNINGSTAR, least_reference=LEAST)
+@register_scorer("dose-kde", cite=MORNINGSTAR, least_reference=LEAST, groups="mean of scores")
 class DoseKde(OfFlow):
     """Negative log-density, by a KDE of each, of a flow's ``log p(x)``, ``−½‖z‖²`` and volume, summed.
 
@@ -109,21 +109,21 @@ class DoseKde(OfFlow):
     estimate = KernelSum
 
 
-@register_scorer("dose-svm", cite=MORNINGSTAR, least_reference=LEAST)
+@register_scorer("dose-svm", cite=MORNINGSTAR, least_reference=LEAST, groups="mean of scores")
 class DoseSvm(OfFlow):
     """Distance to the outside of a one-class SVM over a flow's ``log p(x)``, ``−½‖z‖²`` and volume ``−Σ log σ + log|det|``."""
 
     estimate = OneClass
 
 
-@register_scorer("dose-kde-vae", cite=MORNINGSTAR, least_reference=LEAST)
+@register_scorer("dose-kde-vae", cite=MORNINGSTAR, least_reference=LEAST, groups="mean of scores")
 class DoseKdeVae(OfVae):
     """Negative log-density, by a KDE of each, of a VAE's bound, distortion, KL, entropy and cross-entropy, summed."""
 
     estimate = KernelSum
 
 
-@register_scorer("dose-svm-vae", cite=MORNINGSTAR, least_reference=LEAST)
+@register_scorer("dose-svm-vae", cite=MORNINGSTAR, least_reference=LEAST, groups="mean of scores")
 class DoseSvmVae(OfVae):
     """Distance to the outside of a one-class SVM over a VAE's bound, distortion, KL, entropy and cross-entropy."""
 

@@ -12,13 +12,15 @@ REN = "Ren et al., NeurIPS 2019, arXiv:1906.02845"
 CHOI = "Choi, Jang, Alemi 2018, arXiv:1810.01392"
 
 
-@register_scorer("likelihood-ratio", cite=REN)
+@register_scorer("likelihood-ratio", cite=REN, groups="mean of scores")
 def likelihood_ratio(log_prob: np.ndarray, background_log_prob: np.ndarray) -> np.ndarray:
     """Negative log-ratio to a background model trained on mutated images, ``log p₀(x) − log p(x)``, in nats."""
     return background_log_prob - log_prob
 
 
-@register_scorer("likelihood-ratio-tuned", cite=REN, grid={"background": "backgrounds"})
+@register_scorer(
+    "likelihood-ratio-tuned", cite=REN, grid={"background": "backgrounds"}, groups="mean of scores"
+)
 class TunedRatio:
     """Negative log-ratio to one of several background models, that which tells validation OOD images best, in nats.
 
@@ -41,14 +43,20 @@ class TunedRatio:
         return found
 
 
-@register_scorer("general-ratio", cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848")
+@register_scorer(
+    "general-ratio",
+    cite="Schirrmeister et al., NeurIPS 2020, arXiv:2006.10848",
+    groups="mean of scores",
+)
 def general_ratio(log_prob: np.ndarray, general_log_prob: np.ndarray) -> np.ndarray:
     """Negative log-ratio to a model of a broad set of images, ``log p_general(x) − log p(x)``, in nats."""
     return general_log_prob - log_prob
 
 
 @register_scorer(
-    "ensemble-likelihood", cite="Nalisnick et al., ICLR 2019, arXiv:1810.09136, appendix"
+    "ensemble-likelihood",
+    cite="Nalisnick et al., ICLR 2019, arXiv:1810.09136, appendix",
+    groups="mean of scores",
 )
 def ensemble_likelihood(ensemble_log_prob: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of the mixture of an ensemble's K members, ``−log (1/K) Σ_k p_k(x)``, in nats."""
@@ -57,7 +65,7 @@ def ensemble_likelihood(ensemble_log_prob: np.ndarray) -> np.ndarray:
     return found
 
 
-@register_scorer("waic", cite=CHOI)
+@register_scorer("waic", cite=CHOI, groups="mean of scores")
 def waic(ensemble_log_prob: np.ndarray) -> np.ndarray:
     """Negative Watanabe–Akaike criterion of an ensemble, ``Var_k[log p_k(x)] − E_k[log p_k(x)]``, in nats.
 
@@ -66,7 +74,7 @@ def waic(ensemble_log_prob: np.ndarray) -> np.ndarray:
     return ensemble_log_prob.var(1) - ensemble_log_prob.mean(1)
 
 
-@register_scorer("waic-per-dim", cite=CHOI)
+@register_scorer("waic-per-dim", cite=CHOI, groups="mean of scores")
 def waic_per_dim(ensemble_log_prob: np.ndarray, dimensions: np.ndarray) -> np.ndarray:
     """WAIC of ``log p(x)/D``, in nats a dimension, where the variance does not outgrow the mean as images do.
 

@@ -28,6 +28,7 @@ ROUNDING = 1e-6
 """Share of a log density below which a difference may be rounding in single precision."""
 OF_FLOWS, OF_VAES = "encode", "posterior"
 CAPABILITIES = {
+    "log_prob": "log_prob",
     **dict.fromkeys(("latent_term", "prior_volume", "log_det", "latent_norm"), OF_FLOWS),
     **dict.fromkeys(("reconstruction", "kl", "posterior_entropy", "prior_cross_entropy"), OF_VAES),
     "last_scale_log_prob": "latent_shapes",

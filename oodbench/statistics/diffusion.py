@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from oodbench.registry import register_statistics
@@ -45,6 +46,31 @@ def scores(model: Any, images: Tensor) -> dict[str, Tensor]:
         t = _at(time, images)
         norms.append(model.noise_at(model.noised(x, t, x * 0), t).flatten(1).double().norm(dim=1))
     return {"score_norms": torch.stack(norms, 1)}
+
+
+WIDTHS = tuple(0.01 ** (place / (LEVELS - 1)) for place in range(LEVELS))
+"""Standard deviations of the noise, of pixels in [0, 1], from the most to the least: those of the network of MSMA's authors."""
+
+
+def _time_of(model: Any, width: float) -> int:
+    """The time whose noise is nearest to a width, of pixels in [0, 1]; the model's are in [−1, 1], twice as wide."""
+    wanted = -2 * math.log(2 * width)
+    return int((model.log_snr - wanted).abs().argmin())
+
+
+@register_statistics({"score_norms_by_width": "1"}, version="1", capability="score")
+def scores_by_width(model: Any, images: Tensor) -> dict[str, Tensor]:
+    """``‖σ·s(x, σ)‖₂`` at ten widths σ from 1 to 0.01, in equal ratios, of pixels in [0, 1], ``(B, 10)``; no noise is added.
+
+    The levels of the authors' network (Mahmood et al., ICLR 2021, arXiv:2010.13132), each by the nearest that the model has.
+    """
+    import torch
+
+    x, norms = _scaled(model, images), []
+    for width in WIDTHS:
+        t = _at(_time_of(model, width), images)
+        norms.append(model.noise_at(model.noised(x, t, x * 0), t).flatten(1).double().norm(dim=1))
+    return {"score_norms_by_width": torch.stack(norms, 1)}
 
 
 def _ddim_step(model: Any, x_t: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:

@@ -102,6 +102,7 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
     kinds = {name: standing(one.row) for name, one in scorers.items()}
     baselines, tuned = ([name for name in found if kinds[name] == kind] for kind in APART)
     covariance = delong_covariance(list(found.values()))
+    n_in, n_ood = map(len, next(iter(found.values())))
     dual = (
         oracle_dual_threshold(*(found[name] for name in DUAL))
         if set(DUAL) <= found.keys()
@@ -112,6 +113,8 @@ def compared(scorers: Mapping[str, Compared]) -> Row:
         "scorers": list(found),
         "baselines": baselines,
         "tuned": tuned,
+        "n_in": n_in,
+        "n_ood": n_ood,
         "look_at_ref": [name for name, one in scorers.items() if looks_at_ref(one.row)],
         "auroc": [area_under_roc(*scores) for scores in found.values()],
         "covariance": covariance.tolist(),
@@ -141,7 +144,10 @@ def _correlations(
 
 
 def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
-    """Sound rows grouped by model, pair of real sets and what both are made of; those on single images only."""
+    """Sound rows grouped by model, pair of real sets and what both are made of; those on single images only.
+
+    Classifiers are left out: what they were trained on, class labels, no scorer of a density model has.
+    """
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.get("scorer", "")):
         if _can_be_compared(row):
@@ -159,7 +165,7 @@ def comparison_tasks(rows: Iterable[Row], folder: Path) -> list[ComparisonTask]:
 
 def _can_be_compared(row: Row) -> bool:
     sound = row["status"] == "ok" and bool(row.get("scores"))
-    return sound and is_ranked(row) and is_counted(row)
+    return sound and is_ranked(row) and is_counted(row) and not row.get("uses_labels")
 
 
 def _task(rows: Sequence[Row], folder: Path) -> ComparisonTask:

@@ -60,6 +60,12 @@ class FittedScorer:
         found: np.ndarray = _scores.found(key, lambda: self._scored(needed))
         return found
 
+    def of_groups(self, columns: Columns) -> np.ndarray:
+        """The scorer's own test of groups, of columns ``(G, M)`` or ``(G, M, K)``."""
+        return self.scorer.scored_groups(
+            self.state, {name: columns[name] for name in self.scorer.needs}
+        )
+
     def _scored(self, columns: Columns) -> np.ndarray:
         # a copy, since a scorer may return a column itself
         scores = np.array(self.scorer.scored(self.state, columns))

@@ -22,6 +22,7 @@ from oodbench.passes.failures import Failure
 from oodbench.registry import scorers
 from oodbench.store import SCHEMA, Row, key_of
 from oodbench.trials.number_files import Numbers
+from oodbench.trials.ref_division import divided
 from oodbench.trials.rows import Judged, TrialTask, judge_digest, mean_bits_per_dim
 from oodbench.types import Scorer
 
@@ -195,8 +196,8 @@ MEASURED = ("cost", "provenance")
 HEAD = (
     "suite", "model", "likelihood", "log_prob_of", "in_dist", "ood", "ref", "in_dist_name", "ood_name", "synthetic", "nearness",
     "scorer", "baseline", "tunes_on", "group_size", "seed", "bootstrap", "dimensions", "passes", "training_seed",
-    "ref_division", "tuned", "solver", "solver_steps", "trace_probes", "trained_on", "seen", "left_out", "left_out_checked",
-    "withdrawn", "replaces", "inputs",
+    "ref_division", "tuned", "solver", "solver_steps", "trace_probes", "trace_error", "trained_on", "seen", "left_out",
+    "left_out_checked", "withdrawn", "replaces", "inputs",
 )  # fmt: skip
 
 
@@ -224,6 +225,7 @@ def _task(
         dimensions=head["dimensions"] or 0,
         here=True,
         left_out=(),
+        prepared=0,
         columns=columns,
         scorer=scorer,
         measured=measured,
@@ -237,6 +239,7 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "model": about.model,
         "likelihood": about.likelihood,
         "log_prob_of": "the discrete image",
+        "uses_labels": False,
         "in_dist": test.name,
         "ood": ood.name,
         "ref": ref.name if ref else None,
@@ -253,11 +256,13 @@ def _head(about: About, test: Side, ood: Side, ref: Side | None, scorer: Scorer)
         "dimensions": about.dimensions,
         "passes": [],
         "training_seed": None,
-        "ref_division": "all of ref fits" if ref else None,
+        "ref_division": divided(ref.numbers.n, 0, scorer).words() if ref else None,
+        "ref_pool": None,
         "tuned": None,
         "solver": None,
         "solver_steps": None,
         "trace_probes": None,
+        "trace_error": None,
         "trained_on": {},
         "seen": [],
         "left_out": 0,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
@@ -25,12 +26,12 @@ from oodbench.store import SCHEMA, Row, key_of
 from oodbench.trials.counted import is_counted
 from oodbench.trials.curves import roc
 from oodbench.trials.fits import FittedScorer
+from oodbench.trials.groups import disjoint_groups, drawn_groups, group_scores
+from oodbench.trials.ref_division import RefDivision, divided, part
 from oodbench.trials.replicates import Replicates, keep_replicates, metrics_digest
 from oodbench.trials.scores import digest
 from oodbench.types import Columns, Scorer, side_by_side, split_need
 
-Score = Callable[[Columns], np.ndarray]
-"""A fitted scorer."""
 ACCEPTED, DRAWN_GROUPS = 0.99, 1000
 """Of the rejection test: share of in-dist groups that it should accept, and bootstrap groups that its threshold comes from."""
 
@@ -52,10 +53,11 @@ class TrialTask:
     ----------
     head : what the row says of its trial before anything is computed
     reads : of ``test``, ``ood`` and ``ref``: need → the shard keys of each pass that gives it
-    density : of ``test`` and ``ood``: the shard keys of the model's density pass
+    density : of ``test`` and ``ood``: the shard keys of the model's density pass; none of a classifier
     passes : name of each pass that the scorer reads of the test images → its shard keys, for costs
     sets : of ``test`` and ``ood``: the images and their hash
     left_out : places of the OOD images that are not judged, see :class:`oodbench.resolver.LeftOut`
+    prepared : the last images of ``ref``, as many as a model's pass was prepared on
     """
 
     key: str
@@ -68,6 +70,7 @@ class TrialTask:
     dimensions: int
     here: bool
     left_out: tuple[int, ...]
+    prepared: int
     tables = ("rows", "curves")
 
     @property
@@ -125,12 +128,13 @@ class TrialTask:
         self, row: Row, scorer: Scorer, columns: dict[str, dict[str, np.ndarray]]
     ) -> Judged:
         reference, validation = columns.get("ref", {}), columns.get("validation")
-        score = FittedScorer(scorer, self.scorer_identity, reference, validation)
-        row = row | {"tuned": _with_choice(row["tuned"], score.state.chosen)}
-        scores = {side: self._scores(score, columns[role]) for side, role in SIDES.items()}
+        division = self._division(scorer, reference)
+        fitted = self._fitted(scorer, part(reference, np.arange(division.fitting)), validation)
+        row = row | {"tuned": _with_choice(row["tuned"], fitted.state.chosen)}
+        scores = {side: self._scores(fitted, columns[role]) for side, role in SIDES.items()}
         found, replicates = detection(scores["in"], scores["ood"], row["bootstrap"], row["seed"])
-        if "ref" in columns and scorer.fit and set(scorer.needs) <= set(scorer.fit_needs):
-            threshold = self._rejection_threshold(scorer, columns["ref"], score)
+        if division.calibrates:
+            threshold = self._rejection_threshold(scorer, reference, division)
             for side, name in (("in", "flagged_in"), ("ood", "flagged_ood")):
                 found[name] = proportion(int((scores[side] > threshold).sum()), len(scores[side]))
         stored = {**scores, "ood": self._in_place(scores["ood"])}
@@ -156,10 +160,22 @@ class TrialTask:
         drawn = {"kind": "roc", "status": "ok", "auroc": row["auroc"]}
         return about | drawn | roc(scores["in"], scores["ood"])
 
-    def _scores(self, score: Score, columns: dict[str, np.ndarray]) -> np.ndarray:
-        grouped = group_means(columns, self.head["group_size"], self.head["seed"])
-        found = score(grouped)
-        n = len(next(iter(grouped.values())))
+    def _division(self, scorer: Scorer, reference: Mapping[str, np.ndarray]) -> RefDivision:
+        n = len(next(iter(reference.values()), ()))
+        return divided(n, self.prepared, scorer)
+
+    def _fitted(
+        self, scorer: Scorer, reference: Columns, validation: Columns | None = None
+    ) -> FittedScorer:
+        return FittedScorer(scorer, self.scorer_identity, reference, validation)
+
+    def _scores(self, score: FittedScorer, columns: dict[str, np.ndarray]) -> np.ndarray:
+        n, size = len(next(iter(columns.values()))), self.head["group_size"]
+        if size == 1:
+            found = score(columns)
+        else:
+            places = disjoint_groups(n, size, self.head["seed"])
+            n, found = len(places), group_scores(score, columns, places)
         if found.shape != (n,):
             raise OodbenchError(
                 f"it returned shape {found.shape} for {n} images or groups; one score each is needed"
@@ -175,10 +191,20 @@ class TrialTask:
         return whole
 
     def _rejection_threshold(
-        self, scorer: Scorer, reference: dict[str, np.ndarray], score: Score
+        self, scorer: Scorer, reference: Columns, division: RefDivision
     ) -> float:
-        needed = {name: reference[name] for name in scorer.needs}
-        return rejection_threshold(needed, score, self.head["group_size"], self.head["seed"])
+        size, seed, parts = self.head["group_size"], self.head["seed"], list(division.fits())
+        found = [
+            held_out_scores(
+                self._fitted(scorer, part(reference, fitting)),
+                part(reference, held_out),
+                size,
+                DRAWN_GROUPS // len(parts),
+                seed,
+            )
+            for fitting, held_out in parts
+        ]
+        return rejection_threshold(np.concatenate(found))
 
 
 SIDES = {"in": "test", "ood": "ood"}
@@ -246,8 +272,8 @@ class _Reader:
         }
         (test, test_hash), (ood, ood_hash) = self.task.sets["test"], self.task.sets["ood"]
         return {
-            "in_dist_bits_per_dim": bits["test"],
-            "ood_bits_per_dim": bits["ood"],
+            "in_dist_bits_per_dim": bits.get("test"),
+            "ood_bits_per_dim": bits.get("ood"),
             "shared_images": shared_images(test, test_hash, ood, ood_hash),
         }
 
@@ -288,34 +314,28 @@ def _digests_of(images: ImageRef, sha256: str) -> list[bytes]:
     return image_digests(open_images(images).images)
 
 
-def group_means(columns: dict[str, np.ndarray], size: int, seed: int) -> dict[str, np.ndarray]:
-    """Means over disjoint random groups of ``size`` images; those left over are dropped.
+def held_out_scores(
+    score: FittedScorer, columns: Columns, size: int, groups: int, seed: int
+) -> np.ndarray:
+    """Scores of in-dist images that the scorer was not fitted on, or of groups of them.
 
-    Disjoint groups share no image, so that intervals over groups need no correction.
+    Groups are drawn with replacement (Nalisnick et al. 2019, arXiv:1906.02994, §3); single images are taken as they are.
     """
     if size == 1:
-        return columns
+        return score(columns)
     n = len(next(iter(columns.values())))
-    if n // size < 2:
-        raise OodbenchError(f"{n} images make fewer than two groups of {size}")
-    order = np.random.RandomState(seed).permutation(n)[: n // size * size].reshape(-1, size)
-    return {name: column[order].mean(1) for name, column in columns.items()}
+    return group_scores(score, columns, drawn_groups(n, size, groups, seed))
 
 
-def rejection_threshold(
-    reference: dict[str, np.ndarray], score: Score, size: int, seed: int
-) -> float:
-    """The score that a share ``1 − ACCEPTED`` of groups of in-dist reference images exceeds.
+def rejection_threshold(held_out: np.ndarray) -> float:
+    """The score that a further in-dist image exceeds with a probability of at most ``1 − ACCEPTED``.
 
-    Groups of ``size`` are drawn with replacement, :data:`DRAWN_GROUPS` times (Nalisnick et al. 2019,
-    arXiv:1906.02994, §3); single images are taken as they are.
+    The ``⌈(n + 1)·ACCEPTED⌉``-th smallest of n held-out scores, so that n + 1 exchangeable ones have it between them; the
+    largest where n is too small for that.
     """
-    n = len(next(iter(reference.values())))
-    chosen = np.random.RandomState(seed).randint(0, n, (DRAWN_GROUPS, size))
-    groups = reference
-    if size > 1:
-        groups = {name: column[chosen].mean(1) for name, column in reference.items()}
-    return float(np.quantile(score(groups), ACCEPTED))
+    n = len(held_out)
+    rank = min(math.ceil((n + 1) * ACCEPTED - 1e-9), n)
+    return float(np.partition(held_out, rank - 1)[rank - 1])
 
 
 def _flat(name: str, estimate: Estimate) -> dict[str, float | None]:
@@ -385,6 +405,7 @@ def trial_task(plan: Plan, trial: Trial) -> TrialTask:
         dimensions=trial.test.dimensions,
         here=trial.scorer.name in scorers.local,
         left_out=left_out,
+        prepared=trial.prepared,
     )
 
 
@@ -401,7 +422,8 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "suite": plan.suite.name,
         "model": model.name,
         "likelihood": model.likelihood,
-        "log_prob_of": "the discrete image",
+        "log_prob_of": "the discrete image" if trial.density else "none",
+        "uses_labels": model.uses_labels,
         "in_dist": trial.test.identifier,
         "ood": trial.ood.identifier,
         "ref": trial.ref.identifier if trial.ref else None,
@@ -419,10 +441,12 @@ def _head(plan: Plan, trial: Trial) -> Row:
         "passes": sorted(_test_passes(trial)),
         "training_seed": model.training_seed,
         "ref_division": _division_of_ref(trial),
+        "ref_pool": trial.ref.pool if trial.ref else None,
         "tuned": _tuned(trial),
         "solver": model.solver,
         "solver_steps": model.solver_steps,
         "trace_probes": model.trace_probes,
+        "trace_error": model.trace_error,
         "trained_on": dict(trial.trained_on),
         "seen": list(trial.seen),
         "left_out": len(trial.left_out.places),
@@ -436,10 +460,13 @@ def _head(plan: Plan, trial: Trial) -> Row:
 def _division_of_ref(trial: Trial) -> str | None:
     if trial.ref is None:
         return None
-    own = [one for one in trial.passes if one.model is None]
-    uses = ["prepares"] * any(one.prepared_on is trial.ref for one in own)
-    uses += ["fits"] * bool(trial.scorer.fit) + ["tunes"] * bool(trial.scorer.tune)
-    return f"all of ref {' and '.join(uses)}" if uses else None
+    own = [one for one in trial.passes if one.model is None and one.prepared_on is trial.ref]
+    uses = ["all of ref prepares"] * bool(own)
+    uses += [f"the last {trial.prepared:,} of ref prepare"] * bool(trial.prepared)
+    if trial.scorer.fit:
+        uses.append(divided(trial.ref.n, trial.prepared, trial.scorer).words())
+    uses += ["all of ref tunes"] * bool(trial.scorer.tune)
+    return "; ".join(uses) or None
 
 
 def _tuned(trial: Trial) -> Row | None:

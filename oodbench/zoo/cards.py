@@ -53,6 +53,8 @@ class Recipe(BaseModel):
     """Probability µ that a pixel-channel is replaced by a uniform draw: a background model's noise (Ren et al. 2019)."""
     validate_every: int = Field(500, gt=0)
     """Steps between validations; the last step is validated too, and the weights are those of the best one."""
+    validate_images: int = Field(1000, gt=0)
+    """Images of `ref` that each validation looks at; fewer where one image takes long."""
     patience: int = Field(10, gt=0)
     """Validations without a better `ref` bits/dim before training stops early."""
     watch: list[str] = []
@@ -81,7 +83,7 @@ class Card(BaseModel):
     trained_on: str
     """Name of the image set; its ``train`` split fits the weights, its ``ref`` split stops the training."""
     likelihood: str
-    """`exact`, or the name of the bound that ``log_prob`` returns."""
+    """`exact`, the name of the bound that ``log_prob`` returns, or `none` of a classifier."""
     licence: str = "Apache-2.0"
     view: str = ""
     """How images of another shape reach this model, where it was trained on another view than the rule's."""
@@ -101,10 +103,6 @@ class Card(BaseModel):
     local: ClassVar[bool] = False
     unhashable: ClassVar[str] = ""
     """As of a user's model: workers can load every card, and its weights can be hashed."""
-    solver: ClassVar[None] = None
-    solver_steps: ClassVar[None] = None
-    trace_probes: ClassVar[None] = None
-    """As of a user's model whose density is an ODE's; no family's is."""
 
     @field_validator("name", "family")
     @classmethod
@@ -137,6 +135,11 @@ class Card(BaseModel):
         return not method or method in family(self.family).capabilities
 
     @property
+    def uses_labels(self) -> bool:
+        """Whether it is trained on class labels: a classifier, which has no likelihood."""
+        return self.gives("classify")
+
+    @property
     def sampler_version(self) -> str | None:
         """Version of the code that draws samples; None where the family draws none."""
         return family(self.family).sampler_version
@@ -152,6 +155,33 @@ class Card(BaseModel):
         path = self.folder / "trained.json"
         seed = self.record().get("recipe", {}).get("seed") if path.exists() else None
         return seed if isinstance(seed, int) else None
+
+    @property
+    def solver(self) -> str | None:
+        """How the ODE is solved that the density is the solution of; None where there is none."""
+        return self.config["solver"] if self._of_an_ode else None
+
+    @property
+    def solver_steps(self) -> int | None:
+        """Steps of the ODE's solver."""
+        return self.config["steps"] if self._of_an_ode else None
+
+    @property
+    def trace_probes(self) -> int | None:
+        """Random vectors that estimate the trace; None where it is exact."""
+        return self.config["probes"] if self._of_an_ode else None
+
+    @property
+    def trace_error(self) -> float | None:
+        """Standard deviation of log p over those vectors, bits/dim, as its training measured it."""
+        path = self.folder / "trained.json"
+        if not (self._of_an_ode and path.exists()):
+            return None
+        return self.record().get("trace_error_bits_per_dim")
+
+    @property
+    def _of_an_ode(self) -> bool:
+        return family(self.family).solves_an_ode
 
     @property
     def reference(self) -> str:
@@ -287,6 +317,15 @@ def _is_told(column: str | None) -> bool:
     """Whether a column of a log is shown; what stands beyond the last column has no name."""
     known = ("step", "ref_bits_per_dim")
     return column is not None and (column.startswith("auroc_") or column in known)
+
+
+def fit_words(record: dict[str, Any]) -> str:
+    """How well the weights of a record fit ``ref``: bits a dimension, or of a classifier its accuracy and cross-entropy."""
+    if "ref_accuracy" in record:
+        return (
+            f"accuracy {record['ref_accuracy']}, cross-entropy {record['ref_cross_entropy']} nats"
+        )
+    return f"{record['ref_bits_per_dim']} bits/dim"
 
 
 def wrong_file(content: bytes) -> str:

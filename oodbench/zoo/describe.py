@@ -45,6 +45,7 @@ class UserModel:
     sampler_version: ClassVar[str] = ""
     draws_at_once: ClassVar[bool] = False
     training_seed: ClassVar[None] = None
+    trace_error: ClassVar[None] = None
 
     def __init__(self, name: str):
         self.name = self.reference = name
@@ -148,6 +149,11 @@ def describe(reference: str) -> Card | UserModel:
     # a notebook's cell that is run again registers another factory under the name
     known = reference in models
     return _described(reference, models[reference] if known else None)
+
+
+def is_folded(model: Card | UserModel) -> bool:
+    """Whether a model is scored in its folded form: one of ours with a likelihood."""
+    return isinstance(model, Card) and model.gives("log_prob")
 
 
 @cache

@@ -33,6 +33,7 @@ class Family:
     version : part of every model's identity; a new one whenever the family's numbers change
     sampler_version : part of every drawn set's identity; None where the family draws none
     draws_at_once : a draw takes one pass of the network, not one for each pixel or step
+    solves_an_ode : its density is the solution of one, of which a card's ``solver``, ``steps`` and ``probes`` tell
     density, sampler : the modules in ``oodbench.models`` that ``version`` and ``sampler_version`` are of, where the
         builder's adds something else; else the builder's own
     """
@@ -42,6 +43,7 @@ class Family:
     version: str
     sampler_version: str | None = None
     draws_at_once: bool = False
+    solves_an_ode: bool = False
     density: str = ""
     sampler: str = ""
 
@@ -74,7 +76,7 @@ def scoring_code() -> str:
     return code_digest(*SCORING_MODULES, within="oodbench.zoo.scoring")
 
 
-ANY = frozenset({"parameters"})
+ANY = frozenset({"log_prob", "parameters"})
 DRAWS = ANY | {"sample"}
 DIFFERENTIABLE = DRAWS | {"input_and_log_prob"}
 FLOW = DIFFERENTIABLE | {"encode", "decode", "latent_shapes", "sample_with_norm"}
@@ -103,6 +105,9 @@ FAMILIES: dict[str, Family] = {
     "vae": Family("vae:rosca_vae", VAE, version="1", sampler_version="1", draws_at_once=True),
     "dcgan-vae": Family("vae:dcgan_vae", VAE, version="1", sampler_version="1", draws_at_once=True),
     "mlp-vae": Family("vae:mlp_vae", VAE, version="1", sampler_version="1", draws_at_once=True),
+    "residual-vae": Family(
+        "residual_vae:residual_vae", VAE, version="1", sampler_version="1", draws_at_once=True
+    ),
     "hierarchical-vae": Family(
         "hvae:HierarchicalVAE",
         DRAWS | {"log_prob_above"},
@@ -110,8 +115,16 @@ FAMILIES: dict[str, Family] = {
         sampler_version="1",
         draws_at_once=True,
     ),
+    "classifier": Family("classifier:Classifier", frozenset({"classify"}), version="1"),
     "diffusion": Family(
         "diffusion:small_diffusion", DRAWS | {"score"}, version="1", sampler_version="1"
+    ),
+    "flow-matching": Family(
+        "flow_matching:FlowMatching",
+        DRAWS | {"encode", "decode"},
+        version="1",
+        sampler_version="1",
+        solves_an_ode=True,
     ),
 }
 """Every family by its name in cards; the one place where a family is entered."""

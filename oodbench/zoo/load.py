@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -32,6 +33,8 @@ def build(card: Card) -> nn.Module:
 def load_model(reference: str, seed: int = 0, device: str = "cpu") -> DensityModel:
     """Load a model in evaluation mode: from the zoo, from a card's folder, or one that a plugin registered.
 
+    A classifier has ``classify(images) -> (logits, features)`` in place of ``log_prob``.
+
     Parameters
     ----------
     reference : name (``oodbench list models``), or path to a card
@@ -58,8 +61,7 @@ def load_model(reference: str, seed: int = 0, device: str = "cpu") -> DensityMod
     if hasattr(network, "seed"):
         network.seed = seed  # type: ignore[assignment]
     network.eval().to(device)
-    assert isinstance(network, DensityModel)
-    return network
+    return cast(DensityModel, network)
 
 
 def drawn_weights(card: Card) -> bytes:

@@ -14,114 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from oodbench.errors import ModelError
-from oodbench.models.noise import keyed_normal
-from oodbench.models.probability_flow import (
-    SOLVERS,
-    evenly,
-    integrated_log_density,
-    noise_angles,
-    spread,
-    velocity_of_noise,
-)
-from oodbench.scaling import checked_shape, is_count, is_number
+from oodbench.models.flow_of_noise import FlowOfNoise, Network, VelocityFlow, checked_range
+from oodbench.models.probability_flow import noise_angles, spread, velocity_of_noise
+from oodbench.scaling import checked_shape, is_number
 from oodbench.zoo.adapters import DequantisedFlow
-
-Network = Callable[[Tensor, Tensor], Tensor]
-"""``(x, t) -> (B, C, H, W)``: images and a time for each, ``(B,)``."""
 
 SPENT = 1e-6
 """Share of the signal below which a time of a diffusion is left out, since the ODE has no finite velocity there."""
-
-
-class FlowOfNoise(nn.Module):
-    """A density that an ODE carries to Gaussian noise, of 8-bit images by uniform dequantisation inside.
-
-    Pixels are ``y = low + (high − low)·(x + u)/256`` with u uniform, and
-    ``log p(x) ≥ E_u[log p_y(y)] + D·log((high − low)/256)``; one draw estimates the bound. Noise and trace probes are keyed
-    by (seed, image bytes).
-
-    Attributes
-    ----------
-    solver, solver_steps, trace_probes : of the ODE; probes are None where the trace is exact
-    """
-
-    def __init__(
-        self, network: Network, shape: tuple[int, int, int], trained_on: str, low: float, high: float, solver: str,
-        steps: int, probes: int | None, seed: int,
-    ):  # fmt: skip
-        super().__init__()
-        self.shape = checked_shape(tuple(shape))
-        if solver not in SOLVERS:
-            raise ModelError(f"no solver is called {solver!r}; there are {', '.join(SOLVERS)}")
-        if not is_count(steps) or not (probes is None or is_count(probes)):
-            raise ModelError(
-                f"steps and probes are whole numbers of at least 1 (probes=None: the exact trace), not {steps!r}, {probes!r}"
-            )
-        self.network, self.trained_on, self.seed = network, trained_on, seed
-        self.low, self.high = checked_range(low, high)
-        self.solver, self.solver_steps, self.trace_probes = solver, steps, probes
-
-    @property
-    def likelihood(self) -> str:
-        """What ``log_prob`` is: a bound, and by which solution of the ODE."""
-        probes = self.trace_probes
-        trace = "exact trace" if probes is None else f"trace of {probes} probe" + "s" * (probes > 1)
-        steps = len(self.times()) - 1
-        return f"uniform dequantisation, one draw; ODE in {steps} steps of {self.solver}, {trace}"
-
-    def times(self) -> list[float]:
-        """The ends of the solver's steps, from the data to the noise."""
-        raise NotImplementedError
-
-    def velocity(self, x: Tensor, t: float) -> Tensor:
-        """``dx/dt``."""
-        raise NotImplementedError
-
-    def log_density(self, y: Tensor, signs: Tensor | None) -> Tensor:
-        """``log p_y`` of scaled images in float64 nats ``(B,)``; ``signs`` are the trace's probes, see the solver."""
-        return integrated_log_density(self.velocity, y, self.times(), self.solver, signs)
-
-    def log_prob(self, images: Tensor) -> Tensor:
-        """The bound in float64 nats of uint8 images, ``(B, C, H, W) -> (B,)``."""
-        like = next(self.parameters(), torch.empty(0))
-        drawn = keyed_normal(images, self.seed, (1 + (self.trace_probes or 0), *self.shape))
-        u = torch.special.ndtr(drawn[:, 0])  # uniform
-        scaled = self.low + (self.high - self.low) * (images.double() + u) / 256
-        signs = None if self.trace_probes is None else torch.where(drawn[:, 1:] < 0, -1.0, 1.0)
-        constant = math.prod(self.shape) * math.log((self.high - self.low) / 256)
-        return constant + self.log_density(
-            scaled.to(like.dtype), None if signs is None else signs.to(like.dtype)
-        )
-
-    def at(self, t: float | int, x: Tensor) -> Tensor:
-        """The same time for each image, ``(B,)``; whole numbers as int64."""
-        return torch.full(
-            (len(x),), t, device=x.device, dtype=None if isinstance(t, int) else x.dtype
-        )
-
-    def checked(self, out: Any, x: Tensor) -> Tensor:
-        """What the network gave, where it is of the images' shape."""
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ModelError(
-                f"the network gives {found} for images of shape {tuple(x.shape)}; it must give one number a pixel and "
-                "channel, as a tensor (a U-Net of diffusers: its `.sample`)"
-            )
-        return out
-
-
-class VelocityFlow(FlowOfNoise):
-    """The density of a network that predicts the velocity, see :func:`from_velocity`."""
-
-    def __init__(self, noise_time: float, data_time: float, **options: Any):
-        super().__init__(**options)
-        self.noise_time, self.data_time = noise_time, data_time
-
-    def times(self) -> list[float]:
-        return evenly(self.data_time, self.noise_time, self.solver_steps)
-
-    def velocity(self, x: Tensor, t: float) -> Tensor:
-        return self.checked(self.network(x, self.at(float(t), x)), x)
 
 
 class NoiseFlow(FlowOfNoise):
@@ -237,15 +136,6 @@ def checked_schedule(schedule: Any) -> Tensor:
             "give ᾱ_t, the cumulative product, of all times"
         )
     return kept[kept > SPENT]
-
-
-def checked_range(low: Any, high: Any) -> tuple[float, float]:
-    """The range of scaled pixels; :class:`ModelError` where it is none."""
-    if not (is_number(low) and is_number(high)) or low >= high:
-        raise ModelError(
-            f"pixels are scaled to [low, high] with low < high, not to [{low!r}, {high!r}]"
-        )
-    return float(low), float(high)
 
 
 class _Rescaled(nn.Module):

@@ -12,9 +12,9 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from oodbench.data.images import ImageSet, in_split, load_images
+from oodbench.data.labels import load_labels
 from oodbench.errors import ModelError
 from oodbench.metrics.ranking import area_under_roc
 from oodbench.paths import write_whole
@@ -37,8 +38,6 @@ from oodbench.zoo.cards import Card, Recipe
 from oodbench.zoo.describe import unknown_names
 from oodbench.zoo.load import build
 
-REF_IMAGES = 1000
-"""Images of `ref` that each validation looks at."""
 WATCHED_IMAGES = 500
 """Images of `ref` and of each watched set whose likelihoods are compared."""
 
@@ -62,8 +61,16 @@ def mutate(images: Tensor, rate: float, generator: torch.Generator | None = None
     return torch.where(chosen, noise, images)
 
 
+def _per_dim(nats: Tensor, images: Tensor) -> Tensor:
+    """The mean over images, in bits a dimension."""
+    return nats.mean() / (images[0].numel() * math.log(2))
+
+
 class Fit(pl.LightningModule):
     """Minimises the model's ``loss`` in bits a dimension."""
+
+    monitor: ClassVar = "ref_bits_per_dim"
+    """What validations on ``ref`` measure, and the weights are chosen by: the smallest."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, made_from: str = ""):
         super().__init__()
@@ -74,8 +81,11 @@ class Fit(pl.LightningModule):
         """Note of which card the checkpoint is, since a training goes on from it."""
         checkpoint["oodbench_card"] = self.made_from
 
-    def _bits_per_dim(self, images: Tensor) -> Tensor:
-        return self.model.loss(images).mean() / (images[0].numel() * math.log(2))
+    @property
+    def validated(self) -> Callable[[Tensor], Tensor]:
+        """What validation measures, in nats: the loss, or what a model whose loss is no likelihood names beside it."""
+        found: Callable[[Tensor], Tensor] = getattr(self.model, "validation_loss", self.model.loss)
+        return found
 
     def on_fit_start(self) -> None:
         """Let each process draw noise and mutations of its own: the seed that they share would draw alike."""
@@ -84,14 +94,15 @@ class Fit(pl.LightningModule):
 
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         images = mutate(batch[0], self.recipe.mutation) if self.recipe.mutation else batch[0]
-        loss = self._bits_per_dim(images)
-        self.log("train_bits_per_dim", loss, prog_bar=True)
+        loss = _per_dim(self.model.loss(images), images)
+        likelihood = self.validated == self.model.loss
+        self.log("train_bits_per_dim" if likelihood else "train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
         self.log(
-            "ref_bits_per_dim",
-            self._bits_per_dim(batch[0]),
+            self.monitor,
+            _per_dim(self.validated(batch[0]), batch[0]),
             prog_bar=True,
             batch_size=len(batch[0]),
             sync_dist=True,  # all processes must choose the same weights
@@ -117,6 +128,23 @@ class Fit(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class FitClasses(Fit):
+    """Minimises a classifier's ``loss`` in nats an image; a batch holds images and their classes."""
+
+    monitor: ClassVar = "ref_cross_entropy"
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        loss: Tensor = self.model.loss(*batch).mean()
+        self.log("train_cross_entropy", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], index: int) -> None:
+        images, labels = batch
+        right = (self.model.classify(images)[0].argmax(1) == labels).float().mean()
+        found = {self.monitor: self.model.loss(images, labels).mean(), "ref_accuracy": right}
+        self.log_dict(found, prog_bar=True, batch_size=len(images))
 
 
 class Watch(pl.Callback):
@@ -183,10 +211,10 @@ class Dealt(Sampler[int]):
 
 
 def _loader(
-    images: np.ndarray, batch_size: int, shuffle: bool = False, dealt: Dealt | None = None
+    *columns: np.ndarray, batch_size: int, shuffle: bool = False, dealt: Dealt | None = None
 ) -> DataLoader[Any]:
     return DataLoader(
-        TensorDataset(torch.from_numpy(np.array(images))),
+        TensorDataset(*(torch.from_numpy(np.array(column)) for column in columns)),
         batch_size,
         shuffle=shuffle and dealt is None,
         sampler=dealt,
@@ -194,9 +222,24 @@ def _loader(
     )
 
 
+def _loaders(
+    card: Card, recipe: Recipe, images: ImageSet, ref: ImageSet, devices: int
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Of the training images in random order, and of those that validations look at; with classes where the model needs them."""
+    fitted, judged = [images.images], [_validation_images(ref, recipe)]
+    if card.uses_labels:
+        fitted.append(load_labels(in_split(card.trained_on, "train")))
+        classes = load_labels(in_split(card.trained_on, "ref"))
+        judged.append(classes[ref.drawn_rows(recipe.validate_images)])
+    size = recipe.batch_size
+    dealt = Dealt(len(images), devices, recipe.seed) if devices > 1 else None
+    fitting = _loader(*fitted, batch_size=size // devices, shuffle=True, dealt=dealt)
+    return fitting, _loader(*judged, batch_size=size)
+
+
 def _validation_images(ref: ImageSet, recipe: Recipe) -> np.ndarray:
     """The first images of `ref`, mutated once and for all where the training images are mutated afresh."""
-    images = np.array(ref.drawn(REF_IMAGES).images)
+    images = np.array(ref.drawn(recipe.validate_images).images)
     if not recipe.mutation:
         return images
     return mutate(
@@ -219,7 +262,11 @@ def _watch(recipe: Recipe, ref: ImageSet) -> list[pl.Callback]:
 
 def _made_from(card: Card) -> str:
     """What a training that goes on must share with its beginning: all of the card but how long it takes."""
-    recipe = card.recipe.model_dump(exclude={"steps", "patience", "watch"}) if card.recipe else {}
+    recipe = (
+        card.recipe.model_dump(exclude={"steps", "patience", "watch", "validate_images"})
+        if card.recipe
+        else {}
+    )
     return json.dumps([card.family, card.config, card.trained_on, recipe], sort_keys=True)
 
 
@@ -247,15 +294,15 @@ def _trainer(device: str, devices: int, **settings: Any) -> pl.Trainer:
 def _best(
     fit: Fit, trainer: pl.Trainer, best: ModelCheckpoint, loader: DataLoader[Any]
 ) -> tuple[dict[str, Tensor], float]:
-    """The weights of the best validation, and their bits/dim on ``ref``; the last step's are validated first."""
+    """The weights of the best validation, and what it measured on ``ref``; the last step's are validated first."""
     last = {key: tensor.detach().cpu().clone() for key, tensor in fit.model.state_dict().items()}
     path = Path(best.dirpath or "") / "best.ckpt"
     found = torch.load(path, map_location="cpu", weights_only=True)
     score = float(found["callbacks"][best.state_key]["current_score"])
     if trainer.global_step % fit.recipe.validate_every:
         (metrics,) = trainer.validate(fit, loader, verbose=False)
-        if metrics["ref_bits_per_dim"] < score or not math.isfinite(score):
-            return _finite(last, metrics["ref_bits_per_dim"])
+        if metrics[fit.monitor] < score or not math.isfinite(score):
+            return _finite(last, metrics[fit.monitor])
     state = found["state_dict"].items()
     return _finite(
         {key.removeprefix("model."): tensor.contiguous() for key, tensor in state}, score
@@ -278,10 +325,13 @@ def _joined_logs(folder: Path) -> str:
 
 @torch.no_grad()
 def _stored(
-    model: Any, weights: dict[str, Tensor], ref: ImageSet
+    model: Any, weights: dict[str, Tensor], ref: ImageSet, recipe: Recipe
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The large weights in half precision, unless that moves the log-probability of some image by more than the limit."""
-    images = torch.from_numpy(np.array(ref.drawn(HALF_CHECK_IMAGES).images))
+    if not hasattr(model, "log_prob"):
+        return weights, {"storage": "float32"}
+    checked = min(HALF_CHECK_IMAGES, recipe.validate_images)
+    images = torch.from_numpy(np.array(ref.drawn(checked).images))
     half = {
         key: value.half() if value.numel() >= HALF_FROM else value for key, value in weights.items()
     }
@@ -295,6 +345,41 @@ def _stored(
     return weights, {"storage": "float32"}
 
 
+@torch.no_grad()
+def _accuracy(model: Any, weights: dict[str, Tensor], ref: DataLoader[Any]) -> dict[str, float]:
+    """``ref_accuracy`` of a classifier: the share of ``ref`` whose class has the largest logit; nothing of other models."""
+    if not hasattr(model, "classify"):
+        return {}
+    model.cpu().eval().load_state_dict(weights)
+    right = [model.classify(images)[0].argmax(1) == labels for images, labels in ref]
+    return {"ref_accuracy": round(torch.cat(right).float().mean().item(), 4)}
+
+
+def _solved(model: Any, ref: ImageSet) -> dict[str, Any]:
+    """How well a model whose density is an ODE's solves it: what halving its steps moves, and the trace's error."""
+    if not hasattr(model, "solver_steps"):
+        return {}
+    images = torch.from_numpy(np.array(ref.images))
+    whole = solved_in(model, images, model.solver_steps)
+    moved = (whole - solved_in(model, images, model.solver_steps // 2)).abs()
+    return {
+        "halving_moves_bits_per_dim": round(moved.max().item(), 6),
+        "trace_error_bits_per_dim": round(model.trace_error(images), 6),
+    }
+
+
+@torch.no_grad()
+def solved_in(model: Any, images: Tensor, steps: int) -> Tensor:
+    """Bits/dim of images under so many steps of the model's solver, ``(B,)``."""
+    usual = model.solver_steps
+    model.solver_steps = steps
+    try:
+        log_prob = torch.cat([model.log_prob(batch) for batch in images.split(64)])
+    finally:
+        model.solver_steps = usual
+    return -log_prob / (images[0].numel() * math.log(2))
+
+
 def _checked_recipe(card: Card) -> Recipe:
     """The card's recipe, where there is one, its names exist and its settings go together."""
     recipe = card.recipe
@@ -303,6 +388,10 @@ def _checked_recipe(card: Card) -> Recipe:
     unknown = unknown_names(card)
     if unknown:
         raise ModelError("; ".join(unknown))
+    if card.uses_labels and (recipe.watch or recipe.mutation):
+        raise ModelError(
+            f"{card.name}: recipe.watch and recipe.mutation are for models with a likelihood; leave them out"
+        )
     if recipe.validate_every > recipe.steps:
         raise ModelError(
             f"{card.name}: recipe.validate_every is {recipe.validate_every}, more than the {recipe.steps} steps, so that no "
@@ -427,10 +516,12 @@ def train(
     last = checkpoints / "last.ckpt"
     _check_same_card(card, last)
 
+    loaders = _loaders(card, recipe, images, ref, devices)
+    task = FitClasses if card.uses_labels else Fit
     best = ModelCheckpoint(
         checkpoints,
         "best",
-        monitor="ref_bits_per_dim",
+        monitor=task.monitor,
         save_last=True,
         enable_version_counter=False,
     )
@@ -446,19 +537,15 @@ def train(
         logger=[CSVLogger(out, name="lightning"), *told],
         callbacks=[
             best,
-            EarlyStopping("ref_bits_per_dim", patience=recipe.patience),
+            EarlyStopping(task.monitor, patience=recipe.patience),
             *_watch(recipe, ref),
             *([Previews(out / "previews")] if told and card.gives("sample") else []),
             _Bar(refresh_rate=20),
         ],
         enable_model_summary=False,
+        inference_mode=False,  # under which an ODE's trace could take no gradient
     )
-    fit = Fit(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
-    dealt = Dealt(len(images), devices, recipe.seed) if devices > 1 else None
-    loaders = (
-        _loader(images.images, recipe.batch_size // devices, shuffle=True, dealt=dealt),
-        _loader(_validation_images(ref, recipe), recipe.batch_size),
-    )
+    fit = task(build(card).to(memory_format=torch.channels_last), recipe, _made_from(card))
     goes_on = last if last.exists() else None
     try:
         trainer.fit(fit, *loaders, ckpt_path=goes_on)
@@ -471,16 +558,19 @@ def train(
     weights, reached = _best(fit, trainer, best, loaders[1])
     if not trainer.is_global_zero:
         sys.exit()  # the first process writes for all
-    weights, storage = _stored(fit.model, weights, ref)
+    weights, storage = _stored(fit.model, weights, ref, recipe)
     content = save_safetensors(weights)
+    validated = ref.drawn(recipe.validate_images)
     record = {
         **storage,
+        **_solved(fit.model, validated),
         "weights_sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in fit.model.parameters()),
-        "ref_bits_per_dim": round(reached, 4),
+        fit.monitor: round(reached, 4),
+        **_accuracy(fit.model, weights, loaders[1]),
         "steps": steps,
         "train": {"set": images.identifier, "sha256": images.sha256},
-        "ref": {"set": ref.drawn(REF_IMAGES).identifier, "sha256": ref.drawn(REF_IMAGES).sha256},
+        "ref": {"set": validated.identifier, "sha256": validated.sha256},
         "recipe": recipe.model_dump(),
         "command": command,
         "torch": torch.__version__,

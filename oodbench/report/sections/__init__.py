@@ -19,6 +19,7 @@ from oodbench.report.sections import (
     decomposition,
     ensembles,
     graying,
+    how_flows_work,
     likelihoods,
     samples,
     second_order,
@@ -30,6 +31,7 @@ from oodbench.report.tables import sentence, text
 
 ORDER: tuple[Callable[[Analysis], Section], ...] = (
     likelihoods.section,
+    how_flows_work.section,
     decomposition.section,
     constant_volume.section,
     second_order.section,
@@ -46,6 +48,7 @@ ORDER: tuple[Callable[[Analysis], Section], ...] = (
 OF_SUBJECT: tuple[Callable[[Results, Subject], Illustration | None], ...] = (
     likelihoods.figure,
     decomposition.figure,
+    how_flows_work.figure,
     graying.figure,
     samples.grids_figure,
     samples.latents_figure,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+from oodbench.report.comparison import LIKELIHOOD
 from oodbench.report.illustrations import BEYOND, Illustration, left_out
+from oodbench.report.order import oods_in_order
 from oodbench.report.results import Results, Subject
 from oodbench.report.section import Analysis, Section, bits, marked
 from oodbench.report.tables import distinct, sentence, text
@@ -81,7 +83,7 @@ def _second_line(analysis: Analysis, row: Row) -> list[str]:
 def figure(results: Results, subject: Subject) -> Illustration:
     """Histograms of log p(x) over the in-dist and each OOD test set and over training images, as in the paper's Figures 2
     and 3."""
-    curves = results.curves_of("likelihoods", subject)
+    curves = drawn_curves(results, subject)
     trained = {
         one["set"]: one["n"] for row in curves for one in row["sets"] if one.get("role") == "train"
     }
@@ -92,6 +94,25 @@ def figure(results: Results, subject: Subject) -> Illustration:
     end = f"{sizes_text(results, subject)} {BEYOND}{left_out(curves)}"
     caption = f"Histograms of log p(x) of test images{of_train}, with median bits/dim. {end}"
     return Illustration("likelihoods", results.name_of(subject), caption, curves)
+
+
+def drawn_curves(results: Results, subject: Subject) -> list[Row]:
+    """The stored histograms of one subject in the order of pages, each with the AUROC of likelihood and whether its OOD set is
+    synthetic."""
+    rows = results.of_subject(subject)
+    singles = [row for row in rows if row["scorer"] == LIKELIHOOD and row["group_size"] == 1]
+    known = {row["ood"]: row for row in singles if row["status"] == "ok"}
+    synthetic = {row["ood"]: row["synthetic"] for row in rows}
+    curves = {row["ood"]: row for row in results.curves_of("likelihoods", subject)}
+    return [
+        {
+            **curves[ood],
+            "auroc": known[ood]["auroc"] if ood in known else None,
+            "synthetic": synthetic[ood],
+        }
+        for ood in oods_in_order(rows)
+        if ood in curves
+    ]
 
 
 def sizes_text(results: Results, subject: Subject) -> str:
