@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, settings, hashes and command, a line of ``manifests.jsonl`` in its folder."""
+"""What a run was made with: versions, machine, settings, hashes and command, an entry of ``manifests.json`` in its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oodbench.paths import write_if_changed
 from oodbench.plan import Plan
 from oodbench.store import Row, key_of
 
-NAME = "manifests.jsonl"
+NAME = "manifests.json"
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pillow", "pandas")
 
 
@@ -68,6 +68,7 @@ def _tf32(device: str) -> bool | None:
 def add_manifest(folder: Path, made: dict[str, Any]) -> None:
     """Add a manifest to a folder's, unless it is there; to be called while the folder is held."""
     path = folder / NAME
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    line = json.dumps(made, sort_keys=True, ensure_ascii=False)
-    write_if_changed(path, "".join(f"{one}\n" for one in dict.fromkeys([*lines, line])).encode())
+    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    if made not in found:
+        text = json.dumps([*found, made], indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        write_if_changed(path, text.encode())

@@ -124,8 +124,7 @@ def test_what_a_row_replaces_is_kept_each_time(tmp_path, published):
 
 
 def test_a_run_leaves_a_manifest_and_one_that_did_nothing_none(published):
-    lines = (published / "manifests.jsonl").read_text().splitlines()
-    (found,) = map(json.loads, lines)
+    (found,) = json.loads((published / "manifests.json").read_text())
     assert found["libraries"]["numpy"] == np.__version__
     assert (found["device"], found["tf32"], found["threads"]) == ("cpu", None, 1)
     assert found["executor"] == "serial"

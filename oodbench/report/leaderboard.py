@@ -46,7 +46,7 @@ OURS = (
     "scores.json",
     "failures.log",
     "history.jsonl",
-    "manifests.jsonl",
+    "manifests.json",
 )
 """What a run may have left in a folder before its rows."""
 
