@@ -430,12 +430,14 @@ HOSTILE = "a|b\n# `c` <script>[x](javascript:y) [^1]"
 
 
 def in_order(made):
-    """The front page, the matrix and the page of the in-dist set, whatever it is called."""
-    fixed = {"README.md", "matrix.md"}
+    """The front page, the matrix, and the pages of the in-dist set, whatever it is called; not ``leaderboard.html``, which is
+    no markdown: names stand in its data."""
+    fixed = {"README.md", "matrix.md", "leaderboard.html"}
     own = [made[name] for name in sorted(made.keys() - fixed, key=len)]
     return made["README.md"], made["matrix.md"], *own
 
 
+DATA = re.compile(r'(?<=id="data">)(.*)(?=</script>\n)')
 CODE = re.compile(r"``.*?``|`[^`]*`")
 """Commands, in which names stand as a shell reads them."""
 
@@ -449,11 +451,15 @@ def bars(line):
 )
 def test_a_name_is_shown_letter_by_letter_in_one_cell(tmp_path, field):
     plain, hostile = (row(**{"scorer": "x", field: name}, key="k") for name in ("plain", HOSTILE))
-    expected, made = (
-        in_order(pages(tmp_path / f"{number}", [one]))
-        for number, one in enumerate((plain, hostile))
-    )
-    for page, other in zip(expected, made):
+    boards, written = [], []
+    for number, one in enumerate((plain, hostile)):
+        made = pages(tmp_path / f"{number}", [one])
+        boards.append(DATA.split(made["leaderboard.html"]))
+        written.append(in_order(made))
+    (before, _, after), (head, data, tail) = boards
+    assert (head, tail) == (before, after)  # nothing outside of the data
+    assert field == "in_dist_name" or HOSTILE in json.loads(data)["texts"]
+    for page, other in zip(*written, strict=True):
         assert [bars(line) for line in other.splitlines()] == [
             bars(line) for line in page.splitlines()
         ]

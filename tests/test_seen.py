@@ -23,6 +23,7 @@ from oodbench.passes.values import ImageRef, Images
 from oodbench.registry import load_plugin, register_scorer, scorers, statistics
 from oodbench.report.matrix import matrix_page
 from oodbench.report.results import Results
+from oodbench.report.tables import short
 from oodbench.resolver import Resolver, read_by, same_pictures, seen_by
 from oodbench.runner import Options, run_suite
 from oodbench.screen import leaderboard
@@ -215,6 +216,15 @@ def by_name(rows):
     return {(row["scorer"], row["ood"].split("/")[0]): row for row in rows}
 
 
+def scorers_of(page):
+    """The scorers of a page's first table in its order, and the cells of each by column."""
+    lines = page[page.index("| scorer ") :].split("\n\n")[0].splitlines()
+    heads, _, *cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    return [line[0] for line in cells], {
+        line[0]: dict(zip(heads[1:], line[1:], strict=True)) for line in cells
+    }
+
+
 def test_rows_say_what_each_model_was_trained_on(clean):
     assert len(clean) == 2 * len(READS)
     for row in clean:
@@ -236,24 +246,30 @@ def test_a_planted_card_marks_the_cells_of_the_scorers_that_read_it_and_no_other
 
 def test_a_marked_cell_is_shown_and_ranked_nowhere(world, planted):
     out = world.folder / "planted" / "out"
-    front = (out / "README.md").read_text("utf-8")
-    (line,) = (line for line in front.splitlines() if "| general-ratio " in line)
-    assert line.startswith("| not ranked[^")
     row = by_name(planted)["general-ratio", "far"]
-    assert re.search(rf"{row['auroc']:.3f} \[[\d., ]+\]( ▼)?( ‡)? §\[\^\d+\]", line)
-    assert (
-        "general-ratio reads net-glow-b, trained on far, whose images are those of far/test"
-        in front
-    )
-    assert "a model that it reads has seen the OOD set of 1 of 2 pairs" in front
-    assert [cell.strip() for cell in line.split("|")[3:5]] == ["", ""]  # neither mean nor lowest
+    shown = rf"{short(row['auroc'])} ±\.\d{{3}}( ▼)?( ‡)? §(\[\^\d+\])"
+    for name in ("README.md", "near.md"):
+        front = (out / name).read_text("utf-8")
+        names, table = scorers_of(front)
+        assert names.index("general-ratio") > names.index("likelihood-ratio")  # lacks a mean
+        mark = re.fullmatch(shown, table["general-ratio"]["→ far"])[3]
+        assert (
+            f"{mark}: general-ratio reads net-glow-b, trained on far, whose images are those of far/test "
+            "or of its kin: ranked nowhere" in front
+        )
+        assert "§" not in table["general-ratio"]["→ third"]
+        assert "**" not in table["general-ratio"]["→ far"]  # the best of those that are ranked
+        assert table["likelihood"]["→ far"].startswith("**")
+        assert "best mean: **likelihood**" in front.replace("Best", "best")
+    front = (out / "README.md").read_text("utf-8")
+    assert "**Best over all: likelihood**" in front
     compared = {row["ood"]: row["scorers"] for row in read_rows(out / "comparisons.jsonl")}
     assert "general-ratio" not in compared["far/test"]
     assert "general-ratio" in compared["third/test"]
     page = (out / "comparison.md").read_text("utf-8")
     assert "general-ratio" not in page.split("## Ranks")[1].split("## ")[0]
     matrix = (out / "matrix.md").read_text("utf-8").split("## general-ratio")[1].split("##")[0]
-    assert f"{row['auroc']:.3f}" in matrix
+    assert f"| {short(row['auroc'])} § |" in matrix
     assert matrix.count("§") == 1
     heads, lines = leaderboard(planted)
     on_screen = {cells[0]: cells for cells in lines}["general-ratio"]
@@ -264,8 +280,10 @@ def test_a_marked_cell_is_shown_and_ranked_nowhere(world, planted):
 
 def test_without_the_card_the_same_scorer_is_ranked(world, clean):
     front = (world.folder / "clean" / "out" / "README.md").read_text("utf-8")
-    (line,) = (line for line in front.splitlines() if "| general-ratio " in line)
-    assert re.match(r"\| \d ", line)
+    names, table = scorers_of(front)
+    assert names[0] == "general-ratio"
+    assert table["general-ratio"]["→ far"].startswith("**")
+    assert "**Best over all: general-ratio**" in front
     assert "§" not in front
 
 
@@ -277,6 +295,8 @@ def test_both_directions_of_the_matrix_leave_a_marked_cell_out():
         "synthetic": False,
         "status": "ok",
         "scorer": "s",
+        "baseline": False,
+        "tunes_on": "none",
         "schema": 3,
     }
     there = common | {"in_dist": "a/test", "in_dist_name": "a", "ood": "b/test", "auroc": 0.9}
@@ -290,7 +310,31 @@ def test_both_directions_of_the_matrix_leave_a_marked_cell_out():
     marked = back | {"model": "o", "auroc": 0.99, "seen": ["g"], "trained_on": {"g": "a"}}
     page = matrix_page(Results(Path(), [there, back, marked]))
     assert "a → b 0.900, b → a 0.800: lowest 0.800" in page
-    assert "0.990 §" in page
+    assert ".990 §" in page
+
+
+def test_a_marked_cell_moves_no_scorer_in_the_matrix():
+    common = {
+        "model": "m",
+        "seed": 0,
+        "group_size": 1,
+        "synthetic": False,
+        "status": "ok",
+        "schema": 3,
+    }
+    common |= {"in_dist": "a/test", "in_dist_name": "a", "baseline": False, "tunes_on": "none"}
+    found = {("honest", "b"): 0.6, ("honest", "c"): 0.6, ("seeing", "c"): 0.5}
+    rows = [
+        common | {"scorer": scorer, "ood": f"{ood}/test", "auroc": auroc}
+        for (scorer, ood), auroc in found.items()
+    ]
+    told = {"seen": ["g"], "trained_on": {"g": "b"}}
+    rows += [
+        common | told | {"scorer": name, "ood": "b/test", "auroc": 0.99}
+        for name in ("seeing", "all-seeing")
+    ]
+    page = matrix_page(Results(Path(), rows))
+    assert re.findall(r"^## (.*)$", page, re.M) == ["honest", "seeing", "all-seeing"]
 
 
 # --- images that a model was trained on
@@ -310,7 +354,7 @@ def test_training_images_are_left_out_of_every_row_of_the_pair(world, clean):
     of_ood = table[table.side == "ood"]
     assert of_ood.image.tolist() == kept.tolist()
     assert of_ood.score.to_numpy() == pytest.approx(dark["far_test"][kept], rel=1e-12)
-    page = (world.folder / "clean" / "out" / "near.md").read_text("utf-8")
+    page = (world.folder / "clean" / "out" / "near-details.md").read_text("utf-8")
     assert "3 images of far/test are left out: they are among the training images of near" in page
     assert "among the training images of other, since none of these are on the machine" in page
 
@@ -402,12 +446,16 @@ def test_a_row_says_what_its_scorer_chose_on_what_and_from_what(world, clean):
 
 def test_rows_that_tuned_are_ranked_apart(world, clean):
     out = world.folder / "clean" / "out"
-    front = (out / "README.md").read_text("utf-8")
-    assert re.search(r"\| T1 +\| likelihood-ratio-tuned \(tuned\)", front)
-    assert (
-        "likelihood-ratio-tuned with net-glow chose on near/ref against near/ref@invert: background ="
-        in front
-    )
+    front, own = ((out / name).read_text("utf-8") for name in ("README.md", "near.md"))
+    assert "likelihood-ratio-tuned" not in front
+    names, table = scorers_of(own)
+    tuned = "likelihood-ratio-tuned (tuned)"
+    assert names[-2:] == [tuned, "*pixel-mean* (model-free)"]
+    assert "**" not in "".join(table[tuned].values())
+    marks = {cell[cell.rindex("[^") :] for cell in table[tuned].values()}
+    (mark,) = marks  # the choice is one over both pairs
+    choice = "likelihood-ratio-tuned with net-glow chose on near/ref against near/ref@invert: background ="
+    assert f"{mark}: {choice}" in own
     for row in read_rows(out / "comparisons.jsonl"):
         assert row["tuned"] == ["likelihood-ratio-tuned"]
         assert "likelihood-ratio-tuned" in row["scorers"]

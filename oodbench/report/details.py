@@ -30,7 +30,7 @@ from oodbench.report.tables import (
     table,
     text,
 )
-from oodbench.store import STANDINGS, Row, Standing, standing
+from oodbench.store import STANDINGS, Row, Standing, is_ranked, standing
 
 UP = """\
 All models side by side, and figures: [{}]({}).
@@ -183,14 +183,15 @@ def _metric_table(rows: list[Row], oods: list[str], metric: str, notes: Notes) -
 
 
 def _order(line: tuple[Standing, str, int], rows: list[Row]) -> tuple[int, float, str, int]:
-    """By standing, then the mean over the pairs that a scorer has, then group size."""
+    """By standing, then the mean over the pairs on which a scorer is ranked, then group size."""
     kind, scorer, size = line
     own = [row["auroc"] for row in rows if _is_single(row, scorer)]
     return STANDINGS.index(kind), -sum(own) / max(1, len(own)), scorer, size
 
 
 def _is_single(row: Row, scorer: str) -> bool:
-    return row["scorer"] == scorer and row["group_size"] == 1 and row["status"] == "ok"
+    sound = row["status"] == "ok" and is_ranked(row)
+    return row["scorer"] == scorer and row["group_size"] == 1 and sound
 
 
 def _cell(row: Row | None, rows: list[Row], metric: str, notes: Notes) -> str:

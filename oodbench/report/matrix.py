@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oodbench.report.links import Links, page_head
 from oodbench.report.older import older_sentence
 from oodbench.report.order import oods_in_order, subjects_in_order
@@ -49,13 +51,17 @@ def matrix_page(results: Results, links: Links | None = None) -> str:
 
 
 def _by_mean(rows: list[Row]) -> list[str]:
-    """Scorers by standing, then the mean of what they have."""
+    """Scorers by standing, then the mean of what they have that is ranked."""
     found: dict[tuple[int, str], list[float]] = {}
     for row in rows:
-        place = STANDINGS.index(standing(row)), row["scorer"]
-        found.setdefault(place, []).append(row["auroc"])
-    ordered = sorted(found, key=lambda one: (one[0], -sum(found[one]) / len(found[one]), one[1]))
+        known = found.setdefault((STANDINGS.index(standing(row)), row["scorer"]), [])
+        known += [row["auroc"]] if is_ranked(row) else []
+    ordered = sorted(found, key=lambda one: (one[0], -_mean(found[one]), one[1]))
     return [name for _, name in ordered]
+
+
+def _mean(aurocs: Sequence[float]) -> float:
+    return sum(aurocs) / len(aurocs) if aurocs else 0.0
 
 
 def _matrix(results: Results, rows: list[Row]) -> tuple[list[str], list[list[str]]]:
