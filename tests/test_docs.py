@@ -99,6 +99,7 @@ MODULES = [
     "registry",
     "evaluation",
     "detector",
+    "foreign",
 ]
 
 
@@ -241,7 +242,7 @@ def follow_recipes(folder):
 
 def test_the_recipes_work_as_written(tmp_path):
     copy = tmp_path / "copy"
-    for name in ("oodbench", "tests"):
+    for name in ("oodbench", "tests", "configs"):
         shutil.copytree(
             REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
         )
