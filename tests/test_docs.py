@@ -215,7 +215,7 @@ run_suite(suite, Options(), out)
 assert check_report(out) == []
 rows = read_rows(out / "rows.jsonl")
 assert all(0 <= row["fpr99_in"] <= 1 for row in rows)
-assert "FPR@99, OOD positive" in (out / "fashionmnist.md").read_text()
+assert "FPR@99, OOD positive" in (out / "fashionmnist-details.md").read_text()
 assert "Shared images" in (out / "report.md").read_text()
 assert "-fit.svg" in (out / "report.md").read_text()
 assert "# Sizes" in (out / "sizes.md").read_text()
