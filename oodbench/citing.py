@@ -24,9 +24,12 @@ FAMILIES = {
     "dcgan-vae": "Xiao et al., NeurIPS 2020, arXiv:2003.02977",
     "mlp-vae": "Kingma & Welling, ICLR 2014, arXiv:1312.6114",
     "hierarchical-vae": "Sønderby et al., NeurIPS 2016, arXiv:1602.02282; Havtorn et al., ICML 2021, arXiv:2102.08248",
+    "residual-vae": "Kingma & Welling, ICLR 2014, arXiv:1312.6114",
+    "flow-matching": "Lipman et al., ICLR 2023, arXiv:2210.02747",
+    "classifier": "",
     "diffusion": "Ho et al., NeurIPS 2020, arXiv:2006.11239; Kingma et al., NeurIPS 2021, arXiv:2107.00630",
 }
-"""Family → what it was published in."""
+"""Family → what it was published in; nothing of a plain convolutional network."""
 BOUND = "Burda et al., ICLR 2016, arXiv:1509.00519"
 """Of importance-weighted bounds."""
 INTERVALS = "DeLong et al., Biometrics 44(3), 1988"

@@ -99,6 +99,7 @@ MODULES = [
     "registry",
     "evaluation",
     "detector",
+    "foreign",
 ]
 
 
@@ -214,7 +215,7 @@ run_suite(suite, Options(), out)
 assert check_report(out) == []
 rows = read_rows(out / "rows.jsonl")
 assert all(0 <= row["fpr99_in"] <= 1 for row in rows)
-assert "FPR@99, OOD positive" in (out / "fashionmnist.md").read_text()
+assert "FPR@99, OOD positive" in (out / "fashionmnist-details.md").read_text()
 assert "Shared images" in (out / "report.md").read_text()
 assert "-fit.svg" in (out / "report.md").read_text()
 assert "# Sizes" in (out / "sizes.md").read_text()
@@ -241,7 +242,7 @@ def follow_recipes(folder):
 
 def test_the_recipes_work_as_written(tmp_path):
     copy = tmp_path / "copy"
-    for name in ("oodbench", "tests"):
+    for name in ("oodbench", "tests", "configs"):
         shutil.copytree(
             REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
         )

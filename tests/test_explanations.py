@@ -155,7 +155,7 @@ def test_the_plan_knows_what_each_family_can_give(family):
     named = [entry.capability for entry in statistics.values()]
     asked = {
         name for one in named for name in ([one] if isinstance(one, str) else one.values())
-    } - {""} | {"sample"}
+    } - {"", "parameters"} | {"sample"}
     assert {name for name in asked if hasattr(model, name)} == FAMILIES[family].capabilities & asked
 
 
@@ -340,7 +340,7 @@ def published(tmp_path_factory):
 def test_analysis_rows_are_the_columns_means(published):
     rows = read_rows(published / "analysis.jsonl")
     # no scorer of this suite reads the members of an ensemble
-    kinds = {"likelihood", "graying", "second-order", "samples", "training"}
+    kinds = {"likelihood", "graying", "second-order", "samples", "training", "flow"}
     assert {row["kind"] for row in rows} == kinds
     assert {row["status"] for row in rows} == {"ok"}
     glow = ob.load_model("glow-fashionmnist")
@@ -494,7 +494,7 @@ def test_a_suite_without_analysis_has_no_report(home, tmp_path):
 
 def test_published_numbers_stand_beside_ours(published):
     section = reproduction(read_results(published))
-    (heads, lines), (kinds, tally), (notes, where) = section.tables
+    (heads, lines), (kinds, tally), *_, (notes, where) = section.tables
     found = [
         dict(zip(notes, note)) | dict(zip(heads, line))
         for line, note in zip(lines, where, strict=True)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from rich.cells import cell_len
 
 import oodbench as ob
 from oodbench.citing import FAMILIES, cite
@@ -183,7 +184,7 @@ def test_the_last_run_is_the_default(run_folder, monkeypatch):
 
 @pytest.mark.parametrize("what", ["models", "data", "scorers", "statistics", "suites"])
 def test_lists_fit_eighty_columns(what):
-    assert max(map(len, typed("list", what).splitlines())) <= 80
+    assert max(map(cell_len, typed("list", what).splitlines())) <= 80
     objects = [json.loads(line) for line in typed("list", what, "--json").splitlines()]
     name = next(iter(objects[0]))
     assert objects[0][name] in typed("list", what, "--wide")

@@ -201,5 +201,11 @@ def test_every_scorer_has_a_golden_number():
     # packages that may be absent; validation images, of which tests/test_seen.py has the laws; `train`, which does not travel
     optional = {"input-complexity-jxl", "code-length-jxl-two-sided", "likelihood-ratio-tuned"}
     optional |= {"diffusion-reconstruction-lpips"}
+    optional |= {
+        "msp",
+        "energy",
+        "mahalanobis-features",
+        "knn-features",
+    }  # tests/test_classifier.py has theirs
     of_train = {name for name in scorers if scorers[name].tunes_on == "in-dist train"}
     assert {name for own in AUROC.values() for name in own} == set(scorers) - optional - of_train

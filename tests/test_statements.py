@@ -109,7 +109,7 @@ def test_the_numbers_of_images_of_the_readme(paper):
     ("page", "pattern"),
     [
         ("README.md", r"(\d+) scorers, gradients, .*? included, were run on the (first )?(\d+) images of each set"),
-        ("leaderboards/README.md", r"field (\d+) scorers, \d+ models, on (first )?(\d+) images of each set"),
+        ("leaderboards/README.md", r"field: (\d+) scorers, \d+ models, on (first )?(\d+) images of each set"),
     ],
 )  # fmt: skip
 def test_the_scorers_and_images_of_field(page, pattern, field):

@@ -361,7 +361,7 @@ def first_step(folder, devices):
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 2, 2), np.uint8)
     recipe = Recipe(learning_rate=1e-3, steps=1, batch_size=16, validate_every=1, gradient_clip=1e9)
-    loader = _loader(images, 16 // devices, shuffle=True, dealt=Dealt(64, devices, 0))
+    loader = _loader(images, batch_size=16 // devices, shuffle=True, dealt=Dealt(64, devices, 0))
     strategy = "ddp_fork" if devices > 1 else "auto"
     trainer = pl.Trainer(
         accelerator="cpu", devices=devices, strategy=strategy, max_steps=1, logger=False, callbacks=[Kept(folder)],

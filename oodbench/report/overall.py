@@ -61,7 +61,7 @@ class Standings:
 
     def __init__(self, results: Results):
         self.results = results
-        self.seed = min(row["seed"] for row in results.tried)
+        self.seed = min((row["seed"] for row in results.tried), default=0)
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from oodbench.paths import PACKAGE
-from oodbench.report.links import Links, page_head
+from oodbench.report.links import Links, is_generated, page_head
 from oodbench.report.made import size_words
 from oodbench.report.older import older_sentence
-from oodbench.report.results import Results
+from oodbench.report.results import Results, read_results
 from oodbench.report.section import Section
 from oodbench.report.tables import bare_table, folded, short, short_name, text
 from oodbench.store import Row, is_ranked
@@ -31,7 +31,8 @@ RULE = """\
 **Agrees**: a published value within 0.05 of AUROC or rate (0.1 bits/dim) and twice the published standard
 deviation of ours; a published inequality that all of our 95 % interval obeys. **Differs**: any other; *same
 side* where both lie on one side of chance. **None**: not comparable, for the reason among the differences. **n**: our in-dist and
-OOD images, or groups of them. A claim is judged once, on the rows of most images. Values read as `remembered`
+OOD images, or groups of them. A claim is judged once, on the rows of most images, of all suites
+where several stand beside one another. Values read as `remembered`
 are hints that were not checked against a source: they stand last and are not judged. Where published values of one cell lie
 further apart than the rule allows, their range stands in a table of its own. Models here are small: what
 each is stands among the known differences. Ours stays ours where it disagrees.
@@ -110,6 +111,8 @@ def reproduction(results: Results) -> Section | None:
     models = {row["model"] for row in results.rows}
     scorers = {row["scorer"] for row in results.rows}
     known = [claim for claim in claims() if claim.ours in models and claim.scorer in scorers]
+    beside = _beside(results)
+    known = [claim for claim in known if not _is_judged_beside(claim, results, beside)]
     if not known:
         return None
     judged = [_Judged(claim, _fullest(claim, results)) for claim in known]
@@ -199,6 +202,26 @@ def _fullest(claim: Claim, results: Results) -> Row | None:
     sound = [row for row in own if row["status"] == "ok" and is_ranked(row)]
     ordered = sorted(sound, key=lambda row: (row["seed"], row["in_dist"], row["ood"]))
     return max(ordered, key=lambda row: min(row["n_in"], row["n_ood"]), default=None)
+
+
+def _beside(results: Results) -> list[Results]:
+    """The other folders of a collection of suites, in which a claim is judged once; none where the folder stands alone."""
+    folder = results.folder
+    if not is_generated(folder.parent / "README.md"):
+        return []
+    rows = sorted(path for path in folder.parent.glob("*/rows.jsonl") if path.parent != folder)
+    return [read_results(path.parent) for path in rows]
+
+
+def _is_judged_beside(claim: Claim, results: Results, beside: Sequence[Results]) -> bool:
+    """Whether another folder has more images for a claim, or as many and stands first."""
+    own = _images(_fullest(claim, results))
+    others = [(_images(_fullest(claim, one)), one.folder) for one in beside]
+    return any(n > own or (n == own > 0 and folder < results.folder) for n, folder in others)
+
+
+def _images(row: Row | None) -> int:
+    return 0 if row is None else min(row["n_in"], row["n_ood"])
 
 
 def _wanted(claim: Claim) -> tuple[str, str, str, str, int]:
