@@ -174,6 +174,8 @@ class Place:
             "OODBENCH_HOME": str(self.home),
             "FAULTS_MARKS": str(self.folder / "marks"),
             "FAULTS_PHASES": phases,
+            # one process alone would use all cores, and rounds in another order than workers of one thread each
+            "OMP_NUM_THREADS": "1",
         }
         return {**os.environ, **own, **self.more}
 
