@@ -75,14 +75,14 @@ def _pair_table(rows: list[Row]) -> PairTable:
     heads, lines = leaderboard(rows, _mean_where_known)
     models = dict.fromkeys(row["model"] for row in rows)
     start = len(heads) - len(models)
-    leads, _ = two_best(row for row in rows if standing(row) == "scorer")
-    bar = best(row for row in rows if leads is None or is_bar(row, leads) if row["baseline"])
+    first, second = two_best(row for row in rows if standing(row) == "scorer")
+    bar = best(row for row in rows if first is None or is_bar(row, first) if row["baseline"])
     marked = {"likelihood": "likelihood ◂"}
     if bar is not None:
         marked[f"{bar['scorer']} *"] = f"{bar['scorer']} * ‡"
     shown = [[marked.get(name, name), *cells] for name, *cells in lines]
     title = f"{rows[0]['in_dist']} → {rows[0]['ood']}"
-    return PairTable(title, [*heads[:start], *models], shown, _lead(rows, bar))
+    return PairTable(title, [*heads[:start], *models], shown, _lead(first, second, bar))
 
 
 def _mean_where_known(rows: Iterable[Row], scorer: str) -> float | None:
@@ -92,9 +92,8 @@ def _mean_where_known(rows: Iterable[Row], scorer: str) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _lead(rows: list[Row], bar: Row | None) -> str:
+def _lead(first: Row | None, second: Row | None, bar: Row | None) -> str:
     """What leads a pair, where its interval and the next one's do not overlap, and the bar beside it."""
-    first, second = two_best(row for row in rows if standing(row) == "scorer")
     parts = [] if first is None else [_ahead(first, second)]
     parts += [] if bar is None else [f"the bar: {bar['scorer']}, {bar['auroc']:.3f}"]
     return "; ".join(parts)

@@ -11,11 +11,11 @@ import numpy as np
 from oodbench.errors import OodbenchError
 from oodbench.metrics.adjusted import FORMS, adjusted_aurocs
 from oodbench.metrics.intervals import auroc
-from oodbench.passes.columns import kept_columns
+from oodbench.passes.columns import kept_columns, needed_column
 from oodbench.passes.shards import ChangedError
 from oodbench.registry import scorers
 from oodbench.trials.fits import FittedScorer
-from oodbench.types import Scorer, side_by_side, split_need
+from oodbench.types import Scorer
 
 Keys = tuple[str, ...]
 """Of the shards of one pass."""
@@ -28,12 +28,14 @@ class Judgement:
 
     Attributes
     ----------
+    model : its shown name
     scorers : name → identity
     covariates : names of columns that need no model and no reference
     reads : ``in``, ``ood``, ``ref`` → need → the shard keys of each pass that gives it
     left_out : places of OOD images that are not judged
     """
 
+    model: str
     scorers: Mapping[str, str]
     covariates: tuple[str, ...]
     reads: Mapping[str, Mapping[str, tuple[Keys, ...]]]
@@ -54,17 +56,9 @@ class Judgement:
         """Need → column of one side's images, without those that are left out."""
         left_out = self.left_out if side == "ood" else ()
         return {
-            need: np.delete(_column(need, passes), left_out, 0)
+            need: np.delete(needed_column(need, map(kept_columns, passes), self.model), left_out, 0)
             for need, passes in self.reads[side].items()
         }
-
-
-def _column(need: str, passes: tuple[Keys, ...]) -> np.ndarray:
-    statistic, of = split_need(need)
-    found = [kept_columns(keys).columns for keys in passes]
-    if any(statistic not in one for one in found):
-        raise OodbenchError(f"no model here gives {need!r}")
-    return side_by_side([one[statistic] for one in found], of)
 
 
 def complexity(judgement: Judgement) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -307,7 +307,7 @@ def _complexity(plan: Plan, one: Adjustment) -> AnalysisTask:
     }
     identities = {scorer.name: scorer.identity for scorer in one.scorers}
     places, seed = one.left_out.places, plan.suite.seed
-    judgement = Judgement(identities, one.covariates, reads, places, seed)
+    judgement = Judgement(one.model.name, identities, one.covariates, reads, places, seed)
     head = _head_of(plan, one.model, one.test, "ood", one.ood) | {
         "kind": "complexity",
         "ref": one.ref.identifier,

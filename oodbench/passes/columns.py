@@ -11,6 +11,7 @@ import numpy as np
 
 from oodbench.errors import OodbenchError
 from oodbench.store import ColumnStore
+from oodbench.types import side_by_side, split_need
 
 
 class LostError(OodbenchError):
@@ -50,6 +51,27 @@ def kept_columns(keys: tuple[str, ...]) -> Measured:
     for column in found.columns.values():
         column.flags.writeable = False
     return found
+
+
+def needed_column(need: str, passes: Iterable[Measured], whose: str) -> np.ndarray:
+    """The column of a scorer's need, ``(N,)``, or ``(N, K)`` of several models; nobody writes into it.
+
+    Parameters
+    ----------
+    passes : what each pass measured that gives it
+    whose : the model, for the message
+
+    Raises
+    ------
+    OodbenchError : the passes lack the statistic
+    """
+    statistic, of = split_need(need)
+    found = [one.columns for one in passes]
+    if any(statistic not in one for one in found):
+        raise OodbenchError(
+            f"{whose} gives no {need!r}: it lacks a method that this statistic asks for"
+        )
+    return side_by_side([one[statistic] for one in found], of)
 
 
 def cost_of(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from oodbench.digests import code_digest
 from oodbench.errors import OodbenchError, StoreError
 from oodbench.metrics import Estimate, proportion
 from oodbench.metrics.detection import detection
-from oodbench.passes.columns import LostError, Measured, cost_of, kept_columns, made_with
+from oodbench.passes.columns import (
+    LostError,
+    Measured,
+    cost_of,
+    kept_columns,
+    made_with,
+    needed_column,
+)
 from oodbench.passes.failures import Failure
 from oodbench.passes.shards import ChangedError, open_images
 from oodbench.passes.values import ImageRef
@@ -30,7 +37,7 @@ from oodbench.trials.groups import disjoint_groups, drawn_groups, group_scores
 from oodbench.trials.ref_division import RefDivision, divided, part
 from oodbench.trials.replicates import Replicates, keep_replicates, metrics_digest
 from oodbench.trials.scores import digest
-from oodbench.types import Columns, Scorer, side_by_side, split_need
+from oodbench.types import Columns, Scorer
 
 ACCEPTED, DRAWN_GROUPS = 0.99, 1000
 """Of the rejection test: share of in-dist groups that it should accept, and bootstrap groups that its threshold comes from."""
@@ -246,14 +253,7 @@ class _Reader:
         }
 
     def _column(self, role: str, need: str, passes: tuple[Keys, ...]) -> np.ndarray:
-        statistic, of = split_need(need)
-        found = [self.measured(keys).columns for keys in passes]
-        if any(statistic not in one for one in found):
-            raise OodbenchError(
-                f"{self.task.head['model']} gives no {need!r}: it lacks a method that this statistic asks for"
-            )
-        own = [one[statistic] for one in found]
-        column = side_by_side(own, of)
+        column = needed_column(need, map(self.measured, passes), self.task.head["model"])
         return self._judged_of(role, column.copy())  # other trials read the same column
 
     def _judged_of(self, role: str, column: np.ndarray) -> np.ndarray:
